@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from configsvc.errors import RequestError
-from configsvc.mvcc.messages import DeleteOp, DeferredRange, OpResult, PutOp, Row, TxnOp
-from configsvc.types import KeySpan, Principal, Source
+from configsvc.mvcc.messages import DeleteOp, OpResult, PutOp, Row, TxnOp
+from configsvc.types import Principal, Source
 
 __all__ = ["DeleteOp", "PutOp", "TxnOp"]
 
@@ -46,7 +46,7 @@ class LeaseGrantOp(NamedTuple):
 
 
 class LeaseRevokeOp(NamedTuple):
-    """``decided_term`` 0: asked for by a client. Otherwise an expiry, void in any other term (X1)."""
+    """``decided_term`` 0: a client asked. Else an expiry, void in any other term (X1)."""
 
     ids: tuple[int, ...]
     decided_term: int = 0
@@ -116,6 +116,10 @@ class BootstrapOp(NamedTuple):
     trust_domain: str
     policy_source: str
     insecure: bool = False  # store born under --insecure-dev: auth stays off
+    policy_compiled: bytes = b""  # canonical rules; apply never parses TOML
+    policy_name: str = ""
+    policy_version: int = 0
+    members: tuple[MemberChangeOp, ...] = ()  # genesis members, from --initial-cluster
 
 
 class PolicyLoadOp(NamedTuple):
@@ -142,7 +146,7 @@ class MemberAttributesOp(NamedTuple):
 
 
 class MemberChangeOp(NamedTuple):
-    """Carried in the context of a configuration change. ``action``: add, promote, remove, update."""
+    """Context of a configuration change. ``action``: add, promote, remove, update."""
 
     action: str
     member: int
@@ -232,7 +236,7 @@ class TableChange(NamedTuple):
 class Effects(NamedTuple):
     """Everything one entry did. ``storage.history`` writes it, ``runtime`` answers with it."""
 
-    index: int
+    index: int  # type: ignore[assignment]
     term: int
     request_id: int  # 0: nobody waits (empty entry, system)
     result: Result | None  # None: empty entry of a new leader
@@ -262,7 +266,3 @@ class CommitRow(NamedTuple):
     reason: str
     ticket: str
     changes: bytes  # concatenated per-change records when there are several (AUD-4)
-
-
-
-

@@ -97,8 +97,9 @@ RequestOp = RangeOp | PutOp | DeleteOp | TxnOp
 
 class RangeResult(NamedTuple):
     kvs: tuple[KeyValue, ...]
-    count: int
+    count: int  # type: ignore[assignment]  # a field named as etcd names it
     more: bool
+    revision: int = 0  # inside a transaction: the store's revision at that step (H5)
 
 
 class DeferredRange(NamedTuple):

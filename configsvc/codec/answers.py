@@ -1,0 +1,156 @@
+"""Results into encoded etcd responses.
+
+Responses are put together by concatenation: a header field, then the rest. ``Headers`` knows the
+parts of a header that never change on a member.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from configsvc.apply.commands import Granted
+from configsvc.codec.varint import bytes_field, int_field, signed_varint, varint
+from configsvc.errors import ensure
+from configsvc.mvcc.messages import (
+    DeleteResult,
+    Event,
+    KeyValue,
+    OpResult,
+    PutResult,
+    RangeResult,
+    TxnResult,
+)
+from configsvc.proto import kv_pb2
+
+
+class Headers:
+    """Response headers of one member (wire/behaviour.md H1–H8)."""
+
+    __slots__ = ("_fixed", "_term", "_term_bytes")
+
+    def __init__(self, cluster_id: int, member_id: int) -> None:
+        self._fixed = int_field(1, cluster_id) + int_field(2, member_id)
+        self._term = 0
+        self._term_bytes = b""
+
+    def field(self, revision: int, term: int) -> bytes:
+        """The header as field 1 of a response; revision 0 is left out (H6)."""
+        if term != self._term:
+            self._term = term
+            self._term_bytes = int_field(4, term)
+        if revision:
+            body = self._fixed + b"\x18" + varint(revision) + self._term_bytes
+        else:
+            body = self._fixed + self._term_bytes
+        return b"\x0a" + varint(len(body)) + body
+
+
+def key_value(kv: KeyValue) -> bytes:
+    """``mvccpb.KeyValue``."""
+    key, value, create, mod, version, lease = kv
+    parts = [b"\x0a", varint(len(key)), key]
+    if create:
+        parts += (b"\x10", varint(create))
+    if mod:
+        parts += (b"\x18", varint(mod))
+    if version:
+        parts += (b"\x20", varint(version))
+    if value:
+        parts += (b"\x2a", varint(len(value)), value)
+    if lease:
+        parts += (b"\x30", signed_varint(lease))
+    return b"".join(parts)
+
+
+def range_body(result: RangeResult) -> bytes:
+    """A RangeResponse without its header."""
+    parts: list[bytes] = []
+    for kv in result.kvs:
+        encoded = key_value(kv)
+        parts += (b"\x12", varint(len(encoded)), encoded)
+    if result.more:
+        parts.append(b"\x18\x01")
+    if result.count:
+        parts += (b"\x20", varint(result.count))
+    return b"".join(parts)
+
+
+def put_body(result: PutResult) -> bytes:
+    return bytes_field(2, key_value(result.prev)) if result.prev is not None else b""
+
+
+def delete_body(result: DeleteResult) -> bytes:
+    parts = [int_field(2, result.deleted)]
+    parts += (bytes_field(3, key_value(kv)) for kv in result.prevs)
+    return b"".join(parts)
+
+
+def txn_body(result: TxnResult) -> bytes:
+    """A TxnResponse without its header. Sub-headers carry the revision alone (H5)."""
+    parts = [b"\x10\x01"] if result.succeeded else []
+    for response in result.responses:
+        parts.append(bytes_field(3, _response_op(response, result.revision)))
+    return b"".join(parts)
+
+
+def _response_op(result: OpResult, revision: int) -> bytes:
+    if type(result) is PutResult:
+        return bytes_field(2, _sub_header(result.revision) + put_body(result))
+    if type(result) is RangeResult:
+        return bytes_field(1, _sub_header(result.revision or revision) + range_body(result))
+    if type(result) is DeleteResult:
+        return bytes_field(3, _sub_header(result.revision) + delete_body(result))
+    ensure(type(result) is TxnResult, "deferred reads are filled in before encoding")
+    return bytes_field(4, b"\x0a\x00" + txn_body(result))  # type: ignore[arg-type]
+
+
+def _sub_header(revision: int) -> bytes:
+    return bytes_field(1, int_field(3, revision))
+
+
+def lease_grant_body(result: Granted) -> bytes:
+    return int_field(2, result.id) + int_field(3, result.ttl)
+
+
+_DELETE: Final = b"\x08\x01"
+
+
+def event(e: Event, *, prev_kv: bool) -> bytes:
+    """``mvccpb.Event``; a delete's kv has only key and mod revision (W15)."""
+    row = e.row
+    if row.tombstone:
+        kv = key_value(KeyValue(row.key, b"", 0, row.revision, 0, 0))
+        body = _DELETE + bytes_field(2, kv)
+    else:
+        body = bytes_field(
+            2,
+            key_value(
+                KeyValue(
+                    row.key, row.value, row.create_revision, row.revision, row.version, row.lease
+                )
+            ),
+        )
+    if prev_kv and e.prev is not None:
+        body += bytes_field(3, key_value(e.prev))
+    return body
+
+
+def events_field(events: Iterable[Event], *, prev_kv: bool) -> bytes:
+    """The repeated ``events`` field of a WatchResponse, shared by all watchers of one kind."""
+    return b"".join(bytes_field(11, event(e, prev_kv=prev_kv)) for e in events)
+
+
+def to_protobuf(kvs: Sequence[KeyValue]) -> list[Any]:
+    """Key values as protobuf objects, for answers off the hot path."""
+    return [
+        kv_pb2.KeyValue(
+            key=k.key,
+            value=k.value,
+            create_revision=k.create_revision,
+            mod_revision=k.mod_revision,
+            version=k.version,
+            lease=k.lease,
+        )
+        for k in kvs
+    ]
