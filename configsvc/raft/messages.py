@@ -23,7 +23,7 @@ class EntryKind(IntEnum):
 
 class Entry(NamedTuple):
     term: Term
-    index: LogIndex
+    index: LogIndex  # type: ignore[assignment]
     kind: int  # an EntryKind
     data: bytes
 
@@ -82,7 +82,7 @@ class ConfState(NamedTuple):
 class Snapshot(NamedTuple):
     """State as of ``index``; ``data`` names what to fetch, the bytes travel as an install."""
 
-    index: LogIndex = LogIndex(0)  # 0: no snapshot
+    index: LogIndex = LogIndex(0)  # type: ignore[assignment]  # 0: no snapshot
     term: Term = Term(0)
     conf_state: ConfState = ConfState()
     data: bytes = b""
@@ -94,7 +94,7 @@ class Message(NamedTuple):
     from_: NodeId = NodeId(0)
     term: Term = Term(0)  # 0: local message
     log_term: Term = Term(0)
-    index: LogIndex = LogIndex(0)
+    index: LogIndex = LogIndex(0)  # type: ignore[assignment]
     entries: tuple[Entry, ...] = ()
     commit: LogIndex = LogIndex(0)
     vote: NodeId = NodeId(0)
@@ -123,7 +123,7 @@ class SoftState(NamedTuple):
 class ReadState(NamedTuple):
     """The read with ``context`` may be answered once ``index`` is applied."""
 
-    index: LogIndex
+    index: LogIndex  # type: ignore[assignment]
     context: bytes
 
 

@@ -1,0 +1,244 @@
+"""One member's drive loop: consensus, log, apply, answers. No asyncio, no sockets, no clock of its own.
+
+Owns the order of things (``raft.plan``): what may be sent early, what waits for the disk, when an
+entry is applied, when a caller is answered. The asyncio shell (``runtime.shell``) and the
+simulator drive it through the same calls and hand it the same ports.
+
+Always true:
+  * One write is in flight at a time; nothing that promises state leaves before it is durable.
+  * An entry is applied only when it is committed and locally durable (C5).
+  * A waiting caller is answered by the entry that carries its request id, or told "unknown".
+
+Not here: who waits for what (``runtime.proposals``, ``runtime.reads``), watches
+(``runtime.watch_hub``), leases (``runtime.lease_clock``), sockets (``transport``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from configsvc.apply.applier import Applier
+from configsvc.apply.commands import Command, Effects, Refused
+from configsvc.codec.command import CommandDecoder
+from configsvc.codec.records import encode_entries
+from configsvc.errors import ExitCode, FatalError, ensure
+from configsvc.raft.confchange_codec import decode_conf_change
+from configsvc.raft.log import MemoryLog
+from configsvc.raft.messages import (
+    ConfChange,
+    ConfChangeSingle,
+    ConfChangeType,
+    ConfState,
+    Entry,
+    EntryKind,
+    HardState,
+    Message,
+    Ready,
+    Role,
+    SoftState,
+)
+from configsvc.raft.node import RawNode
+from configsvc.raft.plan import Plan, plan
+from configsvc.types import NodeId
+
+PASSES_MAX = 8  # Readys handled in one run; then sockets and timers get their turn (P5)
+
+# A configuration change that apply refused is told to the core as a change of nobody.
+_NO_CHANGE = ConfChange((ConfChangeSingle(ConfChangeType.UPDATE_NODE, NodeId(0)),))
+
+
+class LogWriter(Protocol):
+    """The write-ahead log as the machine sees it; ``durable`` comes back with the token."""
+
+    def submit(
+        self, hard_state: HardState, first_index: int, count: int, records: bytes, token: int
+    ) -> None:
+        """Queue one frame; returns at once."""
+
+
+class Net(Protocol):
+    """Member to member; never blocks."""
+
+    def send(self, messages: Sequence[Message]) -> None:
+        """Hand messages over; loss is allowed, order within a peer and class is kept."""
+
+
+class Listener(Protocol):
+    """What the shell wants to know, always called between two steps of the machine."""
+
+    def on_role(self, lead: NodeId, role: Role) -> None:
+        """The leader or this member's role changed."""
+
+    def on_read(self, index: int, context: bytes) -> None:
+        """A read round was confirmed at ``index``."""
+
+    def on_applied(self, effects: Sequence[Effects], commands: Sequence[Command | None]) -> None:
+        """A run of entries took effect; callers are answered and watchers fed from here."""
+
+    def on_configuration(self, conf_state: ConfState, index: int) -> None:
+        """A configuration took effect."""
+
+    def on_snapshot(self, ready: Ready) -> None:
+        """The core took a snapshot: the install behind it becomes this member's state."""
+
+
+class Machine:
+    """Drives one ``RawNode``. Every method is called on one thread."""
+
+    def __init__(
+        self,
+        *,
+        raft: RawNode,
+        log: MemoryLog,
+        applier: Applier,
+        writer: LogWriter,
+        net: Net,
+        listener: Listener,
+        conf_state: ConfState,
+        hard_state: HardState,
+        applied: int,
+        durable: int,
+    ) -> None:
+        self.raft = raft
+        self.log = log
+        self.applier = applier
+        self.conf_state = conf_state
+        self.conf_index = applied  # index of the entry that made it, or where we started
+        self.applied = applied
+        self.durable = durable  # highest index that the local disk holds
+        self.lead = NodeId(0)
+        self.role = Role.FOLLOWER
+        self._writer = writer
+        self._net = net
+        self._listener = listener
+        self._decoder = CommandDecoder()
+        self._hard_state = hard_state
+        self._token = 0
+        self._in_flight: Plan | None = None
+        self._in_flight_last = 0  # last index of the write in flight
+        self._running = False
+        self.apply_entry: Callable[[Entry], None] | None = None  # a hook for tests and traces
+
+    # --- inputs ----------------------------------------------------------------------------------
+
+    def step(self, messages: Sequence[Message]) -> None:
+        """Messages of one peer; what they cause goes out with the next ``run``."""
+        step = self.raft.step
+        for message in messages:
+            step(message)
+
+    def durable_up_to(self, token: int) -> None:
+        """The write with ``token`` is on disk: finish the Ready it belongs to."""
+        pending = self._in_flight
+        if pending is None or token < self._token:
+            return
+        self._in_flight = None
+        self.durable = max(self.durable, self._in_flight_last)
+        if pending.send_late:
+            self._net.send(pending.send_late)
+        if pending.apply_after:
+            self._apply(pending.apply_after)
+        self.raft.advance()
+
+    @property
+    def writing(self) -> bool:
+        """Whether a write is in flight."""
+        return self._in_flight is not None
+
+    @property
+    def hard_state(self) -> HardState:
+        """The newest hard state handed to the log."""
+        return self._hard_state
+
+    def run(self) -> bool:
+        """Handle what the core has ready; True when there is more for another pass."""
+        ensure(not self._running, "the machine is not re-entrant")
+        self._running = True
+        try:
+            raft = self.raft
+            for _ in range(PASSES_MAX):
+                if self._in_flight is not None or not raft.has_ready():
+                    return False
+                self._handle(raft.ready())
+            return self._in_flight is None and raft.has_ready()
+        finally:
+            self._running = False
+
+    # --- one Ready -------------------------------------------------------------------------------
+
+    def _handle(self, ready: Ready) -> None:
+        steps = plan(ready, self.durable, self._hard_state)
+        if steps.send_early:
+            self._net.send(steps.send_early)
+        if ready.hard_state is not None:
+            self._hard_state = ready.hard_state
+        if ready.snapshot is not None:
+            self._listener.on_snapshot(ready)
+        if steps.write is not None:
+            self._write(steps)
+        if ready.soft_state is not None:
+            self._role(ready.soft_state)
+        for read in ready.read_states:
+            self._listener.on_read(read.index, read.context)
+        if steps.apply_now:
+            self._apply(steps.apply_now)
+        if steps.write is None:
+            if steps.send_late:
+                self._net.send(steps.send_late)
+            if steps.apply_after:
+                self._apply(steps.apply_after)
+            self.raft.advance()
+
+    def _write(self, steps: Plan) -> None:
+        ensure(steps.write is not None, "a write step has something to write")
+        write = steps.write
+        entries = write.entries if write is not None else ()
+        first = entries[0].index if entries else 0
+        if entries:
+            self.log.append(entries)
+            self._in_flight_last = entries[-1].index
+            if first <= self.durable:  # a conflicting suffix is being replaced
+                self.durable = first - 1
+        self._token += 1
+        self._in_flight = steps
+        records = encode_entries(entries) if entries else b""
+        self._writer.submit(self._hard_state, first, len(entries), records, self._token)
+
+    def _role(self, soft: SoftState) -> None:
+        self.lead, self.role = soft.lead, soft.role
+        self._listener.on_role(soft.lead, soft.role)
+
+    def _apply(self, entries: Sequence[Entry]) -> None:
+        effects: list[Effects] = []
+        commands: list[Command | None] = []
+        decode = self._decoder.decode
+        apply = self.applier.apply
+        for entry in entries:
+            if entry.kind == EntryKind.NORMAL:
+                command = decode(entry.data) if entry.data else None
+                effects.append(apply(entry.index, entry.term, command))
+                commands.append(command)
+                continue
+            # A configuration takes effect in its place; what came before is answered first.
+            if entry.kind not in (EntryKind.CONF_CHANGE, EntryKind.CONF_CHANGE_V2):
+                raise FatalError(
+                    ExitCode.TOO_NEW,
+                    f"log entry {entry.index} is of unknown kind {entry.kind}",
+                    "start the release that wrote it",
+                )
+            change = decode_conf_change(entry.data)
+            command = decode(change.context) if change.context else None
+            outcome = apply(entry.index, entry.term, command)
+            effects.append(outcome)
+            commands.append(command)
+            refused = isinstance(outcome.result, Refused)
+            self.conf_state = self.raft.apply_conf_change(_NO_CHANGE if refused else change)
+            self.conf_index = entry.index
+            self.applied = entry.index
+            self._listener.on_applied(effects, commands)
+            self._listener.on_configuration(self.conf_state, entry.index)
+            effects, commands = [], []
+        self.applied = entries[-1].index
+        if effects:
+            self._listener.on_applied(effects, commands)

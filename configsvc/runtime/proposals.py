@@ -1,0 +1,367 @@
+"""Writes that wait: admission, envelopes, the leader's stamp, forwarding, answers in bulk.
+
+Always true:
+  * A request id is used once; a proposal that was handed on is never sent again by the server,
+    unless the other side proves that it never proposed it (C7).
+  * Whoever waits is answered exactly once: by the entry with its id, or with a doubt (a code of
+    Unavailable), never with a code that means "not done" when it may have been.
+  * The leader stamps strictly growing times, and only once everything of earlier terms is applied.
+
+Not here: what an entry does (``apply``), when a batch reaches the log (``runtime.machine``).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, NamedTuple, Protocol
+
+from configsvc import limits
+from configsvc.apply.commands import Effects
+from configsvc.codec import command as codec
+from configsvc.errors import (
+    ConfigServiceError,
+    DecodeError,
+    OverloadedError,
+    RequestTimeoutError,
+    RequestTooLargeError,
+    StoppedError,
+    TimeoutDueToLeaderFailError,
+)
+from configsvc.runtime.waiting import Waiting
+from configsvc.types import NodeId
+
+CLOCK_SUSPECT_NS: Final = 5_000_000_000  # a stamp further ahead of the wall clock is marked (A1)
+_FORWARD = struct.Struct("<BI")
+_FLAG_NEEDS_ID: Final = 1
+_IDS = struct.Struct("<Q")
+SALT_BYTES: Final = 32
+_SALT_POOL: Final = 128  # salts drawn from the system at a time
+
+Encode = Callable[[Effects], "bytes | ConfigServiceError | Waiting"]
+
+
+class Clock(Protocol):
+    """Two clocks: one for waiting, one for stamps."""
+
+    def monotonic(self) -> float:
+        """Seconds; only differences mean anything."""
+
+    def time_ns(self) -> int:
+        """Nanoseconds since 1970, UTC; may jump."""
+
+
+class Queued(NamedTuple):
+    command: bytes
+    needs_id: bool
+    accepted_by: int
+    request_id: int
+
+
+class Pending:
+    """One caller that waits for its entry."""
+
+    __slots__ = ("deadline", "encode", "handed_on", "queued", "size", "waiting")
+
+    def __init__(
+        self, waiting: Waiting, encode: Encode, deadline: float, size: int, queued: Queued
+    ) -> None:
+        self.waiting = waiting
+        self.queued = queued  # kept until answered: a leader may hand it back unproposed
+        self.encode = encode
+        self.deadline = deadline
+        self.size = size
+        self.handed_on = False  # proposed or forwarded: from here on the outcome may be unknown
+
+
+class Forwarder(Protocol):
+    def forward(self, leader: NodeId, body: bytes) -> bool:
+        """Send a batch to the leader; False when it cannot be sent now."""
+
+    def refuse(self, peer: NodeId, body: bytes) -> None:
+        """Tell a member that its batch was not proposed."""
+
+
+class Proposals:
+    """The table of waiting writes of one member."""
+
+    def __init__(
+        self,
+        *,
+        self_id: NodeId,
+        clock: Clock,
+        entropy: Callable[[int], bytes],
+        forwarder: Forwarder,
+        wake: Callable[[], None],
+        timeout: float,
+    ) -> None:
+        self._self_id = self_id
+        self._clock = clock
+        self._entropy = entropy
+        self._forwarder = forwarder
+        self._wake = wake
+        self._timeout = timeout
+        self._table: dict[int, Pending] = {}
+        self._bytes = 0
+        self._queue: list[Queued] = []
+        self._foreign: list[Queued] = []
+        self._foreign_bytes = 0
+        self._salts = b""
+        self._salt_at = 0
+        self._next_id = int.from_bytes(entropy(4), "big") << 32 | 1
+        self._last_time_ns = 0
+        self.stopped = False
+        self.proposed_total = 0
+        self.failed_total = 0
+
+    # --- taking writes ---------------------------------------------------------------------------
+
+    def submit(
+        self,
+        actor_field: bytes,
+        op_field: int,
+        op: bytes,
+        encode: Encode,
+        *,
+        reason: str = "",
+        ticket: str = "",
+        facts: tuple[tuple[str, str], ...] = (),
+        new_uid: str = "",
+        needs_id: bool = False,
+        urgent: bool = False,
+    ) -> Waiting:
+        """Queue one operation; the answer comes when its entry is applied here.
+
+        Args:
+            actor_field: ``codec.encode_actor`` of the caller.
+            op_field: One of codec's ``OP_`` numbers.
+            op: The operation's bytes.
+            encode: Makes the answer out of the entry's effects.
+            reason: Why; "" when not given.
+            ticket: Change ticket; "" when not given.
+            facts: Evaluated facts for policy.
+            new_uid: uid of an identity that this creates.
+            needs_id: The leader adds a random positive id.
+            urgent: Membership, revocation, expiry: admitted up to twice the bounds (O1).
+
+        Raises:
+            RequestTooLargeError: the operation is above REQUEST_BYTES_MAX.
+            OverloadedError: too many writes wait already; nothing was proposed.
+            StoppedError: the member is shutting down.
+        """
+        if self.stopped:
+            raise StoppedError
+        size = len(op)
+        if size > limits.REQUEST_BYTES_MAX:
+            raise RequestTooLargeError
+        room = 2 if urgent else 1
+        if (
+            len(self._table) >= room * limits.PROPOSALS_WAITING_MAX
+            or self._bytes + size > room * limits.PROPOSALS_WAITING_BYTES_MAX
+        ):
+            raise OverloadedError
+        request_id = self._next_id
+        self._next_id = request_id + 1
+        at = self._salt_at
+        if at == len(self._salts):
+            self._salts = self._entropy(SALT_BYTES * _SALT_POOL)
+            at = 0
+        self._salt_at = at + SALT_BYTES
+        command = codec.build(
+            request_id,
+            actor_field,
+            self._salts[at : at + SALT_BYTES],
+            op_field,
+            op,
+            reason=reason,
+            ticket=ticket,
+            facts=facts,
+            new_uid=new_uid,
+        )
+        waiting = Waiting()
+        queued = Queued(command, needs_id, self._self_id, request_id)
+        self._table[request_id] = Pending(
+            waiting, encode, self._clock.monotonic() + self._timeout, size, queued
+        )
+        self._bytes += size
+        self._queue.append(queued)
+        self._wake()
+        return waiting
+
+    def accept_forwarded(self, peer: NodeId, body: bytes) -> None:
+        """A batch from another member; ``accepted_by`` is the peer its certificate proves.
+
+        Raises:
+            DecodeError: the batch is malformed; the connection is closed.
+        """
+        for queued in _parse_forward(peer, body):
+            self._foreign.append(queued)
+            self._foreign_bytes += len(queued.command)
+        self._wake()
+
+    # --- handing writes on -----------------------------------------------------------------------
+
+    def take_for_leader(self, applied_time_ns: int) -> list[bytes]:
+        """Everything that waits, stamped; called on the leader, once per pass.
+
+        ``applied_time_ns`` is the newest stamp that apply has seen.
+        """
+        if not self._queue and not self._foreign:
+            return []
+        batch = self._queue
+        if self._foreign:
+            batch = batch + self._foreign
+            self._foreign = []
+            self._foreign_bytes = 0
+        self._queue = []
+        now = self._clock.time_ns()
+        last = max(self._last_time_ns, applied_time_ns)
+        out = []
+        table = self._table
+        for command, needs_id, accepted_by, request_id in batch:
+            last = max(last + 1, now)
+            generated = self._positive_id() if needs_id else 0
+            out.append(
+                command
+                + codec.stamp(last, accepted_by, generated, suspect=last - now > CLOCK_SUSPECT_NS)
+            )
+            if accepted_by == self._self_id:
+                pending = table.get(request_id)
+                if pending is not None:
+                    pending.handed_on = True
+        self._last_time_ns = last
+        self.proposed_total += len(out)
+        return out
+
+    def forward_to(self, leader: NodeId) -> None:
+        """Send what waits to the leader and refuse what others sent us by mistake."""
+        self.refuse_foreign()
+        while self._queue:
+            batch, size, taken = [], 0, 0
+            for queued in self._queue:
+                size += len(queued.command) + _FORWARD.size
+                if batch and size > limits.PEER_FRAME_BYTES_MAX // 2:
+                    break
+                flags = _FLAG_NEEDS_ID if queued.needs_id else 0
+                batch += (_FORWARD.pack(flags, len(queued.command)), queued.command)
+                taken += 1
+            if not self._forwarder.forward(leader, b"".join(batch)):
+                return
+            for queued in self._queue[:taken]:
+                pending = self._table.get(queued.request_id)
+                if pending is not None:
+                    pending.handed_on = True
+            del self._queue[:taken]
+
+    def refuse_foreign(self) -> None:
+        """Tell the senders that we did not propose their batches: they may try elsewhere."""
+        by_peer: dict[int, list[bytes]] = {}
+        for queued in self._foreign:
+            by_peer.setdefault(queued.accepted_by, []).append(_IDS.pack(queued.request_id))
+        self._foreign = []
+        self._foreign_bytes = 0
+        for peer in sorted(by_peer):
+            self._forwarder.refuse(NodeId(peer), b"".join(by_peer[peer]))
+
+    def handed_back(self, body: bytes) -> None:
+        """The leader we sent these to never proposed them: they are ours again."""
+        for (request_id,) in _IDS.iter_unpack(body[: len(body) - len(body) % _IDS.size]):
+            pending = self._table.get(request_id)
+            if pending is not None and pending.handed_on:
+                pending.handed_on = False
+                self._queue.append(pending.queued)
+        self._wake()
+
+    # --- answers ---------------------------------------------------------------------------------
+
+    def answer(self, effects: Iterable[Effects], accepted_by: Sequence[int]) -> None:
+        """Complete everybody whose entry was applied; called once per run of entries."""
+        table = self._table
+        own = self._self_id
+        for outcome, member in zip(effects, accepted_by, strict=True):
+            if member != own:
+                continue
+            pending = table.pop(outcome.request_id, None)
+            if pending is None:
+                continue
+            self._bytes -= pending.size
+            waiting = pending.waiting
+            if waiting.cancelled:
+                continue
+            try:
+                answer = pending.encode(outcome)
+            except ConfigServiceError as error:
+                answer = error
+            if isinstance(answer, Waiting):
+                answer.bind(waiting.complete)
+            else:
+                waiting.complete(answer)
+
+    def leadership_changed(self) -> None:
+        """What was handed to an earlier leader has an unknown outcome: say so at once."""
+        lost = [(i, p) for i, p in self._table.items() if p.handed_on]
+        for request_id, pending in lost:
+            self._fail(request_id, pending, TimeoutDueToLeaderFailError())
+
+    def sweep(self) -> None:
+        """Fail what is past its deadline. The oldest stand first, all wait equally long."""
+        now = self._clock.monotonic()
+        late = []
+        for request_id, pending in self._table.items():
+            if pending.deadline > now:
+                break
+            late.append((request_id, pending))
+        for request_id, pending in late:
+            self._fail(request_id, pending, RequestTimeoutError())
+        if late:
+            alive = self._table
+            self._queue = [q for q in self._queue if q.request_id in alive]
+
+    def stop(self) -> None:
+        """Refuse new writes and fail the waiting ones."""
+        self.stopped = True
+        for request_id, pending in list(self._table.items()):
+            self._fail(request_id, pending, StoppedError())
+        self._queue.clear()
+
+    def _fail(self, request_id: int, pending: Pending, error: ConfigServiceError) -> None:
+        del self._table[request_id]
+        self._bytes -= pending.size
+        self.failed_total += 1
+        if not pending.waiting.cancelled:
+            pending.waiting.complete(error)
+
+    @property
+    def waiting(self) -> int:
+        """Writes that wait for their entry."""
+        return len(self._table)
+
+    @property
+    def queued(self) -> bool:
+        """Whether something waits to be proposed or forwarded."""
+        return bool(self._queue or self._foreign)
+
+    def _positive_id(self) -> int:
+        while True:
+            value = int.from_bytes(self._entropy(8), "big") >> 1
+            if value:
+                return value
+
+
+def _parse_forward(peer: NodeId, body: bytes) -> list[Queued]:
+    out = []
+    at = 0
+    while at < len(body):
+        if at + _FORWARD.size > len(body):
+            raise DecodeError("forwarded batch is cut short")
+        flags, length = _FORWARD.unpack_from(body, at)
+        at += _FORWARD.size
+        if length < 9 or length > limits.REQUEST_BYTES_MAX + 64 * limits.KIB:
+            raise DecodeError("forwarded command of impossible length")
+        command = body[at : at + length]
+        if len(command) != length or command[0] != 0x09:
+            raise DecodeError("forwarded batch is cut short")
+        at += length
+        request_id = int.from_bytes(command[1:9], "little")
+        out.append(Queued(command, bool(flags & _FLAG_NEEDS_ID), peer, request_id))
+    return out

@@ -1,0 +1,194 @@
+"""Linearizable reads: everybody who waits in a pass shares one round.
+
+A round's context is (member, incarnation, counter), new for every attempt, retries included (R3).
+One round is in flight; a second starts only when the first is older than a heartbeat (R1). A
+change of leader or role fails the waiting reads at once (R4), so clients try again and no answer
+confirmed for an earlier leader is ever used.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from configsvc import limits
+from configsvc.errors import (
+    ConfigServiceError,
+    LeaderChangedError,
+    OverloadedError,
+    RequestTimeoutError,
+    StoppedError,
+)
+from configsvc.runtime.proposals import Clock
+from configsvc.runtime.waiting import Waiting
+from configsvc.types import NodeId
+
+RETRY_S: Final = 0.5  # a round without an answer is asked for again under a new context
+_CONTEXT = struct.Struct("<QQQ")
+
+Answer = Callable[[], "bytes | Waiting"]
+
+
+class ReadCore(Protocol):
+    def read_index(self, ctx: bytes) -> None:
+        """Start a round; its answer comes as a read state."""
+
+
+class _Read:
+    __slots__ = ("answer", "deadline", "waiting")
+
+    def __init__(self, waiting: Waiting, answer: Answer, deadline: float) -> None:
+        self.waiting = waiting
+        self.answer = answer
+        self.deadline = deadline
+
+
+class Reads:
+    """The reads of one member that wait for a round, or for apply to catch up with one."""
+
+    def __init__(
+        self,
+        *,
+        self_id: NodeId,
+        incarnation: int,
+        clock: Clock,
+        wake: Callable[[], None],
+        timeout: float,
+        heartbeat: float,
+    ) -> None:
+        self._self_id = self_id
+        self._incarnation = incarnation
+        self._clock = clock
+        self._wake = wake
+        self._timeout = timeout
+        self._heartbeat = heartbeat
+        self._counter = 0
+        self._queue: list[_Read] = []
+        self._rounds: dict[bytes, tuple[float, list[_Read]]] = {}
+        self._confirmed: list[tuple[int, list[_Read]]] = []  # wait for apply
+        self.stopped = False
+        self.failed_total = 0
+        self.slow_total = 0
+
+    def submit(self, answer: Answer) -> Waiting:
+        """Call ``answer`` once a read at this moment is linearizable.
+
+        Raises:
+            OverloadedError: PENDING_READS_MAX reads wait already.
+            StoppedError: the member is shutting down.
+        """
+        if self.stopped:
+            raise StoppedError
+        if self.waiting >= limits.PENDING_READS_MAX:
+            raise OverloadedError
+        waiting = Waiting()
+        self._queue.append(_Read(waiting, answer, self._clock.monotonic() + self._timeout))
+        self._wake()
+        return waiting
+
+    @property
+    def waiting(self) -> int:
+        """Reads that wait, in all stages."""
+        return (
+            len(self._queue)
+            + sum(len(reads) for _, reads in self._rounds.values())
+            + sum(len(reads) for _, reads in self._confirmed)
+        )
+
+    @property
+    def queued(self) -> bool:
+        """Whether reads wait for a round to start."""
+        return bool(self._queue)
+
+    def flush(self, core: ReadCore) -> None:
+        """Start a round for what waits, if none is in flight or the last one is old."""
+        if not self._queue:
+            return
+        now = self._clock.monotonic()
+        if self._rounds:
+            started = max(at for at, _ in self._rounds.values())
+            if now - started < self._heartbeat:
+                return
+        self._counter += 1
+        context = _CONTEXT.pack(self._self_id, self._incarnation, self._counter)
+        self._rounds[context] = (now, self._queue)
+        self._queue = []
+        core.read_index(context)
+
+    def confirmed(self, index: int, context: bytes, applied: int) -> None:
+        """A round was confirmed: its reads may run once ``index`` is applied."""
+        found = self._rounds.pop(context, None)
+        if found is None:
+            return  # of an earlier role, or asked for again meanwhile
+        if index <= applied:
+            _run(found[1])
+        else:
+            self._confirmed.append((index, found[1]))
+        if self._queue:
+            self._wake()
+
+    def applied(self, index: int) -> None:
+        """Apply moved on."""
+        if not self._confirmed:
+            return
+        ready = [reads for at, reads in self._confirmed if at <= index]
+        self._confirmed = [(at, reads) for at, reads in self._confirmed if at > index]
+        for reads in ready:
+            _run(reads)
+
+    def leadership_changed(self) -> None:
+        """Fail what was asked of an earlier leader; what was not asked yet waits for the new one."""
+        lost = [r for _, reads in self._rounds.values() for r in reads]
+        self._rounds.clear()
+        self.failed_total += len(lost)
+        for read in lost:
+            read.waiting.complete(LeaderChangedError())
+
+    def sweep(self) -> None:
+        """Ask again for silent rounds and fail what is past its deadline."""
+        now = self._clock.monotonic()
+        for context, (at, reads) in list(self._rounds.items()):
+            if now - at >= RETRY_S:
+                del self._rounds[context]
+                self.slow_total += 1
+                self._queue = reads + self._queue
+        late = [r for r in self._queue if r.deadline <= now or r.waiting.cancelled]
+        if late:
+            self._queue = [r for r in self._queue if r.deadline > now and not r.waiting.cancelled]
+            self._fail(late, RequestTimeoutError())
+        if self._queue:
+            self._wake()
+
+    def stop(self) -> None:
+        """Refuse new reads and fail the waiting ones."""
+        self.stopped = True
+        reads = self._queue
+        for _, more in self._rounds.values():
+            reads += more
+        for _, more in self._confirmed:
+            reads += more
+        self._queue, self._rounds, self._confirmed = [], {}, []
+        self._fail(reads, StoppedError())
+
+    def _fail(self, reads: list[_Read], error: ConfigServiceError) -> None:
+        self.failed_total += len(reads)
+        for read in reads:
+            if not read.waiting.cancelled:
+                read.waiting.complete(error)
+
+
+def _run(reads: list[_Read]) -> None:
+    for read in reads:
+        waiting = read.waiting
+        if waiting.cancelled:
+            continue
+        try:
+            answer = read.answer()
+        except ConfigServiceError as error:
+            waiting.complete(error)
+            continue
+        if isinstance(answer, Waiting):
+            answer.bind(waiting.complete)
+        else:
+            waiting.complete(answer)
