@@ -1,4 +1,4 @@
-"""One member's drive loop: consensus, log, apply, answers. No asyncio, no sockets, no clock of its own.
+"""One member's drive loop: consensus, log, apply, answers. No asyncio, no sockets, no clock.
 
 Owns the order of things (``raft.plan``): what may be sent early, what waits for the disk, when an
 entry is applied, when a caller is answered. The asyncio shell (``runtime.shell``) and the

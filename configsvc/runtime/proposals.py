@@ -237,7 +237,8 @@ class Proposals:
         """Send what waits to the leader and refuse what others sent us by mistake."""
         self.refuse_foreign()
         while self._queue:
-            batch, size, taken = [], 0, 0
+            batch: list[bytes] = []
+            size, taken = 0, 0
             for queued in self._queue:
                 size += len(queued.command) + _FORWARD.size
                 if batch and size > limits.PEER_FRAME_BYTES_MAX // 2:

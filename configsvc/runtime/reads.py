@@ -138,7 +138,7 @@ class Reads:
             _run(reads)
 
     def leadership_changed(self) -> None:
-        """Fail what was asked of an earlier leader; what was not asked yet waits for the new one."""
+        """Fail what was asked of an earlier leader; the rest waits for the new one."""
         lost = [r for _, reads in self._rounds.values() for r in reads]
         self._rounds.clear()
         self.failed_total += len(lost)
