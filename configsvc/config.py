@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from configsvc.errors import ConfigError
 
-DEFAULT_CLUSTER_TOKEN: Final = "etcd-cluster"
+DEFAULT_CLUSTER_TOKEN: Final = "etcd-cluster"  # noqa: S105  # a name, no secret
 ADVERTISED_ETCD_VERSION: Final = "3.7.1"  # compat.md D3
 DURATION_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 

@@ -1,0 +1,35 @@
+# configsvc: `make up` starts a secure three-member cluster here; `make test` is what a change must pass.
+SHELL := /bin/sh
+PY := .venv/bin/python
+RAFT_TESTDATA ?= ../shared/raft-testdata
+export PYTHONDONTWRITEBYTECODE := 1
+
+.PHONY: help up down clean tour test check fmt proto bench sim faults mutants
+.DEFAULT_GOAL := help
+
+help: ## what there is
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1@/' | awk -F@ '{printf "%-16s %s\n",$$1,$$2}'
+
+up: ## a secure three-member cluster with an agent on this machine (MEMBERS=5, PORT_BASE=…)
+	@.ci/bootstrap runtime && $(PY) -m configsvc.cli.devcluster up
+
+down: ## stop exactly what `make up` started; keeps the data
+	@if [ -x $(PY) ]; then $(PY) -m configsvc.cli.devcluster down; else echo "nothing runs"; fi
+
+clean: ## stop it and forget data and certificates
+	@if [ -x $(PY) ]; then $(PY) -m configsvc.cli.devcluster clean; else rm -rf .dev; fi
+
+tour: ## what it can do, shown on the running cluster (≤ 60 s)
+	@.ci/bootstrap runtime && $(PY) -m configsvc.cli.devcluster tour
+
+test: ## everything a change must pass
+	@.ci/bootstrap dev && $(PY) -m pytest -q $(PYTEST_ARGS) tests
+
+check: ## format, lint, types, import rules, generated code, docs
+	@.ci/bootstrap dev && .ci/check
+
+fmt: ## format and fix what can be fixed
+	@.ci/bootstrap dev && .venv/bin/ruff format . && .venv/bin/ruff check --fix .
+
+proto: ## regenerate code from .proto files
+	@.ci/bootstrap dev && $(PY) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. configsvc/proto/*.proto
