@@ -50,3 +50,56 @@ WATCH_BUFFER_BYTES_MAX: Final = 1 * MIB
 WATCHES_PER_CONNECTION_MAX: Final = 10_000
 WATCHES_MAX: Final = 100_000
 WATCH_CATCHUP_REVISIONS: Final = 1_000  # revisions in one catch-up message
+
+# --- auth and policy (security.md 3.5, 3.6 POL-8) -------------------------------------------------
+USERS_MAX: Final = 100_000  # InvalidArgumentError beyond, as for the four below
+ROLES_MAX: Final = 10_000
+ROLES_PER_USER_MAX: Final = 128
+PERMISSIONS_PER_ROLE_MAX: Final = 1_000
+REVOCATIONS_MAX: Final = 200_000  # entries in force; those run out make room first
+POLICY_BYTES_MAX: Final = 64 * KIB  # a bundle beyond any of these is refused before parsing
+POLICY_LINE_BYTES_MAX: Final = 4 * KIB
+POLICY_KEY_DOTS_MAX: Final = 8
+POLICY_RULES_MAX: Final = 500
+POLICY_COMPILED_BYTES_MAX: Final = 1 * MIB
+DECISION_VIEWS_MAX: Final = 20_000  # cached per principal and source; all are dropped beyond
+
+# --- http2 (security.md LIM-4, 6, 7, 8, 17) -------------------------------------------------------
+HTTP2_FRAME_BYTES_MAX: Final = 16 * KIB  # both directions; FRAME_SIZE_ERROR beyond
+HTTP2_STREAMS_MAX: Final = 1_000  # per connection; REFUSED_STREAM beyond
+HTTP2_STREAM_WINDOW_BYTES: Final = MESSAGE_BYTES_MAX + 64 * KIB  # holds one message whole
+HTTP2_CONNECTION_WINDOW_BYTES: Final = 16 * MIB  # given back on receipt
+HTTP2_RESETS_REMEMBERED_MAX: Final = 2_000  # streams we reset, whose late frames are forgiven
+HEADER_BLOCK_BYTES_MAX: Final = 16 * KIB  # with all CONTINUATIONs; the connection ends beyond
+HEADER_LIST_BYTES_MAX: Final = 8 * KIB  # decoded, 32 bytes extra per field; likewise
+HEADER_FIELDS_MAX: Final = 64  # likewise
+HEADER_CACHE_ENTRIES_MAX: Final = 64  # decoded blocks per connection; emptied when full
+HEADER_CACHE_BLOCK_BYTES_MAX: Final = 2 * KIB  # longer blocks are decoded every time
+FRAME_BUDGET_BURST: Final = 1_000  # frames that carry no request; ENHANCE_YOUR_CALM beyond
+FRAME_BUDGET_PER_S: Final = 100
+WINDOW_CREDIT_MAX: Final = 100_000  # WINDOW_UPDATE frames earned by what we sent
+PING_INTERVAL_MIN_S: Final = 5.0  # etcd's minimum
+PING_IDLE_INTERVAL_MIN_S: Final = 7_200.0  # without an open stream
+PING_STRIKES_MAX: Final = 2  # the next one earns GOAWAY too_many_pings
+GRPC_TIMEOUT_DIGITS_MAX: Final = 8  # of the gRPC protocol
+
+# --- what a connection may hold (security.md LIM-18) ----------------------------------------------
+OUTPUT_PASS_BYTES_MAX: Final = 1 * MIB  # framed for one socket write; the rest waits unframed
+STREAM_OUT_BYTES_SOFT: Final = 1 * MIB  # a sink answers False above it
+STREAM_OUT_BYTES_HARD: Final = 4 * MIB  # the stream ends with RESOURCE_EXHAUSTED above it
+CONNECTION_OUT_BYTES_MAX: Final = 16 * MIB  # whole requests wait unanswered above it
+CONNECTION_IN_BYTES_MAX: Final = 4 * MIB  # incomplete messages; youngest is refused beyond
+MEMBER_IN_BYTES_MAX: Final = 256 * MIB  # likewise, over all connections
+
+# --- client ---------------------------------------------------------------------------------------
+CLIENT_TIMEOUT_S: Final = 5.0  # per call, all attempts together
+CLIENT_CONNECT_TIMEOUT_S: Final = 2.0  # TCP and TLS of one endpoint; then the next one's turn
+CLIENT_BACKOFF_MIN_S: Final = 0.05
+CLIENT_BACKOFF_MAX_S: Final = 2.0
+CLIENT_UNREACHABLE_ROUNDS_MAX: Final = 3  # rounds over all endpoints without any connection
+CLIENT_KEEPALIVE_S: Final = 30.0  # HTTP/2 ping while a call is open
+CLIENT_KEEPALIVE_TIMEOUT_S: Final = 10.0  # a ping unanswered that long ends the connection
+CLIENT_DRAIN_S: Final = 30.0  # calls on a channel that was replaced may go on that long
+CLIENT_MESSAGE_BYTES_MAX: Final = 2**31 - 1  # answers are unbounded in etcd's API
+CLIENT_TOKEN_BYTES_MAX: Final = 8 * KIB
+CLIENT_SECRET_BYTES_MAX: Final = 4 * KIB  # password or token read from a file
