@@ -130,6 +130,7 @@ class FutureRevError(EtcdError):
 class NoSpaceError(EtcdError):
     text = "etcdserver: mvcc: database space exceeded"
 
+
 # --- Lease and watch -----------------------------------------------------------------
 
 
@@ -147,6 +148,7 @@ class LeaseTTLTooLargeError(EtcdError):
 
 class WatchCanceledError(EtcdError):
     text = "etcdserver: watch canceled"
+
 
 # --- Cluster -------------------------------------------------------------------------
 
@@ -189,6 +191,7 @@ class ClusterIDMismatchError(EtcdError):
 
 class UnhealthyError(EtcdError):
     text = "etcdserver: unhealthy cluster"
+
 
 # --- Auth ----------------------------------------------------------------------------
 
@@ -260,6 +263,7 @@ class InvalidAuthMgmtError(EtcdError):
 class AuthOldRevisionError(EtcdError):
     text = "etcdserver: revision of auth store is old"
 
+
 # --- Request, leadership and server state --------------------------------------------
 
 
@@ -330,6 +334,7 @@ class CanceledError(EtcdError):
 class DeadlineExceededError(EtcdError):
     text = "etcdserver: context deadline exceeded"
 
+
 # --- Downgrade -----------------------------------------------------------------------
 
 
@@ -394,3 +399,7 @@ class UnimplementedError(RequestError):
 
 class InternalFailureError(RequestError):
     """What a client is told about a bug of ours: only the id under which it was logged."""
+
+
+class ElectionError(RequestError):
+    """A refusal of the lock and election services, which etcd sends as Unknown."""
