@@ -105,7 +105,6 @@ class Proposals:
         self._bytes = 0
         self._queue: list[Queued] = []
         self._foreign: list[Queued] = []
-        self._foreign_bytes = 0
         self._salts = b""
         self._salt_at = 0
         self._next_id = int.from_bytes(entropy(4), "big") << 32 | 1
@@ -196,42 +195,54 @@ class Proposals:
         """
         for queued in _parse_forward(peer, body):
             self._foreign.append(queued)
-            self._foreign_bytes += len(queued.command)
+        if len(self._foreign) > 2 * limits.PROPOSALS_WAITING_MAX:
+            self.refuse_foreign()
         self._wake()
 
     # --- handing writes on -----------------------------------------------------------------------
 
-    def take_for_leader(self, applied_time_ns: int) -> list[bytes]:
-        """Everything that waits, stamped; called on the leader, once per pass.
+    def take_for_leader(self, applied_time_ns: int) -> tuple[list[bytes], list[Queued]]:
+        """What waits, stamped, up to one Ready's worth; called on the leader, once per pass.
 
-        ``applied_time_ns`` is the newest stamp that apply has seen.
+        ``applied_time_ns`` is the newest stamp that apply has seen. The second list is for
+        ``give_back`` when the core drops the batch.
         """
         if not self._queue and not self._foreign:
-            return []
-        batch = self._queue
-        if self._foreign:
-            batch = batch + self._foreign
-            self._foreign = []
-            self._foreign_bytes = 0
-        self._queue = []
+            return [], []
+        batch = self._foreign + self._queue if self._foreign else self._queue
+        self._foreign = []
+        if len(batch) > limits.READY_ENTRIES_MAX:
+            batch, rest = batch[: limits.READY_ENTRIES_MAX], batch[limits.READY_ENTRIES_MAX :]
+            self._queue = rest
+            self._wake()
+        else:
+            self._queue = []
         now = self._clock.time_ns()
         last = max(self._last_time_ns, applied_time_ns)
         out = []
         table = self._table
-        for command, needs_id, accepted_by, request_id in batch:
+        own = self._self_id
+        for queued in batch:
+            command, needs_id, accepted_by, request_id = queued
             last = max(last + 1, now)
             generated = self._positive_id() if needs_id else 0
-            out.append(
-                command
-                + codec.stamp(last, accepted_by, generated, suspect=last - now > CLOCK_SUSPECT_NS)
-            )
-            if accepted_by == self._self_id:
+            suspect = last - now > CLOCK_SUSPECT_NS
+            out.append(command + codec.stamp(last, accepted_by, generated, suspect=suspect))
+            if accepted_by == own:
                 pending = table.get(request_id)
                 if pending is not None:
                     pending.handed_on = True
         self._last_time_ns = last
         self.proposed_total += len(out)
-        return out
+        return out, batch
+
+    def give_back(self, batch: list[Queued]) -> None:
+        """The core dropped the batch: nothing of it was proposed."""
+        for queued in batch:
+            pending = self._table.get(queued.request_id)
+            if queued.accepted_by == self._self_id and pending is not None:
+                pending.handed_on = False
+        self._queue = batch + self._queue
 
     def forward_to(self, leader: NodeId) -> None:
         """Send what waits to the leader and refuse what others sent us by mistake."""
@@ -260,7 +271,6 @@ class Proposals:
         for queued in self._foreign:
             by_peer.setdefault(queued.accepted_by, []).append(_IDS.pack(queued.request_id))
         self._foreign = []
-        self._foreign_bytes = 0
         for peer in sorted(by_peer):
             self._forwarder.refuse(NodeId(peer), b"".join(by_peer[peer]))
 
