@@ -43,6 +43,24 @@ PEER_QUEUE_BYTES_MAX: Final = 8 * MIB
 SQL_LAG_ENTRIES_MAX: Final = 5_000
 SQL_LAG_BYTES_MAX: Final = 64 * MIB
 SQL_BATCH_ENTRIES_MAX: Final = 256
+SQL_BATCH_ENTRIES_MIN: Final = 32  # a smaller batch waits this long for company:
+SQL_LINGER_S: Final = 0.01
+SQL_LAG_S_MAX: Final = 1.0  # age of the oldest unwritten entry; beyond any of the three apply waits
+SQL_CHECKPOINT_ENTRIES: Final = 10_000  # checkpoint after that many entries,
+SQL_CHECKPOINT_BYTES: Final = 16 * MIB  # or that much payload,
+SQL_CHECKPOINT_S: Final = 30.0  # or that long after the first write since the last one
+SQL_SIDE_LOG_BYTES_MAX: Final = 64 * MIB  # beyond, a checkpoint waits for readers (5 s at most)
+HISTORY_CACHE_KIB: Final = 64 * KIB  # page cache of the writing connection
+HISTORY_READER_CACHE_KIB: Final = 8 * KIB  # page cache of one reading connection
+HISTORY_READERS_MAX: Final = 4  # reading connections kept; more are opened and closed again
+HISTORY_EVENTS_BYTES_MAX: Final = 4 * MIB  # one page of events ends at the revision that passes it
+HISTORY_LOG_ROWS_MAX: Final = 1_000  # rows of one page of a key's log, bytes as for events
+HISTORY_PLAN_ROWS_MAX: Final = 20_000  # versions in a span counted before choosing how to scan
+SEALED_PER_SEED_MAX: Final = 2**31  # then a new seed (ENC-4)
+SEED_AGE_S_MAX: Final = 90 * 86_400
+SEAL_BATCHES_CACHED: Final = 4_096  # batch id -> opener, dropped all at once beyond
+TILES_CACHED: Final = 64  # 8 KiB each
+INSTALL_CHUNK_BYTES_MAX: Final = 512 * KIB
 
 # --- watches (reliability.md O4) ------------------------------------------------------------------
 WATCH_BUFFER_EVENTS_MAX: Final = 1_000
@@ -82,6 +100,7 @@ PING_INTERVAL_MIN_S: Final = 5.0  # etcd's minimum
 PING_IDLE_INTERVAL_MIN_S: Final = 7_200.0  # without an open stream
 PING_STRIKES_MAX: Final = 2  # the next one earns GOAWAY too_many_pings
 GRPC_TIMEOUT_DIGITS_MAX: Final = 8  # of the gRPC protocol
+GRPC_MESSAGE_CHARS_MAX: Final = 1_024  # of a status text; cut beyond
 
 # --- what a connection may hold (security.md LIM-18) ----------------------------------------------
 OUTPUT_PASS_BYTES_MAX: Final = 1 * MIB  # framed for one socket write; the rest waits unframed
@@ -103,3 +122,22 @@ CLIENT_DRAIN_S: Final = 30.0  # calls on a channel that was replaced may go on t
 CLIENT_MESSAGE_BYTES_MAX: Final = 2**31 - 1  # answers are unbounded in etcd's API
 CLIENT_TOKEN_BYTES_MAX: Final = 8 * KIB
 CLIENT_SECRET_BYTES_MAX: Final = 4 * KIB  # password or token read from a file
+
+# --- key space, leases, state machine -------------------------------------------------------------
+TAIL_ROWS_MAX: Final = 20_000  # superseded rows kept in memory beyond what SQL lacks; then trimmed
+TAIL_BYTES_MAX: Final = 64 * MIB  # likewise
+QUOTA_BYTES_DEFAULT: Final = 2 * 1024 * MIB  # --quota-backend-bytes 0; negative is off
+PREFIX_LENGTHS_MAX: Final = 32  # distinct prefix lengths indexed by hash; others go to the tree
+LEASES_PER_IDENTITY_MAX: Final = 10_000  # RequestTooManyRequestsError beyond (LIM-14)
+LEASE_CHECKPOINT_TTL_MIN_S: Final = 30  # shorter leases are not checkpointed (X3)
+LEARNERS_MAX: Final = 1
+URLS_PER_MEMBER_MAX: Final = 16
+URL_CHARS_MAX: Final = 512
+
+# --- audit (security.md 3.8) ----------------------------------------------------------------------
+LEAF_BYTES_MAX: Final = 8 * KIB  # an invariant of ours: every field is bounded before
+LEAF_KEY_BYTES_MAX: Final = 1 * KIB  # longer keys enter as length and digest
+LEAF_TEXT_BYTES_MAX: Final = 512  # longer texts are cut at a character
+ACTORS_KNOWN_MAX: Final = 10_000  # the one first seen longest ago is forgotten, met again is new
+CHECKPOINT_BYTES_MAX: Final = 64 * KIB  # a longer note is refused unread
+CHECKPOINT_SIGNATURES_MAX: Final = 64
