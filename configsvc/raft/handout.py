@@ -1,0 +1,175 @@
+"""What the next ``Ready`` holds, and what its completion tells the core.
+
+Owns what was handed out before: soft and hard state are told when they changed. Each entry and
+message is handed out once. Not here: the order of carrying it out (``raft.plan``).
+"""
+
+from __future__ import annotations
+
+from configsvc.errors import ensure
+from configsvc.raft.messages import (
+    APPEND_THREAD,
+    APPLY_THREAD,
+    Entry,
+    HardState,
+    Message,
+    MessageType,
+    Ready,
+    Snapshot,
+)
+from configsvc.raft.state import Raft
+from configsvc.types import LogIndex, NodeId, Term
+
+_NO_HARD_STATE = HardState()
+
+
+class Handout:
+    """The output side of one core."""
+
+    def __init__(self, raft: Raft) -> None:
+        self._raft = raft
+        self._asynchronous = raft.config.async_storage_writes
+        self._soft = raft.soft_state()
+        self._hard = raft.hard_state()
+        self._on_advance: list[Message] = []
+        self._advance_due = False
+
+    def waits(self) -> bool:
+        """Whether there is anything to hand out."""
+        raft = self._raft
+        log = raft.log
+        return bool(
+            raft.outbox
+            or raft.outbox_after_append
+            or raft.read_states
+            or log.unstable.in_progress <= log.last_index
+            or log.has_next_committed(allow_unstable=not self._asynchronous)
+            or log.unstable.next_snapshot() is not None
+            or raft.soft_state() != self._soft
+            or self._changed_hard_state() is not None
+        )
+
+    def take(self) -> Ready:
+        """Hand out everything that waits."""
+        ensure(not self._advance_due, "a Ready must be advanced before the next one")
+        raft = self._raft
+        log, unstable = raft.log, raft.log.unstable
+        soft, hard = raft.soft_state(), self._changed_hard_state()
+        entries = unstable.next_entries()
+        snapshot = unstable.next_snapshot()
+        committed = log.next_committed(allow_unstable=not self._asynchronous)
+        must_sync = bool(entries) or raft.term != self._hard.term or raft.vote != self._hard.vote
+        stored = self._stored(snapshot)
+        applied = self._applied(committed)
+        if self._asynchronous:
+            messages = self._asynchronous_messages(
+                entries, hard, snapshot, committed, stored, applied
+            )
+        else:
+            messages = self._synchronous_messages(stored, applied)
+        ready = Ready(
+            soft_state=None if soft == self._soft else soft,
+            hard_state=hard,
+            read_states=tuple(raft.read_states),
+            entries=entries,
+            snapshot=snapshot,
+            committed_entries=committed,
+            messages=tuple(messages),
+            must_sync=must_sync,
+        )
+        self._soft, self._hard = soft, hard or self._hard
+        raft.outbox, raft.outbox_after_append, raft.read_states = [], [], []
+        unstable.accept()
+        if committed:
+            log.accept_applying(committed, allow_unstable=not self._asynchronous)
+        return ready
+
+    def acknowledgements(self) -> list[Message]:
+        """What the completion of the last ``Ready`` tells the core, fixed when it was taken."""
+        ensure(self._advance_due, "advance without a Ready")
+        self._advance_due = False
+        steps, self._on_advance = self._on_advance, []
+        return steps
+
+    def _changed_hard_state(self) -> HardState | None:
+        hard = self._raft.hard_state()
+        return None if hard in (self._hard, _NO_HARD_STATE) else hard
+
+    def _stored(self, snapshot: Snapshot | None) -> Message | None:
+        """Answer to the write: the log is stable up to its present end, the snapshot installed.
+
+        The end counts and not what this Ready writes: earlier writes are done by then too.
+        """
+        log = self._raft.log
+        unstable = bool(log.unstable.entries)
+        if not unstable and snapshot is None:
+            return None
+        return Message(
+            MessageType.STORAGE_APPEND_RESP,
+            to=self._raft.id,
+            from_=APPEND_THREAD,
+            term=self._raft.term,
+            log_term=Term(log.last_term() if unstable else 0),
+            index=LogIndex(log.last_index if unstable else 0),
+            snapshot=snapshot,
+        )
+
+    def _applied(self, committed: tuple[Entry, ...]) -> Message | None:
+        if not committed:
+            return None
+        return Message(
+            MessageType.STORAGE_APPLY_RESP,
+            to=self._raft.id,
+            from_=APPLY_THREAD,
+            entries=committed,
+        )
+
+    def _synchronous_messages(
+        self, stored: Message | None, applied: Message | None
+    ) -> list[Message]:
+        own = self._raft.id
+        messages = self._raft.outbox
+        for message in self._raft.outbox_after_append:
+            (self._on_advance if message.to == own else messages).append(message)
+        self._on_advance.extend(answer for answer in (stored, applied) if answer is not None)
+        self._advance_due = True
+        return messages
+
+    def _asynchronous_messages(
+        self,
+        entries: tuple[Entry, ...],
+        hard: HardState | None,
+        snapshot: Snapshot | None,
+        committed: tuple[Entry, ...],
+        stored: Message | None,
+        applied: Message | None,
+    ) -> list[Message]:
+        own = self._raft.id
+        messages = self._raft.outbox
+        after = self._raft.outbox_after_append
+        if entries or hard is not None or snapshot is not None or after:
+            written = hard or _NO_HARD_STATE
+            messages.append(
+                Message(
+                    MessageType.STORAGE_APPEND,
+                    to=APPEND_THREAD,
+                    from_=own,
+                    term=written.term,
+                    entries=entries,
+                    commit=written.commit,
+                    vote=NodeId(written.vote),
+                    snapshot=snapshot,
+                    responses=(*after, stored) if stored is not None else tuple(after),
+                )
+            )
+        if applied is not None:
+            messages.append(
+                Message(
+                    MessageType.STORAGE_APPLY,
+                    to=APPLY_THREAD,
+                    from_=own,
+                    entries=committed,
+                    responses=(applied,),
+                )
+            )
+        return messages

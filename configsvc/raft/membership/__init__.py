@@ -1,0 +1,1 @@
+"""Configurations: which changes are legal, their encoding, and taking one into use."""
