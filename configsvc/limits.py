@@ -138,6 +138,7 @@ URL_CHARS_MAX: Final = 512
 LEAF_BYTES_MAX: Final = 8 * KIB  # an invariant of ours: every field is bounded before
 LEAF_KEY_BYTES_MAX: Final = 1 * KIB  # longer keys enter as length and digest
 LEAF_TEXT_BYTES_MAX: Final = 512  # longer texts are cut at a character
+LEAF_RULES_CACHED_MAX: Final = 1_024  # encoded rule names; all are dropped beyond
 ACTORS_KNOWN_MAX: Final = 10_000  # the one first seen longest ago is forgotten, met again is new
 CHECKPOINT_BYTES_MAX: Final = 64 * KIB  # a longer note is refused unread
 CHECKPOINT_SIGNATURES_MAX: Final = 64
