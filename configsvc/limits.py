@@ -112,6 +112,7 @@ MEMBER_IN_BYTES_MAX: Final = 256 * MIB  # likewise, over all connections
 
 # --- client ---------------------------------------------------------------------------------------
 CLIENT_TIMEOUT_S: Final = 5.0  # per call, all attempts together
+CLIENT_ATTEMPT_MIN_S: Final = 0.001  # a spent deadline still makes a legal one
 CLIENT_CONNECT_TIMEOUT_S: Final = 2.0  # TCP and TLS of one endpoint; then the next one's turn
 CLIENT_BACKOFF_MIN_S: Final = 0.05
 CLIENT_BACKOFF_MAX_S: Final = 2.0
@@ -142,3 +143,21 @@ LEAF_RULES_CACHED_MAX: Final = 1_024  # encoded rule names; all are dropped beyo
 ACTORS_KNOWN_MAX: Final = 10_000  # the one first seen longest ago is forgotten, met again is new
 CHECKPOINT_BYTES_MAX: Final = 64 * KIB  # a longer note is refused unread
 CHECKPOINT_SIGNATURES_MAX: Final = 64
+
+# --- frontend (security.md LIM-1, 2, 3, 5, 18; GW-5) ----------------------------------------------
+HANDSHAKE_SECONDS_MAX: Final = 5.0  # TLS; closed beyond
+OPENING_SECONDS_MAX: Final = 5.0  # HTTP/2 preface and SETTINGS, or an HTTP/1.1 header; likewise
+TLS_SHUTDOWN_SECONDS_MAX: Final = 0.5
+CONNECTIONS_MAX: Final = 20_000  # per listener; the oldest unfinished one is closed beyond
+CONNECTIONS_PER_IDENTITY_MAX: Final = 2_000  # closed beyond
+HANDSHAKES_PER_ADDRESS_MAX: Final = 200  # the oldest of the address is closed beyond
+UNARY_IN_FLIGHT_MAX: Final = 20_000  # RESOURCE_EXHAUSTED beyond
+UNARY_PER_IDENTITY_MAX: Final = 4_000  # likewise
+REFUSALS_PER_CONNECTION_MAX: Final = 3  # calls with an unacceptable certificate, then closed
+SLOW_READER_SECONDS_MAX: Final = 30.0  # with output waiting and less than the next line taken
+SLOW_READER_BYTES_MIN: Final = 16 * KIB
+ACCEPTS_PER_PASS_MAX: Final = 16  # a handshake costs 0.4 ms: after a restart others come in between
+ACCEPT_PAUSE_S: Final = 0.1  # after the process ran out of descriptors
+WRITE_BUFFER_BYTES_HIGH: Final = 256 * KIB  # in the transport; beyond it the connection pauses
+HTTP_BODY_BYTES_MAX: Final = MESSAGE_BYTES_MAX  # 413 beyond
+HTTP_HEADER_BYTES_MAX: Final = 16 * KIB  # of HTTP/1.1; 431 beyond

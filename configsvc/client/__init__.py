@@ -1,1 +1,53 @@
+"""The Python client, sync and async: the only door for ``configctl`` and ``configagent``.
 
+``Client`` and ``AsyncClient`` carry out ``operations``; ``Watch`` and ``LeaseKeeper`` live on
+them. Errors are ``configsvc.errors`` for what the cluster refused, and ``client.errors`` for what
+happened on the way.
+"""
+
+from configsvc.client import administration, inquiries, operations
+from configsvc.client.endpoints import Endpoint, parse_endpoint, parse_endpoints
+from configsvc.client.errors import (
+    ClientError,
+    EndpointError,
+    LeaseLostError,
+    OutcomeUnknownError,
+    UnavailableError,
+    WatchCompactedError,
+)
+from configsvc.client.operations import Operation, prefix_end, prefix_span
+from configsvc.client.settings import ClientSettings, Login, Why
+from configsvc.client.sync import Client
+from configsvc.client.sync_streams import LeaseKeeper, Watch, hold_lease
+from configsvc.client.tls import TlsFiles
+from configsvc.client.txn import Txn
+from configsvc.client.watching import WatchBatch, WatchOptions
+
+__all__ = [
+    "Client",
+    "ClientError",
+    "ClientSettings",
+    "Endpoint",
+    "EndpointError",
+    "LeaseKeeper",
+    "LeaseLostError",
+    "Login",
+    "Operation",
+    "OutcomeUnknownError",
+    "TlsFiles",
+    "Txn",
+    "UnavailableError",
+    "Watch",
+    "WatchBatch",
+    "WatchCompactedError",
+    "WatchOptions",
+    "Why",
+    "administration",
+    "hold_lease",
+    "inquiries",
+    "operations",
+    "parse_endpoint",
+    "parse_endpoints",
+    "prefix_end",
+    "prefix_span",
+]

@@ -1,0 +1,103 @@
+"""TLS files and channel options of a client.
+
+Always true: the server's certificate is checked against the given bundle and the dialled host
+name; proxies from the environment are never followed; the environment cannot make gRPC print
+tokens. Files are read each time a channel is made, so a renewed certificate counts at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import grpc
+
+from configsvc import limits
+from configsvc.client.endpoints import Endpoint
+from configsvc.client.errors import EndpointError
+
+CHANNEL_OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.service_config_disable_resolution", 1),
+    ("grpc.use_local_subchannel_pool", 1),  # else a new certificate would ride old connections
+    ("grpc.keepalive_time_ms", int(limits.CLIENT_KEEPALIVE_S * 1000)),
+    ("grpc.keepalive_timeout_ms", int(limits.CLIENT_KEEPALIVE_TIMEOUT_S * 1000)),
+    ("grpc.keepalive_permit_without_calls", 0),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", int(limits.CLIENT_BACKOFF_MIN_S * 1000)),
+    ("grpc.min_reconnect_backoff_ms", int(limits.CLIENT_CONNECT_TIMEOUT_S * 1000)),
+    ("grpc.max_reconnect_backoff_ms", int(limits.CLIENT_BACKOFF_MAX_S * 1000)),
+    ("grpc.max_receive_message_length", limits.CLIENT_MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", limits.CLIENT_MESSAGE_BYTES_MAX),
+    ("grpc.primary_user_agent", "configsvc-client"),
+)
+
+
+class TlsFiles(NamedTuple):
+    """PEM files. ``ca`` holds the server CA; ``cert`` and ``key`` are this client's identity."""
+
+    ca: str
+    cert: str
+    key: str
+
+
+def _read(path: str, what: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise EndpointError(f"{what} {path}: {error.strerror}") from None
+
+
+def channel_credentials(files: TlsFiles) -> grpc.ChannelCredentials:
+    """Read the files.
+
+    Raises:
+        EndpointError: a file is missing or unreadable, or no CA bundle was named.
+    """
+    if not files.ca:
+        raise EndpointError("https needs the cluster's CA bundle (cacert)")
+    if bool(files.cert) != bool(files.key):
+        raise EndpointError("a client certificate and its key go together (cert, key)")
+    roots = _read(files.ca, "CA bundle")
+    if b"-----BEGIN CERTIFICATE-----" not in roots:
+        raise EndpointError(f"CA bundle {files.ca}: holds no PEM certificate")
+    if not files.cert:
+        return grpc.ssl_channel_credentials(roots)
+    chain = _read(files.cert, "client certificate")
+    return grpc.ssl_channel_credentials(roots, _read(files.key, "client key"), chain)
+
+
+def refuse_tracing(environment: Mapping[str, str] = os.environ) -> None:
+    """Stop when gRPC was told to print what it sends, tokens included.
+
+    Raises:
+        EndpointError: ``GRPC_TRACE`` is set, or ``GRPC_VERBOSITY`` is ``debug``.
+    """
+    if environment.get("GRPC_TRACE"):
+        raise EndpointError("GRPC_TRACE would print tokens: unset it")
+    if environment.get("GRPC_VERBOSITY", "").lower() == "debug":
+        raise EndpointError("GRPC_VERBOSITY=debug would print tokens: unset it")
+
+
+class ChannelMaker(NamedTuple):
+    """Makes channels for the sync (``open``) or the async client (``open_async``)."""
+
+    files: TlsFiles
+
+    def open(self, endpoint: Endpoint) -> grpc.Channel:
+        """A channel that connects on first use."""
+        if not endpoint.secure:
+            return grpc.insecure_channel(endpoint.target, CHANNEL_OPTIONS)
+        return grpc.secure_channel(
+            endpoint.target, channel_credentials(self.files), CHANNEL_OPTIONS
+        )
+
+    def open_async(self, endpoint: Endpoint) -> grpc.aio.Channel:
+        """The same for ``grpc.aio``; call it on the event loop."""
+        if not endpoint.secure:
+            return grpc.aio.insecure_channel(endpoint.target, CHANNEL_OPTIONS)
+        return grpc.aio.secure_channel(
+            endpoint.target, channel_credentials(self.files), CHANNEL_OPTIONS
+        )
