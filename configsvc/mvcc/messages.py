@@ -46,7 +46,7 @@ class Event(NamedTuple):
 
 
 class RangeOp(NamedTuple):
-    """Read ``span``; field meanings are ``RangeRequest``'s. ``limit`` 0: all. ``revision`` 0: now."""
+    """Read ``span``; fields are ``RangeRequest``'s. ``limit`` 0: all, ``revision`` 0: now."""
 
     span: KeySpan
     limit: int = 0
@@ -109,6 +109,7 @@ class DeferredRange(NamedTuple):
     """
 
     op: RangeOp
+    revision: int = 0  # of the store at that step, for the filled RangeResult (H5)
 
 
 class PutResult(NamedTuple):

@@ -1,0 +1,403 @@
+"""The key space at the newest revision, and a little of its past.
+
+Owns live keys and values, the two revisions that clients see, and the tail of superseded
+versions. A change is computed first (``stage_put``, ``stage_delete``, ``txn.stage_txn``) and takes
+effect in ``commit``, so an error never leaves half of it behind (A2).
+
+Always true:
+  * ``keys`` holds exactly the keys of ``live``, ascending.
+  * ``revision`` grows by one per commit that changed something, and by nothing else.
+  * Results depend on the logical state only: where memory ends, ``NeedHistory`` is raised and
+    SQL gives the same answer.
+
+Not here: transactions (``txn``), options of a range (``ranges``), who may (``apply``), watches
+(``watch``), rows below the tail (``storage.history``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Sequence
+from itertools import islice
+from typing import Any, Final, NamedTuple
+
+from sortedcontainers import SortedList
+
+from configsvc.errors import (
+    CompactedError,
+    ConfigServiceError,
+    FutureRevError,
+    KeyNotFoundError,
+    LeaseNotFoundError,
+    ensure,
+)
+from configsvc.mvcc.messages import (
+    DeleteOp,
+    DeleteResult,
+    Event,
+    KeyValue,
+    OpResult,
+    PutOp,
+    PutResult,
+    RangeOp,
+    RangeResult,
+    Row,
+)
+from configsvc.mvcc.ranges import fetch_limit, is_plain, keys_only, refine
+from configsvc.mvcc.tail import Tail
+from configsvc.mvcc.window import ROW_BYTES, Window
+from configsvc.types import KeySpan
+
+FIRST_REVISION: Final = 1
+NEVER_COMPACTED: Final = -1
+
+_new = tuple.__new__  # skips the Python frame of a named tuple's constructor
+
+
+class NeedHistory(ConfigServiceError):
+    """Memory does not reach back to ``revision``; ask ``storage.history``."""
+
+    def __init__(self, revision: int) -> None:
+        super().__init__(f"revision {revision} is older than the tail in memory")
+        self.revision = revision
+
+
+class Staged(NamedTuple):
+    """A change that has been computed and not yet made."""
+
+    rows: tuple[Row, ...]
+    prevs: tuple[KeyValue | None, ...]  # per row: the key before this revision
+    result: OpResult
+
+
+class LeaseMove(NamedTuple):
+    """A key changed its lease; 0 is none."""
+
+    key: bytes
+    before: int
+    after: int
+
+
+class Catchup(NamedTuple):
+    """Events of a late watcher; go on at ``next_revision``."""
+
+    batches: list[tuple[int, list[Event]]]
+    next_revision: int
+
+
+def single_key(span: KeySpan) -> bytes | None:
+    """The only key that ``span`` can hold, if it was made from a key without a range end."""
+    start, end = span
+    if end is not None and len(end) == len(start) + 1 and end[-1] == 0 and end[:-1] == start:
+        return start
+    return None
+
+
+class Store:
+    """Live keys, revisions, tail. One thread; reads between two commits see one revision."""
+
+    __slots__ = ("compact_revision", "keys", "live", "revision", "tail", "window")
+
+    def __init__(self) -> None:
+        self.live: dict[bytes, KeyValue] = {}
+        self.keys: Any = SortedList()
+        self.revision = FIRST_REVISION
+        self.compact_revision = NEVER_COMPACTED
+        self.tail = Tail(FIRST_REVISION)
+        self.window = Window(0, 0, FIRST_REVISION, FIRST_REVISION)
+
+    def load(
+        self,
+        rows: Iterable[Row],
+        revision: int,
+        compact_revision: int,
+        superseded_bytes: int = 0,
+    ) -> None:
+        """Replace everything by the live rows of a start or an install.
+
+        Args:
+            rows: The newest row of every live key, in any order.
+            revision: Visible revision of the rows.
+            compact_revision: KV floor; -1 if never compacted.
+            superseded_bytes: Size of superseded rows above the floor, 0 if unknown. One row counts
+                ``window.ROW_BYTES`` + key + value.
+        """
+        live: dict[bytes, KeyValue] = {}
+        total = 0
+        for mod, _sub, key, value, create, version, lease, _tombstone in rows:
+            live[key] = _new(KeyValue, (key, value, create, mod, version, lease))
+            total += len(key) + len(value)
+        self.live = live
+        self.keys = SortedList(live)
+        self.revision = revision
+        self.compact_revision = compact_revision
+        self.tail = Tail(revision)
+        floor = max(compact_revision, FIRST_REVISION)
+        self.window = Window(total + ROW_BYTES * len(live), superseded_bytes, floor, revision)
+
+    # --- figures ---------------------------------------------------------------------------------
+
+    @property
+    def key_count(self) -> int:
+        """Live keys."""
+        return len(self.live)
+
+    @property
+    def db_bytes(self) -> int:
+        """Approximate size of the KV window: what dbSize shows and the quota measures."""
+        return self.window.total
+
+    @property
+    def tail_floor(self) -> int:
+        """Oldest revision at which memory can answer reads."""
+        return self.tail.floor
+
+    # --- changes ---------------------------------------------------------------------------------
+
+    def stage_put(self, op: PutOp, leases: Container[int]) -> Staged:
+        """Compute a put.
+
+        Raises:
+            LeaseNotFoundError: the lease does not exist; judged before the key (P4).
+            KeyNotFoundError: an ignore flag needs a key that is not there (P3).
+        """
+        key, value, lease, prev_kv, ignore_value, ignore_lease = op
+        if lease and lease not in leases:
+            raise LeaseNotFoundError
+        revision = self.revision + 1
+        old = self.live.get(key)
+        if old is None:
+            if ignore_value or ignore_lease:
+                raise KeyNotFoundError
+            row = _new(Row, (revision, 0, key, value, revision, 1, lease, False))
+        else:
+            _, old_value, create, _, version, old_lease = old
+            if ignore_value:
+                value = old_value
+            if ignore_lease:
+                lease = old_lease
+            row = _new(Row, (revision, 0, key, value, create, version + 1, lease, False))
+        result = _new(PutResult, (revision, old if prev_kv else None))
+        return _new(Staged, ((row,), (old,), result))
+
+    def stage_delete(self, op: DeleteOp) -> Staged:
+        """Compute a range delete; deleting nothing leaves the revision (D1)."""
+        return self.stage_delete_keys(list(self.iter_keys(op.span)), op.prev_kv)
+
+    def stage_delete_keys(self, keys: Sequence[bytes], prev_kv: bool = False) -> Staged:
+        """Compute the deletion of live ``keys``, in the order given."""
+        if not keys:
+            return Staged((), (), DeleteResult(self.revision, 0, ()))
+        revision = self.revision + 1
+        prevs = tuple(map(self.live.__getitem__, keys))
+        rows = tuple(
+            _new(Row, (revision, sub, key, b"", 0, 0, 0, True)) for sub, key in enumerate(keys)
+        )
+        return Staged(rows, prevs, DeleteResult(revision, len(rows), prevs if prev_kv else ()))
+
+    def commit(self, staged: Staged) -> list[LeaseMove] | None:
+        """Make a staged change; returns the keys whose lease changed, None when there are none.
+
+        The change must have been staged at the present revision.
+        """
+        rows = staged[0]
+        if not rows:
+            return None
+        ensure(rows[0][0] == self.revision + 1, "a change is made at the revision it was staged at")
+        moves: list[LeaseMove] | None = None
+        if len(rows) == 1:
+            self.tail.add_one(rows[0], staged[1][0])
+        else:
+            self.tail.add(rows, staged[1])
+        live = self.live
+        window = self.window
+        for revision, _sub, key, value, create, version, lease, tombstone in rows:
+            old = live.get(key)
+            if tombstone:
+                ensure(old is not None, "a tombstone ends a live key")
+                _, old_value, _, _, _, before = old  # type: ignore[misc]
+                del live[key]
+                self.keys.remove(key)
+                window.tombstone(revision, len(key), ROW_BYTES + len(key) + len(old_value))
+            else:
+                live[key] = _new(KeyValue, (key, value, create, revision, version, lease))
+                base = ROW_BYTES + len(key)
+                if old is None:
+                    self.keys.add(key)
+                    before = 0
+                    window.change(revision, base + len(value), 0)
+                else:
+                    before = old[5]
+                    window.change(revision, base + len(value), base + len(old[1]))
+            if before != lease:
+                if moves is None:
+                    moves = []
+                moves.append(LeaseMove(key, before, lease))
+        self.revision = rows[0][0]
+        return moves
+
+    def check_compact(self, revision: int) -> None:
+        """Whether the floor may move to ``revision`` (C2).
+
+        Raises:
+            CompactedError: at or below the floor.
+            FutureRevError: above the present.
+        """
+        if revision <= self.compact_revision:
+            raise CompactedError
+        if revision > self.revision:
+            raise FutureRevError
+
+    def compact(self, revision: int) -> None:
+        """Move the KV floor; memory follows with the next ``trim_tail``."""
+        self.check_compact(revision)
+        self.compact_revision = revision
+        self.window.compact(max(revision, FIRST_REVISION), self.revision)
+
+    def trim_tail(self, durable_revision: int) -> int:
+        """Give back memory for what SQL holds durably; returns the rows dropped."""
+        return self.tail.trim(durable_revision, self.compact_revision)
+
+    # --- reads -----------------------------------------------------------------------------------
+
+    def get(self, key: bytes) -> KeyValue | None:
+        """The live version of ``key``."""
+        return self.live.get(key)
+
+    def iter_keys(self, span: KeySpan) -> Iterable[bytes]:
+        """Live keys of ``span``, ascending. Invalid after the next commit."""
+        start, end = span
+        single = single_key(span)
+        if single is not None:
+            return (single,) if single in self.live else ()
+        if end is not None and end <= start:
+            return ()
+        return self.keys.irange(start, end, (True, False))  # type: ignore[no-any-return]
+
+    def count(self, span: KeySpan) -> int:
+        """Live keys in ``span``."""
+        start, end = span
+        keys = self.keys
+        if end is None:
+            return len(keys) - keys.bisect_left(start) if start else len(keys)
+        if end <= start:
+            return 0
+        return keys.bisect_left(end) - keys.bisect_left(start)  # type: ignore[no-any-return]
+
+    def check_revision(self, revision: int) -> None:
+        """Whether clients may read at ``revision`` (R4); 0 and below mean now.
+
+        Raises:
+            FutureRevError: above the present.
+            CompactedError: below the KV floor; the floor itself is readable.
+        """
+        if revision > self.revision:
+            raise FutureRevError
+        if 0 < revision < self.compact_revision:
+            raise CompactedError
+
+    def range(self, op: RangeOp) -> RangeResult:
+        """Answer ``op`` at its own revision.
+
+        Raises:
+            FutureRevError, CompactedError: see ``check_revision``.
+            NeedHistory: older than the tail.
+        """
+        revision = op.revision
+        if revision <= 0 or revision == self.revision:
+            return self.range_now(op)
+        self.check_revision(revision)
+        return self.range_at(op, revision)
+
+    def range_now(self, op: RangeOp) -> RangeResult:
+        """Answer ``op`` at the present, whatever revision it names."""
+        span = op[0]
+        live = self.live
+        key = single_key(span)
+        if key is not None:
+            kv = live.get(key)
+            if kv is None:
+                return RangeResult((), 0, False)
+            return refine(op, [kv], 1)
+        count = self.count(span)
+        if op.count_only or not count:
+            return RangeResult((), count, False)
+        limit = op.limit
+        if is_plain(op):
+            keys = self.iter_keys(span)
+            if 0 < limit < count:
+                keys = islice(keys, limit)
+            kvs = list(map(live.__getitem__, keys))
+            more = 0 < limit < count
+            return RangeResult(tuple(keys_only(op, kvs) if op.keys_only else kvs), count, more)
+        fetch = fetch_limit(op)
+        keys = self.iter_keys(span)
+        if fetch:
+            keys = islice(keys, fetch)
+        return refine(op, list(map(live.__getitem__, keys)), count)
+
+    def range_at(self, op: RangeOp, revision: int) -> RangeResult:
+        """Answer ``op`` as of ``revision``, without looking at the floors.
+
+        Raises:
+            NeedHistory: older than the tail.
+        """
+        if revision >= self.revision:
+            return self.range_now(op)
+        past = self.past(op.span, revision)
+        if not past:
+            return self.range_now(op)
+        live = self.live
+        count = self.count(op.span)
+        for key, kv in past.items():
+            count += (kv is not None) - (key in live)
+        if op.count_only or not count:
+            return RangeResult((), count, False)
+        keys = {*self.iter_keys(op.span), *past}
+        get = live.get
+        kvs = [kv for key in sorted(keys) if (kv := past.get(key, get(key))) is not None]
+        return refine(op, kvs, count)
+
+    def past(self, span: KeySpan, revision: int) -> dict[bytes, KeyValue | None]:
+        """Keys of ``span`` that changed after ``revision``, as they were then; None: absent.
+
+        Raises:
+            NeedHistory: older than the tail.
+        """
+        tail = self.tail
+        if revision < tail.floor:
+            raise NeedHistory(revision)
+        return tail.undo(span, tail.position_after(revision), {})
+
+    def events_since(
+        self, start_revision: int, limit_revisions: int, span: KeySpan | None = None
+    ) -> Catchup:
+        """Events at ``start_revision`` and above, oldest first, for a watcher that is behind.
+
+        A revision is never split. ``prev`` is absent where the revision before is compacted (W16).
+
+        Raises:
+            NeedHistory: the tail does not hold ``start_revision`` any more.
+        """
+        if start_revision <= self.tail.floor:
+            raise NeedHistory(start_revision)
+        batches: list[tuple[int, list[Event]]] = []
+        last = 0
+        for row, prev in zip(*self.tail.rows_from(start_revision), strict=True):
+            if span is not None and not span.holds(row[2]):
+                continue
+            revision = row[0]
+            if revision != last:
+                if len(batches) == limit_revisions:
+                    return Catchup(batches, revision)
+                last = revision
+                batches.append((revision, []))
+            batches[-1][1].append(event_of(row, prev, self.compact_revision))
+        return Catchup(batches, self.revision + 1)
+
+
+def event_of(row: Row, prev: KeyValue | None, compact_revision: int = NEVER_COMPACTED) -> Event:
+    """The event of a row; no previous value for creations or below the floor (W16)."""
+    revision = row[0]
+    if revision - 1 < compact_revision or (row[5] == 1 and row[4] == revision):
+        prev = None
+    return _new(Event, (row, prev))
