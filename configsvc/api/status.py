@@ -134,7 +134,7 @@ HTTP_OF: Final[dict[int, int]] = {
 
 
 def status_of(error: errors.RequestError) -> tuple[int, str]:
-    """gRPC code and text of a refusal."""
+    """GRPC code and text of a refusal."""
     kind = type(error)
     for cls in kind.__mro__:
         code = CODE_OF.get(cls)

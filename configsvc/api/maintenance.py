@@ -1,0 +1,207 @@
+"""etcdserverpb.Maintenance: status, alarms, hashes, snapshot, leadership."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Final
+
+from configsvc.api.contract import Caller, StreamHandler, StreamSink
+from configsvc.api.service import Service, raise_refused
+from configsvc.apply.commands import Effects
+from configsvc.codec import command as codec
+from configsvc.codec import requests
+from configsvc.codec.varint import bytes_field, int_field, string_field
+from configsvc.errors import (
+    BadLeaderTransfereeError,
+    ConfigServiceError,
+    InvalidDowngradeTargetVersionError,
+    NotLeaderError,
+    UnimplementedError,
+    WrongDowngradeVersionFormatError,
+)
+from configsvc.limits import KIB
+from configsvc.proto import rpc_pb2
+from configsvc.runtime.waiting import Waiting
+
+ALARM_NAMES: Final = {1: "NOSPACE", 2: "CORRUPT"}
+SNAPSHOT_CHUNK_BYTES: Final = 32 * KIB
+SNAPSHOT_BLOCK: Final = 512
+
+
+class MaintenanceService(Service):
+    """Handlers of Maintenance (N1–N10)."""
+
+    def status(self, caller: Caller, raw: bytes) -> bytes:
+        """Status: local, any authenticated principal."""
+        requests.parse(rpc_pb2.StatusRequest, raw)
+        self.standing(caller)
+        member = self.member
+        errors = [] if member.lead else ["etcdserver: no leader"]
+        errors += [
+            f"memberID:{who} alarm:{ALARM_NAMES.get(alarm, alarm)}"
+            for who, alarm in member.alarms()
+        ]
+        size = member.store.db_bytes
+        quota = member.config.quota_backend_bytes or 2 * KIB * KIB * KIB
+        version = member.config.advertised_etcd_version
+        parts = [
+            self.header(),
+            string_field(2, version),
+            int_field(3, size),
+            int_field(4, member.lead),
+            int_field(5, member.committed),
+            int_field(6, member.term),
+            int_field(7, member.applied),
+            *(string_field(8, e) for e in errors),
+            int_field(9, size),
+            b"\x50\x01" if member.is_learner else b"",
+            string_field(11, ".".join(version.split(".")[:2]) + ".0"),
+            int_field(12, max(quota, 0)),
+            b"\x6a\x00",
+        ]
+        return b"".join(parts)
+
+    def alarm(self, caller: Caller, raw: bytes) -> bytes | Waiting:
+        """Alarm: GET reads, ACTIVATE and DEACTIVATE go through the log (N3–N5)."""
+        m = requests.parse(rpc_pb2.AlarmRequest, raw)
+        if m.action == rpc_pb2.AlarmRequest.GET:
+
+            def answer() -> bytes:
+                self.standing(caller)
+                wanted = m.alarm
+                found = [a for a in self.member.alarms() if wanted in (0, a[1])]
+                return self.header() + _alarms(found)
+
+            return self.linearizable(caller, answer)
+        self.need(caller, "maintenance.alarm")
+        if m.action not in (1, 2) or m.alarm not in ALARM_NAMES:
+            return self.linearizable(caller, self.header)
+        return self.propose(caller, codec.OP_ALARM, raw, self._alarm_answer)
+
+    def _alarm_answer(self, effects: Effects) -> bytes:
+        raise_refused(effects)
+        result: Any = effects.result
+        return self.header_at(effects.revision) + _alarms(result.value or ())
+
+    def defragment(self, caller: Caller, raw: bytes) -> Waiting:
+        """Defragment: gives freed pages of this member's SQL file back; an empty answer (H7)."""
+        requests.parse(rpc_pb2.DefragmentRequest, raw)
+        self.need(caller, "maintenance.defragment")
+        return self.member.history_task(self.member.history.vacuum, lambda _: b"")
+
+    def hash(self, caller: Caller, raw: bytes) -> Waiting:
+        """Hash: of the whole local store; equal on members at the same applied index."""
+        requests.parse(rpc_pb2.HashRequest, raw)
+        self.need(caller, "maintenance.hash")
+        return self._hash(0, with_revisions=False)
+
+    def hash_kv(self, caller: Caller, raw: bytes) -> Waiting:
+        """HashKV: stored history up to a revision (N7)."""
+        m = requests.parse(rpc_pb2.HashKVRequest, raw)
+        self.need(caller, "maintenance.hash")
+        self.member.store.check_revision(m.revision)
+        return self._hash(m.revision, with_revisions=True)
+
+    def _hash(self, revision: int, *, with_revisions: bool) -> Waiting:
+        member = self.member
+        at = revision if revision > 0 else member.store.revision
+        floor = member.store.compact_revision
+
+        def answer(value: int) -> bytes:
+            body = self.header() + int_field(2, value)
+            if with_revisions:
+                body += int_field(3, floor) + int_field(4, at)
+            return body
+
+        return member.gate.ask(member.applied, lambda: member.reader.hash_kv(at, floor), answer)
+
+    def move_leader(self, caller: Caller, raw: bytes) -> Waiting:
+        """MoveLeader: only on the leader, to a voter (N9)."""
+        m = requests.parse(rpc_pb2.MoveLeaderRequest, raw)
+        self.need(caller, "maintenance.move_leader")
+        if not self.member.is_leader:
+            raise NotLeaderError
+        if m.targetID not in self.member.machine.conf_state.voters:
+            raise BadLeaderTransfereeError
+        return self.member.transfer_to(m.targetID)
+
+    def downgrade(self, caller: Caller, raw: bytes) -> bytes:
+        """Downgrade: VALIDATE says whether one would be legal; nothing older exists to go to."""
+        m = requests.parse(rpc_pb2.DowngradeRequest, raw)
+        self.need(caller, "maintenance.downgrade")
+        if m.action not in (0, 1, 2):
+            raise UnimplementedError("etcdserver: unknown method")
+        own = self.member.config.advertised_etcd_version.split(".")
+        version = ".".join(own[:2])
+        if m.action == 2:
+            return self.header() + string_field(2, version)
+        parts = m.version.split(".")
+        if len(parts) not in (2, 3) or not all(p.isdigit() for p in parts):
+            raise WrongDowngradeVersionFormatError
+        if [int(p) for p in parts[:2]] != [int(own[0]), int(own[1]) - 1]:
+            raise InvalidDowngradeTargetVersionError
+        if m.action == 1:
+            raise UnimplementedError("configsvc: there is no older version to go back to")
+        return self.header() + string_field(2, version)
+
+    def snapshot(self, caller: Caller, sink: StreamSink) -> StreamHandler:
+        """Snapshot: a sealed copy of the store (N8, D4)."""
+        self.need(caller, "snapshot.export")
+        return _SnapshotStream(self, sink)
+
+
+class _SnapshotStream:
+    """Chunks of one file, then the SHA-256 of everything before."""
+
+    def __init__(self, service: MaintenanceService, sink: StreamSink) -> None:
+        self._service = service
+        self._sink = sink
+        self._data: bytes = b""
+        self._at = 0
+        self._started = False
+        self._ended = False
+
+    def on_message(self, raw: bytes) -> None:
+        requests.parse(rpc_pb2.SnapshotRequest, raw)
+        if self._started:
+            return
+        self._started = True
+        member = self._service.member
+        member.gate.run(member.applied, member.reader.export_copy, self._loaded)
+
+    def _loaded(self, result: bytes | ConfigServiceError) -> None:
+        if self._ended:
+            return
+        if isinstance(result, ConfigServiceError):
+            self._end(result)
+            return
+        self._data = result + bytes(-len(result) % SNAPSHOT_BLOCK)
+        self.on_writable()
+
+    def on_writable(self) -> None:
+        data = self._data
+        version = string_field(4, self._service.member.config.advertised_etcd_version)
+        while data and self._at < len(data) and not self._ended:
+            blob = data[self._at : self._at + SNAPSHOT_CHUNK_BYTES]
+            self._at += len(blob)
+            left = int_field(2, len(data) - self._at)
+            if not self._sink.send(left + bytes_field(3, blob) + version):
+                break
+        if data and self._at >= len(data) and not self._ended:
+            self._sink.send(bytes_field(3, hashlib.sha256(data).digest()) + version)
+            self._end(None)
+
+    def _end(self, error: ConfigServiceError | None) -> None:
+        self._ended = True
+        self._sink.finish(error)
+
+    def on_half_close(self) -> None:
+        return
+
+    def on_cancel(self) -> None:
+        self._ended = True
+        self._data = b""
+
+
+def _alarms(found: Any) -> bytes:
+    return b"".join(bytes_field(2, int_field(1, who) + int_field(2, alarm)) for who, alarm in found)

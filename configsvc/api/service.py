@@ -1,0 +1,143 @@
+"""What every handler needs: the member behind it, rights of reads, answers with headers.
+
+Handlers are plain functions (``api.contract``). Writes are decided in apply; reads, watches and
+capabilities of calls that do not pass the log are decided here, with the rights at the applied
+index that answers (AZ-2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from configsvc.api.contract import Caller
+from configsvc.apply.commands import Effects, Refused
+from configsvc.auth.actions import KV_RANGE
+from configsvc.auth.messages import READ, Request
+from configsvc.auth.standing import check_principal
+from configsvc.errors import (
+    CorruptError,
+    NoLeaderError,
+    PermissionDeniedError,
+    UserEmptyError,
+)
+from configsvc.runtime.member import Member
+from configsvc.runtime.waiting import Waiting
+from configsvc.types import KIND_NONE, KeySpan
+
+ALARM_CORRUPT: Final = 2
+
+
+class Service:
+    """Base of the handlers of one gRPC service."""
+
+    def __init__(self, member: Member) -> None:
+        self.member = member
+
+    # --- answers ---------------------------------------------------------------------------------
+
+    def header(self) -> bytes:
+        """Header field with the current revision."""
+        member = self.member
+        return member.headers.field(member.store.revision, member.term)
+
+    def header_at(self, revision: int) -> bytes:
+        """Header field with ``revision``; 0 leaves it out (H6)."""
+        return self.member.headers.field(revision, self.member.term)
+
+    def done(self, effects: Effects) -> bytes:
+        """Answer of an operation that returns a header alone."""
+        raise_refused(effects)
+        return self.header_at(effects.revision)
+
+    def linearizable(self, caller: Caller, answer: Callable[[], bytes | Waiting]) -> Waiting:
+        """Answer once everything acknowledged before this call is applied here."""
+        if caller.has_leader and not self.member.lead:
+            raise NoLeaderError
+        return self.member.reads.submit(answer)
+
+    def propose(
+        self,
+        caller: Caller,
+        op_field: int,
+        op: bytes,
+        encode: Callable[[Effects], bytes | Waiting] | None = None,
+        *,
+        new_uid: str = "",
+        needs_id: bool = False,
+        facts: tuple[tuple[str, str], ...] = (),
+    ) -> Waiting:
+        """Send one operation through the log in the caller's name."""
+        member = self.member
+        if caller.has_leader and not member.lead:
+            raise NoLeaderError
+        return member.proposals.submit(
+            caller.envelope,
+            op_field,
+            op,
+            encode or self.done,
+            reason=caller.reason,
+            ticket=caller.ticket,
+            facts=facts,
+            new_uid=new_uid,
+            needs_id=needs_id,
+        )
+
+    # --- rights ----------------------------------------------------------------------------------
+
+    def standing(self, caller: Caller) -> None:
+        """Whoever calls must be somebody, and still be it."""
+        state = self.member.state.auth
+        principal = caller.principal
+        if principal.kind == KIND_NONE and state.enabled:
+            raise UserEmptyError
+        check_principal(state, principal, self.member.time_ns())
+
+    def may_read(self, caller: Caller, span: KeySpan) -> None:
+        """READ on the whole span, now.
+
+        Raises:
+            PermissionDeniedError: never says whether a key exists.
+        """
+        self.standing(caller)
+        view = self.member.decider.view(caller.principal, caller.source)
+        if view.granted(KV_RANGE, span) is not None:
+            return
+        request = self._request(caller, KV_RANGE, span)
+        if not view.judge(request).allowed:
+            raise PermissionDeniedError
+
+    def holds(self, caller: Caller, action: str) -> bool:
+        """Whether the caller has a capability."""
+        view = self.member.decider.view(caller.principal, caller.source)
+        return view.judge(self._request(caller, action, None)).allowed
+
+    def need(self, caller: Caller, action: str) -> None:
+        """The caller must have a capability."""
+        self.standing(caller)
+        if not self.holds(caller, action):
+            raise PermissionDeniedError
+
+    def _request(self, caller: Caller, action: str, span: KeySpan | None) -> Request:
+        return Request(
+            caller.principal,
+            caller.source,
+            action,
+            span,
+            READ,
+            reason=caller.reason,
+            ticket=caller.ticket,
+            time_ns=self.member.time_ns(),
+        )
+
+    def not_corrupt(self) -> None:
+        """Writes stop while any member is known to be corrupt (N4)."""
+        if self.member.has_alarm(ALARM_CORRUPT):
+            raise CorruptError
+
+
+def raise_refused(effects: Effects) -> None:
+    """Turn a refusal of apply into the caller's error."""
+    result = effects.result
+    if type(result) is Refused:
+        raise result.error
