@@ -147,7 +147,7 @@ class RawNode:
             lead=raft.lead,
             role=raft.role,
             conf_state=raft.conf,
-            progress={p: _peer_status(v) for p, v in raft.progress.items()} if leading else {},
+            progress={p: peer_status(v) for p, v in raft.progress.items()} if leading else {},
             transferee=raft.transferee,
             uncommitted_bytes=raft.uncommitted_bytes,
             reads_waiting=len(raft.reads),
@@ -247,7 +247,8 @@ class RawNode:
             dispatch.handle(self.raft, message)
 
 
-def _peer_status(progress: Progress) -> PeerStatus:
+def peer_status(progress: Progress) -> PeerStatus:
+    """A copy of what ``progress`` says now."""
     return PeerStatus(
         match=LogIndex(progress.match),
         next=LogIndex(progress.next),
