@@ -15,6 +15,7 @@ from configsvc.errors import (
     LeaseTTLTooLargeError,
     PermissionDeniedError,
 )
+from configsvc.lease.messages import creator_of
 from configsvc.limits import LEASE_TTL_MAX_S
 from configsvc.proto import command_pb2, rpc_pb2
 from configsvc.runtime.waiting import Waiting
@@ -65,14 +66,14 @@ class LeaseService(Service):
     def _time_to_live(
         self, caller: Caller, lease_id: int, with_keys: bool, left: int, granted: int
     ) -> bytes:
-        lease = self.member.state.lessor.get(lease_id)
+        lessor = self.member.state.lessor
         body = self.header() + int_field(2, lease_id)
-        if lease is None or left < 0:
+        if lease_id not in lessor or left < 0:
             return body + int_field(3, -1)
         self._may_ask(caller, lease_id, every_key=with_keys)
         body += int_field(3, left) + int_field(4, granted)
         if with_keys:
-            body += b"".join(bytes_field(5, k) for k in self.member.state.lessor.keys_of(lease_id))
+            body += b"".join(bytes_field(5, k) for k in lessor.get(lease_id).sorted_keys())
         return body
 
     def _may_ask(self, caller: Caller, lease_id: int, *, every_key: bool) -> None:
@@ -82,8 +83,8 @@ class LeaseService(Service):
         if view.is_root:
             return
         lease = lessor.get(lease_id)
-        keys = list(lessor.keys_of(lease_id))
-        own = lease is not None and lease.creator == caller.principal.user
+        keys = lease.sorted_keys()
+        own = lease.creator == creator_of(caller.principal)
         if every_key:
             if not keys and not own:
                 raise PermissionDeniedError
@@ -139,7 +140,7 @@ class _KeepAlive:
         head = service.header() + int_field(2, m.ID)
         slot: list[bytes | ConfigServiceError] = []
         self._order.append((head, slot))
-        if service.member.state.lessor.get(m.ID) is not None:
+        if m.ID in service.member.state.lessor:
             service.may_renew(self._caller, m.ID)
         service.member.leases.renew(m.ID, lambda ttl: self._renewed(slot, ttl))
 

@@ -1,0 +1,189 @@
+"""etcdserverpb.Watch: one stream, many watchers (W1–W25)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from configsvc import limits
+from configsvc.api.contract import Caller, StreamHandler, StreamSink
+from configsvc.api.service import Service
+from configsvc.api.status import Code, status_of
+from configsvc.codec import requests
+from configsvc.errors import (
+    CompactedError,
+    ConfigServiceError,
+    NoLeaderError,
+    RequestError,
+)
+from configsvc.mvcc.watch import NO_DELETE, NO_PUT
+from configsvc.proto import rpc_pb2
+from configsvc.runtime.watch_hub import Watcher, WatchStream, control_message
+from configsvc.types import KeySpan, span_of
+
+EMPTY_RANGE: Final = "mvcc: watcher range is empty"
+DUPLICATE_ID: Final = "mvcc: duplicate watch ID provided on the WatchStream"
+TOO_MANY: Final = "configsvc: too many watches"
+_GO_NAMES: Final = {
+    Code.PERMISSION_DENIED: "PermissionDenied",
+    Code.UNAUTHENTICATED: "Unauthenticated",
+    Code.INVALID_ARGUMENT: "InvalidArgument",
+}
+
+
+class WatchService(Service):
+    """Handler of Watch."""
+
+    def watch(self, caller: Caller, sink: StreamSink) -> StreamHandler:
+        if caller.has_leader and not self.member.lead:
+            raise NoLeaderError
+        return WatchHandler(self, caller, sink)
+
+
+class WatchHandler:
+    """One Watch stream."""
+
+    def __init__(self, service: WatchService, caller: Caller, sink: StreamSink) -> None:
+        self._service = service
+        self._caller = caller
+        self._sink = sink
+        self._hub = service.member.hub
+        self._stream = WatchStream(sink, self._may, self._refused)
+        self._compacted: set[int] = set()  # ended by compaction, not yet cancelled (W22)
+        self._hub.streams += 1
+        service.member.streams.add(self)
+
+    # --- client ----------------------------------------------------------------------------------
+
+    def on_message(self, raw: bytes) -> None:
+        m = requests.parse(rpc_pb2.WatchRequest, raw)
+        kind = m.WhichOneof("request_union")
+        if kind == "create_request":
+            self._create(m.create_request)
+        elif kind == "cancel_request":
+            self._cancel(m.cancel_request.watch_id)
+        elif kind == "progress_request":
+            self._progress()
+
+    def _create(self, m: rpc_pb2.WatchCreateRequest) -> None:
+        stream = self._stream
+        key = m.key or b"\0"
+        # The span is made once; what is authorized is what is watched (N4).
+        span = span_of(key, m.range_end)
+        header = self._service.header()
+        if span.is_empty():
+            self._refuse(header, EMPTY_RANGE)
+            return
+        if m.watch_id and (m.watch_id in stream.ids or m.watch_id in self._compacted):
+            self._refuse(header, DUPLICATE_ID)
+            return
+        if (
+            len(stream.ids) >= limits.WATCHES_PER_CONNECTION_MAX
+            or len(self._hub) >= limits.WATCHES_MAX
+        ):
+            self._refuse(header, TOO_MANY)
+            return
+        try:
+            self._may(span)
+        except RequestError as error:
+            self._refuse(header, _reason(error))
+            return
+        if m.start_revision < 0:
+            self._refuse(header, CompactedError.text)
+            return
+        watch_id = m.watch_id or self._free_id()
+        self._sink.send(control_message(header, watch_id, created=True))
+        store = self._service.member.store
+        if 0 < m.start_revision < store.compact_revision:
+            self._compacted.add(watch_id)
+            self._tell_compacted(watch_id)
+            return
+        filters = (NO_PUT if 0 in m.filters else 0) | (NO_DELETE if 1 in m.filters else 0)
+        self._hub.add(
+            stream,
+            watch_id,
+            span,
+            m.start_revision,
+            filters=filters,
+            prev_kv=m.prev_kv,
+            progress=m.progress_notify,
+            fragment=m.fragment,
+        )
+
+    def _free_id(self) -> int:
+        stream = self._stream
+        while stream.next_id in stream.ids or stream.next_id in self._compacted:
+            stream.next_id += 1
+        stream.next_id += 1
+        return stream.next_id - 1
+
+    def _cancel(self, watch_id: int) -> None:
+        watcher = self._stream.ids.get(watch_id)
+        if watcher is not None:
+            self._hub.remove(watcher)
+        elif watch_id in self._compacted:
+            self._compacted.discard(watch_id)
+        else:
+            return  # unknown: no answer at all (W21)
+        self._sink.send(control_message(self._service.header(), watch_id, canceled=True))
+
+    def _progress(self) -> None:
+        if self._compacted or not self._hub.all_synced(self._stream):
+            return
+        self._sink.send(control_message(self._service.header(), -1))
+
+    def on_half_close(self) -> None:
+        return  # events go on until the call is cancelled (W2)
+
+    def on_cancel(self) -> None:
+        self._hub.close(self._stream)
+        self._hub.streams -= 1
+        self._service.member.streams.discard(self)
+
+    def on_writable(self) -> None:
+        self._hub.writable(self._stream)
+
+    # --- rights and ends -------------------------------------------------------------------------
+
+    def _may(self, span: KeySpan) -> None:
+        self._service.may_read(self._caller, span)
+
+    def _refused(self, watcher: Watcher, error: ConfigServiceError) -> None:
+        """The hub ended a watcher: compaction overtook it, or its rights are gone."""
+        if isinstance(error, CompactedError):
+            self._stream.ids.pop(watcher.watch_id, None)
+            self._compacted.add(watcher.watch_id)
+            self._tell_compacted(watcher.watch_id)
+            return
+        text = _reason(error) if isinstance(error, RequestError) else "internal error"
+        self._sink.send(
+            control_message(self._service.header(), watcher.watch_id, canceled=True, reason=text)
+        )
+
+    def _tell_compacted(self, watch_id: int) -> None:
+        """Header revision 0 and no reason (W10)."""
+        floor = self._service.member.store.compact_revision
+        self._sink.send(
+            control_message(
+                self._service.header_at(0), watch_id, canceled=True, compact_revision=floor
+            )
+        )
+
+    def _refuse(self, header: bytes, reason: str) -> None:
+        self._sink.send(control_message(header, -1, created=True, canceled=True, reason=reason))
+
+    @property
+    def needs_leader(self) -> bool:
+        """Whether the stream ends when this member sees no leader for long (X4)."""
+        return self._caller.has_leader
+
+    def leader_lost(self) -> None:
+        """No leader for three election timeouts."""
+        self.on_cancel()
+        self._sink.finish(NoLeaderError())
+
+
+def _reason(error: RequestError) -> str:
+    """A refusal as Go prints a status; clients compare it."""
+    code, text = status_of(error)
+    name = _GO_NAMES.get(Code(code))
+    return f"rpc error: code = {name} desc = {text}" if name else text

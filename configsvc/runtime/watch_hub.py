@@ -1,0 +1,435 @@
+"""Watch streams of one member: synced watchers fed from apply, late ones from history.
+
+A watcher is *synced* (in the index, fed in the pass that applied the change), *behind* (fed from
+the tail in memory or from SQL until it catches up) or *ended*. A stream whose reader is slow turns
+its watchers to behind at their own revision: nothing is buffered for it beyond the sink's bound
+(reliability.md O4).
+
+Always true:
+  * A watcher sees each revision of its span once, in order, never split without ``fragment``.
+  * Before each batch the stream's rights are those at the applied index (N24); the check is one
+    comparison of versions while nothing changed.
+
+Not here: decoding requests (``api.watch``), matching (``mvcc.watch``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from configsvc import limits
+from configsvc.apply.commands import Effects
+from configsvc.codec import answers
+from configsvc.codec.varint import signed_varint, string_field, varint
+from configsvc.errors import CompactedError, ConfigServiceError
+from configsvc.mvcc.messages import Event
+from configsvc.mvcc.store import NeedHistory, Store
+from configsvc.mvcc.watch import NO_DELETE, NO_PUT, Batch, Group, WatchIndex
+from configsvc.runtime.history_gate import HistoryGate
+from configsvc.types import KeySpan
+
+CATCH_UP_SLICE: Final = 64  # watchers fed from memory in one pass
+FRAGMENT_BYTES: Final = limits.MESSAGE_BYTES_MAX
+
+Batches = list[tuple[int, list[Event]]]
+
+
+class Sink(Protocol):
+    def send(self, payload: bytes) -> bool: ...
+
+
+class HistoryEvents(Protocol):
+    def events(
+        self, span: KeySpan, from_revision: int, to_revision: int, limit_revisions: int
+    ) -> Batches:
+        """Events with their previous values, oldest first, whole revisions (reader thread)."""
+
+
+class Watcher:
+    """One watch of one stream."""
+
+    __slots__ = (
+        "filters",
+        "fragment",
+        "key",
+        "loading",
+        "next_revision",
+        "prev_kv",
+        "progress",
+        "quiet",
+        "rights_version",
+        "span",
+        "stream",
+        "synced",
+        "watch_id",
+    )
+
+    def __init__(
+        self,
+        key: int,
+        watch_id: int,
+        stream: WatchStream,
+        span: KeySpan,
+        next_revision: int,
+        *,
+        filters: int,
+        prev_kv: bool,
+        progress: bool,
+        fragment: bool,
+    ) -> None:
+        self.key = key  # unique on this member
+        self.watch_id = watch_id  # unique on its stream
+        self.stream = stream
+        self.span = span
+        self.next_revision = next_revision  # everything below was sent or is not wanted
+        self.filters = filters
+        self.prev_kv = prev_kv
+        self.progress = progress
+        self.fragment = fragment
+        self.synced = False
+        self.loading = False  # a question to history is on its way
+        self.quiet = True  # no event since the last progress tick
+        self.rights_version = -1  # version of the rights that were last judged
+
+
+class WatchStream:
+    """The watchers of one gRPC stream, and where their messages go.
+
+    Args:
+        sink: Bounded; ``send`` says False when the reader is slow.
+        may: Judges READ on a span now; raises when it is refused.
+        fatal: Ends one watcher with a reason (the stream lives on).
+    """
+
+    __slots__ = ("blocked", "ended", "ids", "may", "next_id", "on_refused", "sink")
+
+    def __init__(
+        self,
+        sink: Sink,
+        may: Callable[[KeySpan], None],
+        on_refused: Callable[[Watcher, ConfigServiceError], None],
+    ) -> None:
+        self.sink = sink
+        self.may = may
+        self.on_refused = on_refused
+        self.ids: dict[int, Watcher] = {}
+        self.next_id = 0
+        self.blocked = False
+        self.ended = False
+
+
+class WatchHub:
+    """All watchers of one member."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        header: Callable[[int], bytes],
+        rights_version: Callable[[], int],
+        gate: HistoryGate,
+        history: HistoryEvents,
+        applied: Callable[[], int],
+        wake: Callable[[], None],
+    ) -> None:
+        self._store = store
+        self._header = header
+        self._rights_version = rights_version
+        self._gate = gate
+        self._history = history
+        self._applied = applied
+        self._wake = wake
+        self._index = WatchIndex()
+        self._watchers: dict[int, Watcher] = {}
+        self._behind: dict[int, Watcher] = {}
+        self._next_key = 1
+        self.events_total = 0
+        self.streams = 0
+
+    def __len__(self) -> int:
+        return len(self._watchers)
+
+    @property
+    def behind(self) -> int:
+        """Watchers that are being caught up."""
+        return len(self._behind)
+
+    # --- watchers --------------------------------------------------------------------------------
+
+    def add(
+        self,
+        stream: WatchStream,
+        watch_id: int,
+        span: KeySpan,
+        start_revision: int,
+        *,
+        filters: int,
+        prev_kv: bool,
+        progress: bool,
+        fragment: bool,
+    ) -> Watcher:
+        """Register; ``start_revision`` 0 means from now on. The created notice goes out first."""
+        key = self._next_key
+        self._next_key += 1
+        following = self._store.revision + 1
+        watcher = Watcher(
+            key,
+            watch_id,
+            stream,
+            span,
+            start_revision or following,
+            filters=filters,
+            prev_kv=prev_kv,
+            progress=progress,
+            fragment=fragment,
+        )
+        self._watchers[key] = watcher
+        stream.ids[watch_id] = watcher
+        if watcher.next_revision >= following and not stream.blocked:
+            self._sync(watcher)
+        else:
+            self._fall_behind(watcher)
+        return watcher
+
+    def remove(self, watcher: Watcher) -> None:
+        """Forget a watcher; nothing is sent for it any more."""
+        if self._watchers.pop(watcher.key, None) is None:
+            return
+        self._behind.pop(watcher.key, None)
+        if watcher.synced:
+            self._index.unregister(watcher.key)
+            watcher.synced = False
+        watcher.stream.ids.pop(watcher.watch_id, None)
+
+    def close(self, stream: WatchStream) -> None:
+        """The stream ended."""
+        stream.ended = True
+        for watcher in list(stream.ids.values()):
+            self.remove(watcher)
+
+    def park(self, watcher: Watcher) -> None:
+        """Compaction overtook it: it sends nothing more but exists until cancelled (W22)."""
+        self._behind.pop(watcher.key, None)
+        if watcher.synced:
+            self._index.unregister(watcher.key)
+            watcher.synced = False
+        self._watchers.pop(watcher.key, None)
+
+    def writable(self, stream: WatchStream) -> None:
+        """The stream's reader caught up."""
+        stream.blocked = False
+        if any(w.key in self._behind for w in stream.ids.values()):
+            self._wake()
+
+    def all_synced(self, stream: WatchStream) -> bool:
+        """Whether a progress message may speak for the whole stream (W24)."""
+        current = self._store.revision
+        return bool(stream.ids) and all(
+            w.synced and w.next_revision <= current + 1 for w in stream.ids.values()
+        )
+
+    def _sync(self, watcher: Watcher) -> None:
+        watcher.synced = True
+        self._index.register(watcher.key, watcher.span, watcher.filters, watcher.prev_kv)
+
+    def _fall_behind(self, watcher: Watcher) -> None:
+        if watcher.synced:
+            self._index.unregister(watcher.key)
+            watcher.synced = False
+        self._behind[watcher.key] = watcher
+        self._wake()
+
+    # --- feeding ---------------------------------------------------------------------------------
+
+    def feed(self, effects: Sequence[Effects]) -> None:
+        """Deliver what a run of entries changed to the synced watchers."""
+        if not len(self._index):
+            return
+        rows = [row for e in effects for row in e.rows]
+        if not rows:
+            return
+        prevs = [prev for e in effects for prev in e.prevs]
+        for batch in self._index.match(rows, prevs):
+            self._deliver(batch)
+
+    def _deliver(self, batch: Batch) -> None:
+        group, revisions = batch
+        watchers = [self._watchers[key] for key in group.watchers]
+        for revision, events in revisions:
+            body = self._body(group, events)
+            head = self._header(revision)
+            self.events_total += len(events) * len(watchers)
+            for watcher in watchers:
+                if watcher.synced and revision >= watcher.next_revision:
+                    self._send(watcher, head, body, events, revision + 1)
+
+    def _body(self, group: Group, events: Sequence[Event]) -> bytes:
+        return answers.events_field(events, prev_kv=group.prev_kv)
+
+    def _send(
+        self,
+        watcher: Watcher,
+        head: bytes,
+        body: bytes,
+        events: Sequence[Event],
+        next_revision: int,
+    ) -> bool:
+        """One batch to one watcher; False when it may not see it or its reader is slow."""
+        stream = watcher.stream
+        if stream.blocked:
+            self._fall_behind(watcher)
+            return False
+        version = self._rights_version()
+        if watcher.rights_version != version:
+            try:
+                stream.may(watcher.span)
+            except ConfigServiceError as error:
+                self.remove(watcher)
+                stream.on_refused(watcher, error)
+                return False
+            watcher.rights_version = version
+        watch_id = watcher.watch_id
+        mark = b"\x10" + signed_varint(watch_id) if watch_id else b""
+        watcher.next_revision = next_revision
+        watcher.quiet = False
+        if watcher.fragment and len(body) > FRAGMENT_BYTES:
+            keep_going = self._send_fragments(watcher, head + mark, events)
+        else:
+            keep_going = stream.sink.send(head + mark + body)
+        if not keep_going:
+            stream.blocked = True
+        return keep_going
+
+    def _send_fragments(self, watcher: Watcher, head: bytes, events: Sequence[Event]) -> bool:
+        """Pieces split between events; every piece but the last says so (W19)."""
+        sink = watcher.stream.sink
+        part: list[bytes] = []
+        size = 0
+        keep_going = True
+        for event in events:
+            encoded = answers.events_field((event,), prev_kv=watcher.prev_kv)
+            if part and size + len(encoded) > FRAGMENT_BYTES:
+                keep_going = sink.send(head + b"\x38\x01" + b"".join(part))
+                part, size = [], 0
+            part.append(encoded)
+            size += len(encoded)
+        return sink.send(head + b"".join(part)) and keep_going
+
+    # --- catching up -----------------------------------------------------------------------------
+
+    def catch_up(self) -> bool:
+        """Feed watchers that are behind, a slice at a time; True when more could be fed now."""
+        turn = [w for w in self._behind.values() if not w.loading and not w.stream.blocked]
+        for watcher in turn[:CATCH_UP_SLICE]:
+            self._advance(watcher)
+        return len(turn) > CATCH_UP_SLICE or any(
+            not w.loading and not w.stream.blocked for w in self._behind.values()
+        )
+
+    def _advance(self, watcher: Watcher) -> None:
+        store = self._store
+        start = watcher.next_revision
+        if start > store.revision:
+            self._behind.pop(watcher.key, None)
+            self._sync(watcher)
+            return
+        if start < store.compact_revision:
+            self.park(watcher)
+            watcher.stream.on_refused(watcher, CompactedError())
+            return
+        try:
+            found = store.events_since(start, limits.WATCH_CATCHUP_REVISIONS, watcher.span)
+        except NeedHistory:
+            self._ask_history(watcher, start)
+            return
+        self._hand_over(watcher, found.batches, found.next_revision)
+
+    def _ask_history(self, watcher: Watcher, start: int) -> None:
+        watcher.loading = True
+        to_revision = self._store.revision
+        limit = limits.WATCH_CATCHUP_REVISIONS
+        span = watcher.span
+
+        def loaded(result: Batches | ConfigServiceError) -> None:
+            watcher.loading = False
+            if watcher.key not in self._watchers:
+                return
+            if isinstance(result, ConfigServiceError):
+                self.remove(watcher)
+                watcher.stream.on_refused(watcher, result)
+                return
+            full = len(result) >= limit
+            next_revision = result[-1][0] + 1 if full else to_revision + 1
+            if start < self._store.compact_revision:
+                self._advance(watcher)
+            else:
+                self._hand_over(watcher, result, next_revision)
+            self._wake()
+
+        try:
+            self._gate.run(
+                self._applied(),
+                lambda: self._history.events(span, start, to_revision, limit),
+                loaded,
+            )
+        except ConfigServiceError:
+            watcher.loading = False  # too many questions at once: its turn comes again
+
+    def _hand_over(self, watcher: Watcher, batches: Batches, next_revision: int) -> None:
+        """Send a page of history; one message, whole revisions (W14)."""
+        events = [e for _, page in batches for e in page if not _hidden(e, watcher.filters)]
+        if events:
+            body = answers.events_field(events, prev_kv=watcher.prev_kv)
+            head = self._header(self._store.revision)
+            self.events_total += len(events)
+            if not self._send(watcher, head, body, events, next_revision):
+                if watcher.key in self._watchers:
+                    watcher.next_revision = max(watcher.next_revision, next_revision)
+                return
+        watcher.next_revision = next_revision
+        if next_revision > self._store.revision and watcher.key in self._watchers:
+            self._behind.pop(watcher.key, None)
+            self._sync(watcher)
+
+    # --- progress --------------------------------------------------------------------------------
+
+    def progress(self) -> None:
+        """Tell quiet, synced watchers that asked for it where the store is (W23)."""
+        current = self._store.revision
+        for watcher in list(self._watchers.values()):
+            if not watcher.progress:
+                continue
+            if watcher.quiet and watcher.synced and watcher.next_revision <= current + 1:
+                mark = b"\x10" + signed_varint(watcher.watch_id) if watcher.watch_id else b""
+                if not watcher.stream.blocked:
+                    watcher.stream.sink.send(self._header(current) + mark)
+            watcher.quiet = True
+
+
+def _hidden(event: Event, filters: int) -> bool:
+    return bool(filters & (NO_DELETE if event.row.tombstone else NO_PUT))
+
+
+def control_message(
+    header: bytes,
+    watch_id: int,
+    *,
+    created: bool = False,
+    canceled: bool = False,
+    compact_revision: int = 0,
+    reason: str = "",
+) -> bytes:
+    """A WatchResponse without events."""
+    parts = [header]
+    if watch_id:
+        parts += (b"\x10", signed_varint(watch_id))
+    if created:
+        parts.append(b"\x18\x01")
+    if canceled:
+        parts.append(b"\x20\x01")
+    if compact_revision:
+        parts += (b"\x28", varint(compact_revision))
+    if reason:
+        parts.append(string_field(6, reason))
+    return b"".join(parts)
