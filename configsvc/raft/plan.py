@@ -59,15 +59,20 @@ def plan(ready: Ready, durable_index: int, previous_hard_state: HardState) -> Pl
     if ready.must_sync or ready.snapshot is not None:
         write = Write(hard, ready.entries, ready.snapshot)
     ensure(write is not None or not promises, "a new term or vote must be written")
-    early, late = _split(ready.messages, nothing_early=promises)
+    early, late = split_messages(ready.messages, nothing_early=promises)
     committed = ready.committed_entries
     now = _durable_count(committed, durable_index)
     return Plan(early, write, committed[:now], late, committed[now:])
 
 
-def _split(
+def split_messages(
     messages: tuple[Message, ...], *, nothing_early: bool
 ) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
+    """Messages that may leave before the write of their Ready, and those that may not.
+
+    ``nothing_early``: the Ready changes term or vote. Storage messages are for no network; with
+    asynchronous storage writes the late ones wait for the storage append of their Ready.
+    """
     if nothing_early:
         return (), messages
     early = tuple(message for message in messages if message.type in _EARLY)
