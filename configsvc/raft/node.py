@@ -134,6 +134,16 @@ class RawNode:
         """Last entry of the log, durable or not."""
         return LogIndex(self.raft.log.last_index)
 
+    @property
+    def conf_change_unapplied(self) -> bool:
+        """Whether a leader's log may hold a configuration change that is not applied yet.
+
+        The shell then takes no normal proposals (5.5 a): entries behind a change could come to
+        lie with a member that nobody who knows the change would vote for.
+        """
+        raft = self.raft
+        return raft.role is Role.LEADER and raft.pending_conf_index > raft.log.applied
+
     def status(self) -> Status:
         """Everything worth showing; costs a pass over the members."""
         raft = self.raft

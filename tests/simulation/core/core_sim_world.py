@@ -192,12 +192,13 @@ class World:
         rng, faults = self.rng, self.faults
         for member in self.members.values():
             leads = member.core.role is Role.LEADER
-            if leads and rng.random() < 0.3:
+            barrier = member.core.conf_change_unapplied
+            if leads and not barrier and rng.random() < 0.3:
                 self._on(member, member.core.propose, self._payloads())
             if rng.random() < 0.1:
                 self._read(member)
             if leads and rng.random() < faults.changes:
-                self._on(member, member.core.propose_conf_change, self._change())
+                self._on(member, member.core.propose_conf_change, self._change(member.id))
             if leads and rng.random() < faults.transfers:
                 self._on(member, member.core.transfer_leader, rng.choice(list(self.members)))
             if rng.random() < 0.2:
@@ -215,14 +216,16 @@ class World:
         self.checks.read_begins(context)
         self._on(member, member.core.read_index, context)
 
-    def _change(self) -> ConfChange:
+    def _change(self, leader: NodeId) -> ConfChange:
+        """Any change but one of the leader itself, which transfers first (reliability.md 5.5)."""
         rng = self.rng
         kinds = (ConfChangeType.ADD_NODE, ConfChangeType.REMOVE_NODE, ConfChangeType.ADD_LEARNER)
         transition = rng.choice(list(ConfChangeTransition))
         count = rng.choice((0, 1, 1, 2, 3))
-        ids = rng.sample(list(self.members), min(count, len(self.members)))
+        others = [member for member in self.members if member != leader]
+        ids = rng.sample(others, min(count, len(others)))
         changes = tuple(ConfChangeSingle(rng.choice(kinds), member) for member in ids)
-        return ConfChange(changes, transition if count else ConfChangeTransition.AUTO)
+        return ConfChange(changes, transition if changes else ConfChangeTransition.AUTO)
 
     # --- the end ----------------------------------------------------------------------------
 
