@@ -142,6 +142,13 @@ class Outbox:
         if len(self.reset_by_us) > HTTP2_RESETS_REMEMBERED_MAX:
             del self.reset_by_us[next(iter(self.reset_by_us))]
 
+    def drop_queue(self, stream: Stream) -> None:
+        """Give up what waits on a stream; the caller ends it."""
+        self.ready.pop(stream.id, None)
+        self.held -= stream.queued
+        stream.queue = None
+        stream.queued = 0
+
     def take(self) -> bytes:
         """Everything to be written now; b"" when there is nothing."""
         frames = self.frames
@@ -172,10 +179,7 @@ class Outbox:
         """A stream is gone: reset by either side."""
         stream.move(RESET)
         self.streams.pop(stream.id, None)
-        self.ready.pop(stream.id, None)
-        self.held -= stream.queued
-        stream.queue = None
-        stream.queued = 0
+        self.drop_queue(stream)
         stream.closing = None
         stream.wants_room = False
 

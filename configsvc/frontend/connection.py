@@ -1,0 +1,283 @@
+"""One client socket: TLS, the choice of protocol, and one write per loop pass.
+
+The life of a connection: TLS handshake (unless plaintext) → the peer is judged → HTTP/2 or
+HTTP/1.1, by ALPN, in plaintext by the first bytes → requests → closed. Everything before the first
+complete preface or header is *young* and has a deadline.
+
+Not here: who accepts (``listener``), the timer (``sweeper``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, cast
+
+from configsvc.errors import ConfigServiceError
+from configsvc.frontend.admission import Tally
+from configsvc.frontend.http1_session import Http1Session
+from configsvc.frontend.http2_session import Http2Session
+from configsvc.frontend.shared import Shared, judge, log
+from configsvc.frontend.tls_port import TlsFailed, TlsPort
+from configsvc.http2.protocol import PREFACE
+from configsvc.limits import (
+    HANDSHAKE_SECONDS_MAX,
+    OPENING_SECONDS_MAX,
+    SLOW_READER_BYTES_MIN,
+    SLOW_READER_SECONDS_MAX,
+    TLS_SHUTDOWN_SECONDS_MAX,
+    WRITE_BUFFER_BYTES_HIGH,
+)
+
+if TYPE_CHECKING:
+    from configsvc.frontend.listener import Listener
+
+Session = Http1Session | Http2Session
+
+
+class ClientConnection(asyncio.Protocol):
+    """The protocol of one accepted socket."""
+
+    def __init__(self, listener: Listener, tls: TlsPort | None, peer_ip: str) -> None:
+        self._listener = listener
+        self._shared: Shared = listener.shared
+        self._tls = tls
+        self.peer_ip = peer_ip
+        self._transport: asyncio.Transport | None = None
+        self.session: Session | None = None
+        self._tally: Tally | None = None
+        self._paused = False
+        self._closing = False
+        self._sniffed = b""  # plaintext: first bytes that may become a preface
+        self.dirty = False  # a flush is scheduled
+        self.deadline: float | None = None  # while young
+        self._stuck_since: float | None = None
+        self._stuck_taken = 0
+        self._taken = 0  # bytes written, on top of which the transport's buffer counts
+
+    # --- asyncio ---------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start the clock; a plaintext peer is judged at once."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_HIGH)
+        self._listener.opened(self)
+        seconds = OPENING_SECONDS_MAX if self._tls is None else HANDSHAKE_SECONDS_MAX
+        self._listener.sweeper.young(self, self._shared.clock() + seconds)
+
+    def data_received(self, data: bytes) -> None:
+        """Digest what was read and write what it brought about, once."""
+        if self._closing:
+            return
+        tls = self._tls
+        if tls is not None:
+            try:
+                data, answer = tls.receive(data)
+            except TlsFailed as failure:
+                self._tls_failed(failure)
+                return
+            if answer:
+                self._write(answer)
+            if self.session is None and tls.established:
+                self._choose_by_alpn(tls)
+        if data:
+            if self.session is None:
+                data = self._choose_by_preface(data)
+            if self.session is not None:
+                self.session.receive(data)
+                self._after_read(self.session)
+        if tls is not None and tls.peer_closed:
+            self.close()
+
+    def eof_received(self) -> bool:
+        """A half-closed TCP connection is a closed one: TLS and HTTP/2 need both halves."""
+        return False
+
+    def pause_writing(self) -> None:
+        """The peer does not read: stop framing for it, and stop reading from it."""
+        self._paused = True
+        if self.session is not None:
+            self.session.pause()
+        if self._transport is not None and not self._closing:
+            self._transport.pause_reading()
+        self._listener.sweeper.watch(self)
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        self._paused = False
+        if self._transport is not None and not self._closing:
+            self._transport.resume_reading()
+        if self.session is not None:
+            self.session.resume()
+            self.mark_dirty()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Free everything at once (N6)."""
+        self._closing = True
+        self._transport = None
+        session, self.session = self.session, None
+        if session is not None:
+            session.lost()
+        if self._tally is not None:
+            self._shared.admission.leave(self._tally)
+            self._tally = None
+        self._listener.closed(self)
+
+    # --- writing ---------------------------------------------------------------------------------
+
+    def mark_dirty(self) -> None:
+        """There is output: flush once, after everybody had a say in this pass."""
+        if not self.dirty and not self._closing:
+            self.dirty = True
+            self._listener.flusher.mark(self)
+
+    def flush(self) -> None:
+        """Write what the session has; close when it is finished."""
+        self.dirty = False
+        session = self.session
+        if session is None or self._closing:
+            return
+        while not self._paused:
+            data = session.take()
+            if not data:
+                break
+            self._write(self._tls.send(data) if self._tls is not None else data)
+        if session.waiting_bytes or session.has_deadlines:
+            self._listener.sweeper.watch(self)
+        if session.finished:
+            if session.fault:
+                self._listener.refused(self, session.fault)
+            self.close()
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._taken += len(data)
+            self._transport.write(data)
+
+    # --- ending ----------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Write out what is written, say goodbye, and end; half a second later without asking."""
+        transport = self._transport
+        if transport is None or self._closing:
+            return
+        if self._tls is not None and not self._tls.peer_closed:
+            self._write(self._tls.close())
+        self._closing = True
+        self._listener.sweeper.forget(self)
+        transport.close()
+        if self.session is not None:
+            self.session.lost()
+        if transport.get_write_buffer_size():
+            loop = asyncio.get_running_loop()
+            loop.call_later(TLS_SHUTDOWN_SECONDS_MAX, self.abort)
+
+    def abort(self) -> None:
+        """End now; unwritten bytes are lost."""
+        self._closing = True
+        self._listener.sweeper.forget(self)
+        if self._transport is not None:
+            self._transport.abort()
+
+    def drain(self) -> None:
+        """Begin a graceful end."""
+        if self.session is None:
+            self.abort()
+        else:
+            self.session.drain()
+            self.mark_dirty()
+
+    def finish_drain(self, error: ConfigServiceError) -> None:
+        """Stop accepting streams, and end those that would run for ever with ``error``."""
+        if self.session is not None:
+            self.session.end_streams(error)
+            self.session.finish_drain()
+            self.mark_dirty()
+
+    # --- called by the sweeper -------------------------------------------------------------------
+
+    def overdue(self) -> None:
+        """The deadline of youth has passed."""
+        what = "handshake" if self._tls is not None and self.session is None else "first request"
+        self._listener.refused(self, f"{what} took too long")
+        self.abort()
+
+    def sweep(self, now: float) -> bool:
+        """End overdue calls, and the connection if its peer has stopped reading.
+
+        Returns False when there is nothing left to watch.
+        """
+        session, transport = self.session, self._transport
+        if session is None or transport is None:
+            return False
+        if session.has_deadlines:
+            session.expire(now)
+            self.mark_dirty()
+        waiting = session.waiting_bytes + transport.get_write_buffer_size()
+        if not waiting:
+            self._stuck_since = None
+            return session.has_deadlines
+        taken = self._taken - transport.get_write_buffer_size()
+        if self._stuck_since is None or taken - self._stuck_taken >= SLOW_READER_BYTES_MIN:
+            self._stuck_since, self._stuck_taken = now, taken
+        elif now - self._stuck_since >= SLOW_READER_SECONDS_MAX:
+            self._listener.refused(self, "reads too slowly")
+            self.abort()
+            return False
+        return True
+
+    # --- choosing a protocol ---------------------------------------------------------------------
+
+    def _choose_by_alpn(self, tls: TlsPort) -> None:
+        if tls.alpn == "h2":
+            self._begin(Http2Session, tls)
+        else:
+            self._begin(Http1Session, tls)
+
+    def _choose_by_preface(self, data: bytes) -> bytes:
+        """Plaintext: HTTP/2 by prior knowledge starts with bytes that HTTP/1.1 never has."""
+        data = self._sniffed + data
+        self._sniffed = b""
+        if data.startswith(PREFACE[:3]):
+            self._begin(Http2Session, None)
+        elif PREFACE.startswith(data):
+            self._sniffed = data
+        else:
+            self._begin(Http1Session, None)
+        return data
+
+    def _begin(self, kind: type[Http1Session] | type[Http2Session], tls: TlsPort | None) -> None:
+        der = tls.peer_der if tls is not None else None
+        identity = judge(self._shared, der, self.peer_ip, tls.version if tls is not None else "")
+        tally = self._shared.admission.join(identity.key)
+        if tally is None:
+            self._listener.refused(self, "too many connections of one identity")
+            self.abort()
+            return
+        self._tally = tally
+        self.session = kind(self._shared, identity, tally, self.mark_dirty)
+        if self._paused:
+            self.session.pause()
+        if tls is not None:
+            now = self._shared.clock()
+            self._listener.sweeper.young(self, now + OPENING_SECONDS_MAX)
+        self.flush()
+
+    def _after_read(self, session: Session) -> None:
+        if session.opened:
+            if self.deadline is not None:
+                self._listener.sweeper.grown(self)
+        elif self.deadline is None:
+            now = self._shared.clock()
+            self._listener.sweeper.young(self, now + OPENING_SECONDS_MAX)
+        self.flush()
+
+    def _tls_failed(self, failure: TlsFailed) -> None:
+        self._listener.refused(self, failure.reason)
+        if failure.answer:
+            self._write(failure.answer)
+        self._closing = True
+        if self._transport is not None:
+            with contextlib.suppress(OSError):
+                self._transport.close()
+        log.debug("TLS ended: %s", failure.reason)

@@ -1,0 +1,357 @@
+"""One HTTP/2 connection: what arrives goes to handlers, what they answer goes out.
+
+Knows no socket: bytes come in through ``receive``, bytes leave through ``take``, and ``on_dirty``
+tells whoever owns the socket that there is something to take.
+
+A unary call whose request is in one read and whose handler answers at once costs no object but
+its stream. Everything else keeps its state in ``stream.context`` (``grpc_calls``, ``exchanges``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from configsvc.api.contract import ConnectionIdentity, HttpRequest, Method, UnaryHandler
+from configsvc.errors import (
+    CertificateNotAcceptableError,
+    ConfigServiceError,
+    OverloadedError,
+    UnimplementedError,
+)
+from configsvc.frontend.admission import Tally
+from configsvc.frontend.exchanges import Http2Exchange
+from configsvc.frontend.grpc_calls import StreamCall, UnaryCall, UnaryRead
+from configsvc.frontend.shared import Shared
+from configsvc.http2 import grpc
+from configsvc.http2.connection import DATA, DATA_END, HEAD, Connection
+from configsvc.http2.grpc import GrpcFault
+from configsvc.http2.protocol import INTERNAL_ERROR, REFUSED_STREAM
+from configsvc.http2.request import Field, RequestHead
+from configsvc.http2.stream import CLOSED, Stream
+from configsvc.limits import (
+    CONNECTION_IN_BYTES_MAX,
+    CONNECTION_OUT_BYTES_MAX,
+    REFUSALS_PER_CONNECTION_MAX,
+)
+
+
+class Route:
+    """What a request head means here; kept in ``head.context``, so found once per head."""
+
+    __slots__ = ("error", "is_grpc", "metadata", "method", "timeout", "unary")
+
+    def __init__(self, head: RequestHead, methods: dict[bytes, Method]) -> None:
+        self.is_grpc = head.is_grpc and head.method == b"POST"
+        self.method: Method | None = None
+        self.unary: UnaryHandler | None = None
+        self.timeout: float | None = None
+        self.metadata: tuple[Field, ...] = ()
+        self.error: GrpcFault | None = None
+        if not self.is_grpc:
+            return
+        # Exactly these paths are served; there is nothing to normalize (N34).
+        self.method = methods.get(head.path)
+        if self.method is not None:
+            self.unary = self.method.unary
+        try:
+            self.timeout, self.metadata = grpc.grpc_head(head)
+        except GrpcFault as fault:
+            self.error = fault
+
+
+class Http2Session:
+    """An HTTP/2 connection and the calls on it."""
+
+    def __init__(
+        self,
+        shared: Shared,
+        identity: ConnectionIdentity,
+        tally: Tally,
+        on_dirty: Callable[[], None],
+    ) -> None:
+        self.shared = shared
+        self.identity = identity
+        self.tally = tally
+        self.http2 = Connection(shared.clock(), max_streams=shared.max_streams)
+        self.outbox = self.http2.outbox
+        self.wake = on_dirty
+        self.has_deadlines = False  # a sweep is worth while
+        self._refusals = 0
+        self._held: dict[int, int] = {}  # bytes kept per stream whose request is incomplete
+        self._in_bytes = 0  # their sum
+        self._postponed: dict[int, tuple[Stream, bytes]] = {}  # whole requests, output is full
+
+    # --- for the owner of the socket -------------------------------------------------------------
+
+    @property
+    def opened(self) -> bool:
+        """Whether the peer's preface and SETTINGS have arrived."""
+        return self.http2.settled
+
+    @property
+    def finished(self) -> bool:
+        """Whether the connection is to be closed once the output is written."""
+        return self.http2.fault is not None or self.http2.drained
+
+    @property
+    def fault(self) -> str:
+        """Why the peer is being cut off, or ""; a constant of ours."""
+        return self.http2.fault.reason if self.http2.fault is not None else ""
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Output that waits for the peer's windows."""
+        return self.outbox.held
+
+    def receive(self, data: bytes) -> None:
+        """Digest one read; afterwards there may be something to ``take``."""
+        now = self.shared.clock()
+        events = self.http2.receive(data, now)
+        if self.http2.fault is None:
+            for kind, stream, chunk in events:
+                if stream.state == CLOSED:
+                    # Reset later in the same read, or answered early: nothing of it is started.
+                    self._drop(stream)
+                elif kind == DATA_END:
+                    context = stream.context
+                    if context is None:
+                        self._whole(stream, chunk, now)
+                    else:
+                        self._last_piece(stream, context, chunk, now)
+                elif kind == HEAD:
+                    self._open(stream, now)
+                elif kind == DATA:
+                    self._piece(stream, chunk, now)
+        if self.http2.fault is not None:
+            self.lost()
+        else:
+            self.tell_writable()
+
+    def take(self) -> bytes:
+        """Bytes to write now."""
+        data = self.outbox.take()
+        if data and (self.outbox.drained or self._postponed):
+            self.tell_writable()
+        return data
+
+    def tell_writable(self) -> None:
+        """Wake what waited for room."""
+        drained = self.outbox.drained
+        while drained:
+            context = drained.pop().context
+            if context is not None:
+                context.writable()
+        while self._postponed and self.outbox.held <= CONNECTION_OUT_BYTES_MAX // 2:
+            stream, body = self._postponed.pop(next(iter(self._postponed)))
+            self._hold(stream, 0)
+            self._whole(stream, body, self.shared.clock())
+
+    def pause(self) -> None:
+        """The socket is full."""
+        self.outbox.pause()
+
+    def resume(self) -> None:
+        """The socket takes bytes again."""
+        self.outbox.resume()
+
+    def expire(self, now: float) -> None:
+        """End the calls whose deadline has passed."""
+        left = False
+        for stream in list(self.http2.streams.values()):
+            context = stream.context
+            deadline = None if context is None else context.deadline
+            if deadline is not None:
+                if deadline <= now:
+                    self._hold(stream, 0)
+                    context.expire()
+                else:
+                    left = True
+        self.has_deadlines = left
+
+    def drain(self) -> None:
+        """Serve what is there, accept nothing that the peer opens after hearing of it."""
+        self.http2.drain()
+
+    def finish_drain(self) -> None:
+        """The peer had time enough to hear of it."""
+        self.http2.finish_drain()
+
+    def end_streams(self, error: ConfigServiceError) -> None:
+        """End the streams that would otherwise run for ever."""
+        for stream in list(self.http2.streams.values()):
+            if isinstance(stream.context, StreamCall):
+                self._hold(stream, 0)
+                stream.context.stop(error)
+
+    def lost(self) -> None:
+        """The connection is gone or condemned: free everything that waits (N6)."""
+        for stream in list(self.http2.streams.values()):
+            self._drop(stream)
+
+    # --- for calls and exchanges -----------------------------------------------------------------
+
+    def call_unary(self, stream: Stream, message: bytes) -> None:
+        """Run the handler of a unary call whose message is whole."""
+        self._call(stream, stream.head.context, message, self.shared.clock())
+
+    def end_call(self, stream: Stream, code: int, text: str) -> None:
+        """End a gRPC call with a status."""
+        if stream.state != CLOSED:
+            stream.context = None
+            self._hold(stream, 0)
+            grpc.finish(self.outbox, stream, code, text)
+
+    def fail_call(self, stream: Stream, error: Exception) -> None:
+        """End a gRPC call with the status of an error."""
+        code, text = self.shared.status_of(error)
+        self.end_call(stream, code, text)
+        if isinstance(error, CertificateNotAcceptableError):
+            self.count_refusal()
+
+    def abandon(self, stream: Stream, error: ConfigServiceError) -> None:
+        """Give up what is queued on a stream, and end it with a status."""
+        self.outbox.drop_queue(stream)
+        self.fail_call(stream, error)
+
+    def reset(self, stream: Stream) -> None:
+        """Break a stream off, for a failure of ours."""
+        if stream.state != CLOSED:
+            stream.context = None
+            self.http2.refuse(stream, INTERNAL_ERROR, self.shared.clock())
+
+    def count_refusal(self) -> None:
+        """A request with an unacceptable certificate; the third one ends the connection."""
+        self._refusals += 1
+        if self._refusals >= REFUSALS_PER_CONNECTION_MAX:
+            self.http2.drain()
+            self.http2.finish_drain()
+
+    def run_http(self, stream: Stream, exchange: Http2Exchange, body: bytes) -> None:
+        """Hand a whole HTTP request to the gateway."""
+        self._hold(stream, 0)
+        head = stream.head
+        path, _, query = head.path.decode("latin-1").partition("?")
+        fields = head.fields
+        if head.host is None:
+            fields = ((b"host", head.authority), *fields)
+        request = HttpRequest(head.method.decode("latin-1"), path, query, fields, body)
+        exchange.run(self.shared.http, self.identity, request)
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    def _open(self, stream: Stream, now: float) -> None:
+        head = stream.head
+        route: Route | None = head.context
+        if route is None:
+            route = head.context = Route(head, self.shared.methods)
+        if route.unary is not None:
+            return  # judged when its message is there
+        if not route.is_grpc:
+            stream.context = Http2Exchange(self, stream)
+            stream.context.check_head()
+            return
+        if route.error is not None:
+            self.end_call(stream, route.error.code, route.error.text)
+            return
+        method = route.method
+        if method is None or method.stream is None:
+            self.fail_call(stream, UnimplementedError())
+            return
+        call = StreamCall(self, stream, method)
+        stream.context = call
+        try:
+            caller = self.identity.caller(route.metadata)
+            if route.timeout is not None:
+                caller.deadline = call.deadline = now + route.timeout
+                self.has_deadlines = True
+            call.start(method.stream(caller, call))
+        except Exception as error:  # noqa: BLE001 - status_of tells bugs from refusals
+            call.fail(error)
+
+    def _whole(self, stream: Stream, body: bytes, now: float) -> None:
+        """A request whose body arrived in one piece."""
+        route: Route = stream.head.context
+        message = grpc.only_message(body)
+        if message is None or route.unary is None:
+            self._odd_whole(stream, body)
+        elif self.outbox.held > CONNECTION_OUT_BYTES_MAX:
+            self._hold(stream, len(body))
+            self._postponed[stream.id] = (stream, body)
+        else:
+            self._call(stream, route, message, now)
+
+    def _call(self, stream: Stream, route: Route, message: bytes, now: float) -> None:
+        try:
+            if route.error is not None:
+                self.end_call(stream, route.error.code, route.error.text)
+                return
+            if route.unary is None:
+                raise UnimplementedError
+            if self.shared.admission.full(self.tally):
+                raise OverloadedError
+            caller = self.identity.caller(route.metadata)
+            if route.timeout is not None:
+                caller.deadline = now + route.timeout
+            result = route.unary(caller, message)
+        except Exception as error:  # noqa: BLE001 - status_of tells bugs from refusals
+            self.fail_call(stream, error)
+            return
+        if isinstance(result, bytes):
+            stream.context = None
+            grpc.answer(self.outbox, stream, result)
+            return
+        call = UnaryCall(self, stream, result, caller.deadline)
+        stream.context = call
+        if call.deadline is not None:
+            self.has_deadlines = True
+        result.bind(call)
+
+    def _odd_whole(self, stream: Stream, body: bytes) -> None:
+        """Not exactly one message, or no unary method: the way of pieces knows what to say."""
+        context = stream.context = UnaryRead(self, stream)
+        if body:
+            context.feed(body)
+        if stream.context is context:
+            context.half_close()
+
+    def _piece(self, stream: Stream, chunk: bytes, now: float) -> None:
+        context = stream.context
+        if context is None:
+            context = stream.context = UnaryRead(self, stream)
+        context.feed(chunk)
+        self._hold(stream, context.held if stream.context is context else 0)
+        if self._in_bytes > CONNECTION_IN_BYTES_MAX or self.shared.admission.crowded:
+            self._refuse_youngest(now)
+
+    def _last_piece(self, stream: Stream, context: Any, chunk: bytes, now: float) -> None:
+        if chunk:
+            self._piece(stream, chunk, now)
+        if stream.context is context:
+            self._hold(stream, 0)
+            context.half_close()
+
+    def _hold(self, stream: Stream, count: int) -> None:
+        """Account for what is kept of a stream's incomplete request."""
+        held = self._held
+        if count or held:
+            change = count - held.pop(stream.id, 0)
+            if count:
+                held[stream.id] = count
+            self._in_bytes += change
+            self.shared.admission.in_bytes += change
+
+    def _refuse_youngest(self, now: float) -> None:
+        """Give up the newest incomplete request of this connection (LIM-18)."""
+        stream = self.http2.streams.get(max(self._held, default=0))
+        if stream is not None:
+            self.http2.refuse(stream, REFUSED_STREAM, now)
+            self._drop(stream)
+
+    def _drop(self, stream: Stream) -> None:
+        """A stream is gone without an answer."""
+        context, stream.context = stream.context, None
+        self._hold(stream, 0)
+        self._postponed.pop(stream.id, None)
+        if context is not None:
+            context.cancel()

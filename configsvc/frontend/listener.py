@@ -1,0 +1,177 @@
+"""A listening socket: accepting in slices, bounds on connections, running out of descriptors.
+
+We accept ourselves instead of through ``create_server``: a burst of handshakes must not hold up
+the requests of others, and a process without free descriptors must neither spin nor die (N37).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import socket
+from collections.abc import Callable
+from typing import Final
+
+from configsvc.frontend.connection import ClientConnection
+from configsvc.frontend.shared import Shared, log
+from configsvc.frontend.sweeper import Flusher, Sweeper
+from configsvc.frontend.tls_port import TlsPort
+from configsvc.limits import (
+    ACCEPT_PAUSE_S,
+    ACCEPTS_PER_PASS_MAX,
+    CONNECTIONS_MAX,
+    HANDSHAKES_PER_ADDRESS_MAX,
+)
+
+Refused = Callable[[str, str], None]  # peer address, constant reason
+
+_BACKLOG: Final = 1_024
+_OUT_OF_DESCRIPTORS: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+_GONE_ALREADY: Final = frozenset((errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.EINTR))
+
+
+class Listener:
+    """One bound socket and the connections that came in through it."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        shared: Shared,
+        flusher: Flusher,
+        sweeper: Sweeper,
+        new_tls: Callable[[], TlsPort] | None,
+        on_refused: Refused | None = None,
+    ) -> None:
+        """``new_tls`` makes the TLS half of one connection; None is plaintext."""
+        self.shared = shared
+        self.flusher = flusher
+        self.sweeper = sweeper
+        self.connections: dict[ClientConnection, None] = {}
+        self._sock = sock
+        self._new_tls = new_tls
+        self._on_refused = on_refused
+        self._loop = asyncio.get_running_loop()
+        self._accepting: set[asyncio.Task[object]] = set()
+        self._pause: asyncio.TimerHandle | None = None
+        self._complained = False
+        self._loop.add_reader(sock.fileno(), self._accept)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens, with the port that the system chose for port 0."""
+        name = self._sock.getsockname()
+        return str(name[0]), int(name[1])
+
+    def close(self) -> None:
+        """Accept no more; connections go on."""
+        if self._sock.fileno() < 0:
+            return
+        if self._pause is not None:
+            self._pause.cancel()
+        self._loop.remove_reader(self._sock.fileno())
+        self._sock.close()
+
+    # --- told by connections ---------------------------------------------------------------------
+
+    def opened(self, connection: ClientConnection) -> None:
+        """A connection has its transport."""
+        self.connections[connection] = None
+
+    def closed(self, connection: ClientConnection) -> None:
+        """A connection is gone."""
+        self.connections.pop(connection, None)
+        self.sweeper.forget(connection)
+
+    def refused(self, connection: ClientConnection, reason: str) -> None:
+        """A peer was cut off; ``reason`` is a constant of ours."""
+        log.debug("connection refused: %s", reason)
+        if self._on_refused is not None:
+            self._on_refused(connection.peer_ip, reason)
+
+    # --- accepting -------------------------------------------------------------------------------
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPTS_PER_PASS_MAX):
+            try:
+                sock, address = self._sock.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                if error.errno in _GONE_ALREADY:
+                    continue
+                if error.errno in _OUT_OF_DESCRIPTORS:
+                    self._rest()
+                    return
+                raise
+            self._welcome(sock, folded(address[0]))
+
+    def _rest(self) -> None:
+        """Out of descriptors: look away for a moment, the backlog waits in the kernel."""
+        if not self._complained:
+            self._complained = True
+            log.warning("out of file descriptors: new connections wait")
+        self._loop.remove_reader(self._sock.fileno())
+        self._pause = self._loop.call_later(ACCEPT_PAUSE_S, self._resume)
+
+    def _resume(self) -> None:
+        self._pause = None
+        self._loop.add_reader(self._sock.fileno(), self._accept)
+
+    def _welcome(self, sock: socket.socket, peer_ip: str) -> None:
+        sock.setblocking(False)
+        self._complained = False
+        if len(self.connections) + len(self._accepting) >= CONNECTIONS_MAX:
+            oldest = self.sweeper.oldest_young()
+            if oldest is None:
+                sock.close()
+                return
+            oldest.abort()
+        if self.sweeper.young_of(peer_ip) >= HANDSHAKES_PER_ADDRESS_MAX:
+            oldest = self.sweeper.oldest_young(peer_ip)
+            if oldest is not None:
+                oldest.abort()
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        tls = self._new_tls() if self._new_tls is not None else None
+        connection = ClientConnection(self, tls, peer_ip)
+        task: asyncio.Task[object] = self._loop.create_task(self._attach(sock, connection))
+        self._accepting.add(task)
+        task.add_done_callback(self._accepting.discard)
+
+    async def _attach(self, sock: socket.socket, connection: ClientConnection) -> None:
+        try:
+            await self._loop.connect_accepted_socket(lambda: connection, sock)
+        except OSError:
+            sock.close()
+
+
+def folded(address: str) -> str:
+    """A peer address without scope, IPv4-mapped IPv6 as IPv4 (ID-9); "" when it is none."""
+    try:
+        ip = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return ""
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+        return str(ip.ipv4_mapped)
+    return str(ip)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A bound, listening, non-blocking socket.
+
+    Raises:
+        OSError: the address is taken or not ours.
+    """
+    family, kind, proto, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    sock = socket.socket(family, kind, proto)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen(_BACKLOG)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock

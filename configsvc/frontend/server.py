@@ -1,0 +1,117 @@
+"""The front end as the composition root sees it: listen, drain, stop.
+
+``Frontend`` owns the listeners and what they share: admission counts, the flusher and the sweeper.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+from collections.abc import Callable
+
+from configsvc.api.contract import ApiTable, HttpApp
+from configsvc.errors import StoppedError
+from configsvc.frontend.admission import Admission
+from configsvc.frontend.connection import ClientConnection
+from configsvc.frontend.listener import Listener, Refused, bind
+from configsvc.frontend.shared import Shared
+from configsvc.frontend.sweeper import Flusher, Sweeper
+from configsvc.frontend.tls_port import TlsPort
+from configsvc.limits import DRAIN_NOTICE_S, HTTP2_STREAMS_MAX
+
+
+class Frontend:
+    """All client listeners of a member. Create it on the running loop."""
+
+    def __init__(
+        self,
+        api: ApiTable,
+        http: HttpApp | None,
+        *,
+        max_streams: int = HTTP2_STREAMS_MAX,
+        on_refused: Refused | None = None,
+    ) -> None:
+        """``on_refused(peer_ip, reason)`` hears of every peer that is cut off."""
+        loop = asyncio.get_running_loop()
+        self.admission = Admission()
+        self.listeners: list[Listener] = []
+        self._api = api
+        self._http = http
+        self._loop = loop
+        self._max_streams = max_streams
+        self._on_refused = on_refused
+        self._flusher = Flusher(loop)
+        self._sweeper = Sweeper(loop)
+
+    def listen(
+        self,
+        host: str,
+        port: int,
+        *,
+        new_tls: Callable[[], TlsPort] | None,
+        serves_grpc: bool = True,
+        serves_http: bool = True,
+    ) -> Listener:
+        """Open one listener.
+
+        Args:
+            host: Address to bind; a name is resolved to its first address.
+            port: 0 lets the system choose, see ``Listener.address``.
+            new_tls: Makes the TLS half of a connection; None is plaintext, which only
+                ``--insecure-dev`` may ask for.
+            serves_grpc: False for ``--listen-client-http-urls`` and ``--listen-metrics-urls``.
+            serves_http: False when another listener takes HTTP off this one.
+
+        Raises:
+            OSError: the address cannot be bound.
+        """
+        shared = Shared(
+            self._api,
+            self._http if serves_http else None,
+            self._loop.time,
+            max_streams=self._max_streams,
+            serves_grpc=serves_grpc,
+            admission=self.admission,
+        )
+        listener = Listener(
+            bind(host, port), shared, self._flusher, self._sweeper, new_tls, self._on_refused
+        )
+        self.listeners.append(listener)
+        return listener
+
+    async def stop(self, grace_s: float) -> None:
+        """Accept nothing new, finish what is there, close; within ``grace_s`` seconds.
+
+        Peers are told to go elsewhere, streams end with "server stopped", unary calls get their
+        answers as long as the time lasts.
+        """
+        for listener in self.listeners:
+            listener.close()
+        for connection in self._connections():
+            connection.drain()
+        deadline = self._loop.time() + grace_s
+        await self._wait_until_gone(min(self._loop.time() + DRAIN_NOTICE_S, deadline))
+        for connection in self._connections():
+            connection.finish_drain(StoppedError())
+        await self._wait_until_gone(deadline)
+        for connection in self._connections():
+            connection.abort()
+        self._sweeper.stop()
+        await asyncio.sleep(0)
+
+    def _connections(self) -> list[ClientConnection]:
+        return [each for listener in self.listeners for each in listener.connections]
+
+    async def _wait_until_gone(self, deadline: float) -> None:
+        while self._connections() and self._loop.time() < deadline:
+            await asyncio.sleep(0.01)
+
+
+def raise_descriptor_limit() -> int:
+    """Raise the soft limit of open files to the hard one (LIM-3); returns what holds now."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]

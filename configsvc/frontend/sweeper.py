@@ -1,0 +1,116 @@
+"""One timer for all connections, and one flush per loop pass.
+
+A timer per call or connection would cost more than the calls. The sweeper looks, four times a
+second, at the connections that asked for it: young ones (handshake, first request) and watched
+ones (deadlines, output that waits). Idle connections cost nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from configsvc.frontend.connection import ClientConnection
+
+SWEEP_SECONDS: Final = 0.25
+
+
+class Flusher:
+    """Collects connections with output and flushes them together."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._dirty: list[ClientConnection] = []
+
+    def mark(self, connection: ClientConnection) -> None:
+        """Flush ``connection`` once, later in this pass; it guards against marking twice."""
+        if not self._dirty:
+            self._loop.call_soon(self._flush)
+        self._dirty.append(connection)
+
+    def _flush(self) -> None:
+        dirty, self._dirty = self._dirty, []
+        for connection in dirty:
+            connection.flush()
+
+
+class Sweeper:
+    """Deadlines of connections and of their calls."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        # In the order of their deadlines: every phase of youth lasts equally long.
+        self._young: dict[ClientConnection, None] = {}
+        self._young_of: Counter[str] = Counter()  # by address
+        self._watched: dict[ClientConnection, None] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def young(self, connection: ClientConnection, deadline: float) -> None:
+        """Give ``connection`` until ``deadline`` to get on."""
+        self.grown(connection)
+        self._young[connection] = None
+        self._young_of[connection.peer_ip] += 1
+        connection.deadline = deadline
+        self._start()
+
+    def grown(self, connection: ClientConnection) -> None:
+        """It has got on, or it is gone."""
+        if connection in self._young:
+            del self._young[connection]
+            self._young_of[connection.peer_ip] -= 1
+            if not self._young_of[connection.peer_ip]:
+                del self._young_of[connection.peer_ip]
+        connection.deadline = None
+
+    def young_of(self, peer_ip: str) -> int:
+        """How many unfinished connections one address has."""
+        return self._young_of[peer_ip]
+
+    def watch(self, connection: ClientConnection) -> None:
+        """Ask it in every sweep, until it says no."""
+        self._watched[connection] = None
+        self._start()
+
+    def forget(self, connection: ClientConnection) -> None:
+        """It is closed."""
+        self.grown(connection)
+        self._watched.pop(connection, None)
+
+    def oldest_young(self, peer_ip: str | None = None) -> ClientConnection | None:
+        """The unfinished connection (of one address) that has waited longest."""
+        for connection in self._young:
+            if peer_ip is None or connection.peer_ip == peer_ip:
+                return connection
+        return None
+
+    def stop(self) -> None:
+        """Sweep no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def sweep(self, now: float) -> None:
+        """Look at everybody once."""
+        overdue = []
+        for connection in self._young:
+            if connection.deadline is not None and connection.deadline > now:
+                break
+            overdue.append(connection)
+        for connection in overdue:
+            self.grown(connection)
+            connection.overdue()
+        for connection in list(self._watched):
+            if not connection.sweep(now):
+                self._watched.pop(connection, None)
+
+    def _start(self) -> None:
+        if self._timer is None:
+            self._timer = self._loop.call_later(SWEEP_SECONDS, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self.sweep(self._loop.time())
+        if self._young or self._watched:
+            self._start()
