@@ -1,0 +1,285 @@
+"""Answers from the past, on connections that cannot write.
+
+Every method is one read transaction and blocks: the runtime calls them in executor threads. Any
+number of threads may; each call takes a connection of its own. What SQL does not hold yet is the
+caller's to add (``NotFlushedError``, or ``EventPage.through``): the unflushed tail lies in memory.
+Rights and the compaction floor are the caller's as well; rows below that floor are answered.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+from sqlalchemy import Connection, select
+
+from configsvc.errors import ensure
+from configsvc.limits import HISTORY_READERS_MAX, TILES_CACHED
+from configsvc.mvcc.messages import RangeOp, RangeResult
+from configsvc.storage.history import loading, questions, verify
+from configsvc.storage.history.engine import open_reader, sqlite_path
+from configsvc.storage.history.errors import NotFlushedError
+from configsvc.storage.history.messages import (
+    CommitInfo,
+    Difference,
+    EventPage,
+    LogPage,
+    Meta,
+    StoreIdentity,
+    VerifyRow,
+)
+from configsvc.storage.history.questions import Session
+from configsvc.storage.history.ranges import read_range
+from configsvc.storage.history.scans import Stretch
+from configsvc.storage.history.schema import PROGRESS
+from configsvc.storage.history.seeds import load_sealers
+from configsvc.storage.history.tree import TILE_HEIGHT, perfect_root, split_tile
+from configsvc.storage.history.values import Vault
+from configsvc.storage.seal.keyfile import KeyFile
+from configsvc.types import KeySpan
+
+_NO_END = 2**63 - 1
+
+
+class HistoryReader:
+    """Questions to one history database; safe for several threads."""
+
+    def __init__(
+        self, url_or_path: str | os.PathLike[str], identity: StoreIdentity, key_file: KeyFile
+    ) -> None:
+        """The database must have been opened for writing once (``History.open``)."""
+        self._path = sqlite_path(url_or_path)
+        self._identity = identity
+        self._key_file = key_file
+        self._engine = open_reader(self._path)
+        self._idle: deque[tuple[Connection, Vault]] = deque()
+        self._tiles: dict[tuple[int, int], bytes] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+
+    # --- what SQL holds ---------------------------------------------------------------------------
+
+    def meta(self) -> Meta:
+        """Where the history stands now."""
+        with self._transaction() as (connection, _vault):
+            return loading.read_meta(connection, self._identity)
+
+    def range_at(self, op: RangeOp, revision: int) -> RangeResult:
+        """``op`` as the keys stood at ``revision``; all options of a Range.
+
+        Raises:
+            NotFlushedError: SQL does not hold ``revision`` yet.
+            SealBroken: a row is not what was written (FC-9).
+        """
+        with self._session() as session:
+            self._held(session, revision)
+            return read_range(session.cursor, session.vault, op, revision)
+
+    def events(
+        self,
+        span: KeySpan | None,
+        from_revision: int,
+        to_revision: int,
+        limit_revisions: int,
+        *,
+        with_previous: bool = True,
+    ) -> EventPage:
+        """Changes in ``span`` (None: all keys) of revisions from and to, both included.
+
+        Args:
+            span: Keys of interest.
+            from_revision: First revision looked at.
+            to_revision: Last one; what SQL does not hold yet is left out.
+            limit_revisions: Most revisions with a change in one page. A page also ends, between
+                two revisions, once it is larger than ``HISTORY_EVENTS_BYTES_MAX``.
+            with_previous: Fill in the value before each change's revision.
+
+        Returns:
+            Whole revisions, ascending. Ask on from ``through + 1``.
+        """
+        with self._session() as session:
+            return questions.events(
+                session,
+                span,
+                from_revision,
+                to_revision,
+                revisions_max=limit_revisions,
+                with_previous=with_previous,
+            )
+
+    def key_history(
+        self,
+        span: KeySpan,
+        *,
+        limit: int = 0,
+        before: int = 0,
+        after: int = 0,
+        newest_first: bool = True,
+    ) -> LogPage:
+        """Changes of the keys in ``span`` with their authors.
+
+        Args:
+            span: One key or many.
+            limit: Most rows, up to ``HISTORY_LOG_ROWS_MAX``; 0: that. A revision is never cut
+                in two, so a page can be a little longer.
+            before: Only revisions below; 0: no bound.
+            after: Only revisions above.
+            newest_first: Order, and the end from which the limit counts.
+        """
+        stretch = Stretch(after + 1, before - 1 if before > 0 else _NO_END)
+        with self._session() as session:
+            return questions.key_log(session, span, stretch, limit=limit, newest_first=newest_first)
+
+    def blame(self, span: KeySpan, *, revision: int = 0, limit: int = 0) -> LogPage:
+        """The last change of each key that exists at ``revision`` (0: the newest in SQL)."""
+        with self._session() as session:
+            self._held(session, revision)
+            return questions.blame(session, span, revision or session.visible, limit)
+
+    def diff(self, span: KeySpan, older: int, newer: int) -> list[Difference]:
+        """Keys of ``span`` that differ between two revisions, in key order."""
+        with self._session() as session:
+            self._held(session, max(older, newer))
+            return questions.difference(session, span, older, newer)
+
+    def at_time(self, time_ns: int) -> int:
+        """The newest revision not later than ``time_ns``; 1 when there was none."""
+        with self._session() as session:
+            first, size = self._leaf_bounds(session)
+            return questions.revision_at(session, time_ns, size, first)
+
+    def hash_kv(self, revision: int, compact_revision: int) -> int:
+        """CRC32C over what a store compacted at ``compact_revision`` holds up to ``revision``.
+
+        Clear bytes, in order: the keys that exist at the compaction, then every later change.
+        Equal on all members. ``compact_revision`` below 1: never compacted.
+
+        Raises:
+            NotFlushedError: SQL does not hold ``revision`` yet.
+        """
+        with self._session() as session:
+            self._held(session, revision)
+            return questions.hash_kv(session, revision, compact_revision)
+
+    # --- stream M ---------------------------------------------------------------------------------
+
+    def commits(self, first_seq: int, end_seq: int) -> list[CommitInfo]:
+        """Commits of leaves ``[first_seq, end_seq)`` that are held, in order."""
+        with self._session() as session:
+            return verify.commits(session, first_seq, end_seq)
+
+    def leaves(self, first_seq: int, end_seq: int) -> Iterator[tuple[int, bytes]]:
+        """(seq, leaf) of ``[first_seq, end_seq)``, one short read transaction per slice."""
+        for commit in self._paged(first_seq, end_seq, verify.commits):
+            yield commit.seq, commit.leaf
+
+    def verify_rows(self, first_seq: int, end_seq: int) -> Iterator[VerifyRow]:
+        """Leaves with openings, actors and revision rows, for the verifier (TE-7)."""
+        yield from self._paged(first_seq, end_seq, verify.verify_rows)
+
+    def node(self, level: int, number: int) -> bytes:
+        """Hash of perfect subtree ``number`` of 2^``level`` leaves; it must be complete."""
+        with self._session() as session:
+            return self._node(session, level, number)
+
+    def nodes(self, wanted: list[tuple[int, int]]) -> list[bytes]:
+        """``node`` for a whole proof in one transaction."""
+        with self._session() as session:
+            return [self._node(session, level, number) for level, number in wanted]
+
+    def close(self) -> None:
+        """Close idle connections; calls under way close theirs when they end."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, deque()
+        for connection, _vault in idle:
+            connection.close()
+        self._engine.dispose()
+
+    # --- inside -----------------------------------------------------------------------------------
+
+    def _paged(self, first_seq: int, end_seq: int, read: Any) -> Iterator[Any]:
+        at = first_seq
+        while at < end_seq:
+            with self._session() as session:
+                page = read(session, at, min(at + verify.SLICE, end_seq))
+            if not page:
+                return
+            yield from page
+            at += verify.SLICE
+
+    def _node(self, session: Session, level: int, number: int) -> bytes:
+        tile_level, height = divmod(level, TILE_HEIGHT)
+        first, count = number << height, 1 << height
+        tile_number, offset = divmod(first, 1 << TILE_HEIGHT)
+        hashes = self._tile(session, tile_level, tile_number)
+        if hashes:
+            return perfect_root(split_tile(hashes)[offset : offset + count])
+        if tile_level == 0:
+            parts = verify.leaf_hashes(session, first, first + count)
+            ensure(len(parts) == count, "a node of a complete subtree was asked for")
+            return perfect_root(parts)
+        below = [self._node(session, level - height, first + at) for at in range(count)]
+        return perfect_root(below)
+
+    def _tile(self, session: Session, level: int, number: int) -> bytes:
+        known = self._tiles.get((level, number))
+        if known is None:
+            known = verify.tile(session, level, number)
+            if known:
+                if len(self._tiles) >= TILES_CACHED:
+                    self._tiles = {}
+                self._tiles[level, number] = known
+        return known
+
+    def _leaf_bounds(self, session: Session) -> tuple[int, int]:
+        return verify.bounds(session)
+
+    def _held(self, session: Session, revision: int) -> None:
+        if revision > session.visible:
+            raise NotFlushedError(revision, session.visible)
+
+    @contextmanager
+    def _session(self) -> Iterator[Session]:
+        with self._transaction() as (connection, vault):
+            visible = connection.execute(select(PROGRESS.c.visible_revision)).scalar_one()
+            cursor = cast(Any, connection.connection.cursor())
+            try:
+                yield Session(cursor, vault, visible)
+            finally:
+                cursor.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[tuple[Connection, Vault]]:
+        with self._lock:
+            ensure(not self._closed, "a closed reader is not asked")
+            held = self._idle.pop() if self._idle else None
+        connection, vault = held or self._connect()
+        try:
+            with connection.begin():
+                yield connection, vault
+        except BaseException:
+            connection.close()
+            raise
+        with self._lock:
+            keep = not self._closed and len(self._idle) < HISTORY_READERS_MAX
+            if keep:
+                self._idle.append((connection, vault))
+        if not keep:
+            connection.close()
+
+    def _connect(self) -> tuple[Connection, Vault]:
+        connection = self._engine.connect()
+
+        def sealers() -> Any:
+            return load_sealers(connection, self._identity, self._key_file, self._path)
+
+        def find(batch_id: int) -> tuple[str, bytes] | None:
+            return loading.find_batch(connection, batch_id)
+
+        with connection.begin():
+            return connection, Vault(self._identity, sealers, find)

@@ -1,0 +1,373 @@
+"""The history's one writing side: opens the database, writes batches, loads at start.
+
+Always true:
+  * One transaction holds rows, live keys, commits, openings, tiles, small tables and progress of
+    a run of entries, and takes effect only from the state this process last wrote (Q1). A second
+    writer, or a process that was declared dead, ends with exit 84 and has changed nothing.
+  * The durable index moves only after a complete checkpoint (Q4).
+  * Entries at or below ``applied`` are skipped, so replaying the log is harmless (Q3).
+
+Used by one thread at a time. Not here: the thread (``writer``), questions (``reader``), which
+generation file is the right one (``storage.snapshot.generations``).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, Final, cast
+
+from sqlalchemy import Connection, Engine, insert, select, update
+
+from configsvc.apply.commands import Effects
+from configsvc.errors import ExitCode, FatalError, ensure
+from configsvc.limits import SEALED_PER_SEED_MAX
+from configsvc.mvcc.messages import Row
+from configsvc.storage.history import loading, statements
+from configsvc.storage.history.batch import Batch, build
+from configsvc.storage.history.engine import (
+    check_private,
+    open_reader,
+    open_writer,
+    private_files,
+    sqlite_path,
+)
+from configsvc.storage.history.live import fold_live
+from configsvc.storage.history.messages import Actor, Meta, StoreIdentity
+from configsvc.storage.history.migrate import migrate, refuse_newer
+from configsvc.storage.history.schema import FORMAT, PROGRESS, STORE
+from configsvc.storage.history.seeds import choose_active, load_sealers, rewrap
+from configsvc.storage.history.values import Vault
+from configsvc.storage.seal.errors import SealBroken
+from configsvc.storage.seal.keyfile import KeyFile
+from configsvc.storage.seal.rows import RowSealer
+
+LIVE_SLICE_ROWS: Final = 1_000  # rows of one slice of ``load_live_slices``
+
+
+class History:
+    """One open history database, for writing. Use ``open``."""
+
+    def __init__(
+        self, path: Path, identity: StoreIdentity, engine: Engine, key_file: KeyFile
+    ) -> None:
+        self.path = path
+        self._identity = identity
+        self._engine = engine
+        self._connection: Connection = engine.connect()
+        self._key_file = key_file
+        self._broken = False
+
+    @classmethod
+    def open(
+        cls,
+        url_or_path: str | os.PathLike[str],
+        identity: StoreIdentity,
+        key_file: KeyFile,
+        *,
+        create: bool,
+        generation: int = 1,
+    ) -> History:
+        """Open a history for writing: check, migrate, take ownership.
+
+        Args:
+            url_or_path: A file, or ``sqlite:///`` and a file.
+            identity: Stamped into a new store, compared with an existing one.
+            key_file: What the sealing seeds are wrapped with.
+            create: Make the store if it does not exist. An existing one is opened either way, so
+                that a first start that was killed half-way can be repeated.
+            generation: Number stamped into a new store (``storage.snapshot``).
+
+        Raises:
+            ConfigError: exit 78: wrong key file, file reachable by others. Nothing was touched.
+            FatalError: exit 84 no such store; 85 another cluster's, member's or store's; 86 newer.
+        """
+        path = sqlite_path(url_or_path)
+        if not path.exists() and not create:
+            raise FatalError(
+                ExitCode.STORES_DISAGREE,
+                f"history {path} is missing",
+                "wipe the data directory and let the member join again, or restore a backup",
+            )
+        check_private(path)
+        with private_files():
+            if path.exists():
+                _precheck(path, identity, key_file)
+            history = cls(path, identity, open_writer(path), key_file)
+            try:
+                history._start(generation)
+            except BaseException:
+                history._dispose()
+                raise
+        return history
+
+    def _start(self, generation: int) -> None:
+        connection, identity = self._connection, self._identity
+        with connection.begin():
+            migrate(connection)
+            _stamp(connection, identity, generation)
+            load_sealers(connection, identity, self._key_file, self.path)
+            self._seed = choose_active(connection, identity, self._key_file, int(time.time()))
+            connection.execute(update(PROGRESS).values(owner_epoch=PROGRESS.c.owner_epoch + 1))
+            fold_live(connection)
+            self._vault = Vault(identity, self._load_sealers, self._find_batch)
+            self._meta = loading.read_meta(connection, identity)
+            row = connection.execute(select(PROGRESS.c.last_batch, PROGRESS.c.sealed)).one()
+            self._last_batch, self._sealed = row
+            self._tree = loading.read_tree(connection, self._meta.tree_size)
+
+    # --- start ------------------------------------------------------------------------------------
+
+    def meta(self) -> Meta:
+        """Where the history stands, as of the last written batch."""
+        return self._meta
+
+    def load_live_slices(self, rows_max: int = LIVE_SLICE_ROWS) -> Iterator[list[Row]]:
+        """The present value of every key, opened, in order of revision and sub, in slices.
+
+        Raises:
+            FatalError: exit 84, a row is not what was written.
+        """
+        try:
+            with self._connection.begin():
+                for raws in loading.live_slices(self._connection, rows_max):
+                    yield self._vault.open_rows(raws)
+        except SealBroken as error:
+            raise self._damaged(error) from error
+
+    def load_live(self) -> Iterator[Row]:
+        """``load_live_slices``, row by row."""
+        return chain.from_iterable(self.load_live_slices())
+
+    def load_tables(self) -> dict[str, list[tuple[Any, ...]]]:
+        """Every small table: name to rows (key columns, then value columns), ordered by key.
+
+        Raises:
+            FatalError: exit 84, a sealed column is not what was written.
+        """
+        try:
+            with self._connection.begin():
+                return loading.small_tables(self._connection, self._vault)
+        except SealBroken as error:
+            raise self._damaged(error) from error
+
+    def load_tree(self) -> tuple[int, tuple[bytes, ...]]:
+        """Leaves of stream M, and the roots of its perfect subtrees from left to right."""
+        return self._tree.size, self._tree.frontier()
+
+    def load_actors(self) -> list[Actor]:
+        """Every actor record, in order of first mention."""
+        with self._connection.begin():
+            return loading.actors(self._connection)
+
+    def tree_root(self) -> bytes:
+        """RFC 6962 root over every leaf written."""
+        return self._tree.root()
+
+    # --- write ------------------------------------------------------------------------------------
+
+    def write(self, effects: Sequence[Effects], conf_state: bytes | None = None) -> None:
+        """Write a run of entries in one transaction.
+
+        Args:
+            effects: Entries without a gap, beginning at most one above ``applied``.
+            conf_state: Encoded configuration as of the last entry; None: unchanged.
+
+        Raises:
+            FatalError: exit 84, another writer has been here.
+            SQLAlchemyError: the database failed; the caller ends the process (W8).
+        """
+        ensure(not self._broken, "a failed history is not written again")
+        meta = self._meta
+        if effects and effects[0].index <= meta.applied:
+            effects = [effect for effect in effects if effect.index > meta.applied]
+        if not effects:
+            return
+        ensure(effects[0].index == meta.applied + 1, "entries are written without a gap")
+        last = effects[-1]
+        ensure(last.index - meta.applied == len(effects), "entries are written without a gap")
+        if self._sealed >= SEALED_PER_SEED_MAX:
+            self._change_seed()
+        self._broken = True  # until the commit: the tree has moved ahead of the database
+        batch_id = self._last_batch + 1
+        sealing = self._vault.begin(batch_id, self._seed)
+        batch = build(effects, self._tree, sealing)
+        after = meta._replace(
+            applied=last.index,
+            term=last.term,
+            visible_revision=last.revision,
+            conf_state=meta.conf_state if conf_state is None else conf_state,
+            digest=last.digest,
+            tree_size=self._tree.size,
+        )
+        with self._connection.begin():
+            sealed = self._sealed + sealing.count
+            self._guard(after, batch_id if sealing.count else self._last_batch, sealed)
+            if sealing.count:
+                self._run(statements.INSERT_SEAL_BATCH, [(batch_id, sealing.seed_id, sealing.info)])
+            self._execute(batch)
+        self._meta, self._sealed = after, sealed
+        self._last_batch += 1 if sealing.count else 0
+        self._broken = False
+
+    def _change_seed(self) -> None:
+        with self._connection.begin():
+            self._seed = choose_active(
+                self._connection, self._meta.identity, self._key_file, int(time.time())
+            )
+        self._sealed = 0
+
+    def _guard(self, after: Meta, last_batch: int, sealed: int) -> None:
+        """Move the progress row from where this process left it, or end (Q1)."""
+        result = self._connection.exec_driver_sql(
+            statements.GUARD.sql,
+            (
+                after.applied,
+                after.term,
+                after.visible_revision,
+                after.conf_state,
+                after.digest,
+                after.tree_size,
+                last_batch,
+                sealed,
+                self._meta.applied,
+                self._meta.owner_epoch,
+            ),
+        )
+        if result.rowcount != 1:
+            raise FatalError(
+                ExitCode.STORES_DISAGREE,
+                f"history {self.path} was written by another process",
+                "make sure that only one server uses this data directory, then start it again",
+            )
+
+    def _execute(self, batch: Batch) -> None:
+        run = self._run
+        run(statements.INSERT_REVISION, batch.revisions)
+        run(statements.INSERT_COMMIT, batch.commits)
+        run(statements.INSERT_OPENING, batch.openings)
+        run(statements.INSERT_ACTOR, batch.actors)
+        run(statements.INSERT_TILE, batch.tiles)
+        for name, keys in batch.small_deletes.items():
+            run(statements.DELETE_SMALL[name], keys)
+        for name, rows in batch.small_upserts.items():
+            run(statements.UPSERT_SMALL[name], rows)
+
+    def _run(self, sql: str, rows: list[Any]) -> None:
+        if rows:
+            self._connection.exec_driver_sql(sql, rows)
+
+    def checkpoint(self, *, wait_for_readers: bool = False) -> int:
+        """Move what was written into the database file and sync it.
+
+        Returns:
+            The applied index that is durable now, 0 when a reader kept the checkpoint from
+            completing: nothing new is durable then, try again later.
+        """
+        with self._connection.begin():
+            fold_live(self._connection)
+        mode = "TRUNCATE" if wait_for_readers else "PASSIVE"
+        # Past SQLAlchemy, which would open a transaction first.
+        cursor = cast(Any, self._connection.connection.cursor())
+        busy, in_log, moved = cursor.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+        cursor.close()
+        return self._meta.applied if busy == 0 and in_log == moved else 0
+
+    def side_log_bytes(self) -> int:
+        """Size of SQLite's own write-ahead file."""
+        try:
+            return os.path.getsize(f"{self.path}-wal")
+        except FileNotFoundError:
+            return 0
+
+    def rewrap(self, new_key_file: KeyFile) -> int:
+        """Wrap all seeds with another key file (ENC-5); the number of seeds. No row is touched."""
+        with self._connection.begin():
+            count = rewrap(self._connection, self._meta.identity, self._key_file, new_key_file)
+        self._key_file = new_key_file
+        return count
+
+    def close(self) -> None:
+        """Checkpoint and close. The file alone is complete afterwards, its side files are gone."""
+        if not self._broken:
+            self.checkpoint(wait_for_readers=True)
+        self._dispose()
+
+    def _dispose(self) -> None:
+        self._connection.close()
+        self._engine.dispose()
+
+    def _load_sealers(self) -> dict[str, RowSealer]:
+        return load_sealers(self._connection, self._identity, self._key_file, self.path)
+
+    def _find_batch(self, batch_id: int) -> tuple[str, bytes] | None:
+        return loading.find_batch(self._connection, batch_id)
+
+    def _damaged(self, error: SealBroken) -> FatalError:
+        return FatalError(
+            ExitCode.STORES_DISAGREE,
+            f"history {self.path}: {error}",
+            "keep the file as evidence, wipe the data directory and let the member join again",
+        )
+
+
+def _precheck(path: Path, identity: StoreIdentity, key_file: KeyFile) -> None:
+    """Everything that can refuse an existing store, on a connection that cannot write."""
+    engine = open_reader(path)
+    try:
+        with engine.connect() as connection:
+            if not loading.is_complete(connection):
+                return
+            refuse_newer(connection, path)
+            _compare(loading.read_identity(connection), identity, path)
+            load_sealers(connection, identity, key_file, path)
+    finally:
+        engine.dispose()
+
+
+def _compare(stamped: StoreIdentity, expected: StoreIdentity, path: Path) -> None:
+    for field, found, wanted in zip(StoreIdentity._fields, stamped, expected, strict=True):
+        if found != wanted:
+            shown = "" if field == "store_id" else f" ({found!r}, expected {wanted!r})"
+            raise FatalError(
+                ExitCode.WRONG_IDENTITY,
+                f"history {path} belongs to another {field.removesuffix('_id')}{shown}",
+                "point --data-dir at the directory of this member",
+            )
+
+
+def _stamp(connection: Connection, identity: StoreIdentity, generation: int) -> None:
+    """First start: whose store this is, and where it begins."""
+    if connection.execute(select(STORE.c.id)).first() is not None:
+        return
+    connection.execute(
+        insert(STORE).values(
+            id=1,
+            format=FORMAT,
+            minimum_reader=FORMAT,
+            cluster_id=identity.cluster_id.to_bytes(8, "big"),
+            member_id=identity.member_id.to_bytes(8, "big"),
+            store_id=identity.store_id,
+            insecure=int(identity.insecure),
+            epoch=identity.epoch,
+            generation=generation,
+        )
+    )
+    connection.execute(
+        insert(PROGRESS).values(
+            id=1,
+            applied=0,
+            term=0,
+            visible_revision=1,
+            conf_state=b"",
+            digest=bytes(16),
+            tree_size=0,
+            last_batch=0,
+            sealed=0,
+            folded=0,
+            owner_epoch=0,
+        )
+    )

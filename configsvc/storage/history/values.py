@@ -1,0 +1,187 @@
+"""Sealing of the fields that hold values: the only place where they change form.
+
+A sealed field is ``seal batch (8 bytes) ‖ number (4 bytes) ‖ ciphertext``; both numbers big
+endian. One batch is one SQL transaction: it has its own derived key, and ``number`` counts its
+sealed fields from 0 (ENC-2). The associated data binds cluster, epoch, table and field, seed, and
+every other column of the row (ENC-3), so that a row of ``revisions`` authenticates itself as a
+whole, tombstones included (Q6).
+
+Not here: the ciphers and the key file (``storage.seal``), when a new seed is due (``seeds``).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, Final
+
+from configsvc.errors import ensure
+from configsvc.limits import SEAL_BATCHES_CACHED
+from configsvc.mvcc.messages import Row
+from configsvc.storage.history.messages import Opening, StoreIdentity
+from configsvc.storage.seal.errors import SealBroken
+from configsvc.storage.seal.rows import RowSealer, SealBatch
+
+HEAD: Final = struct.Struct(">QI")
+ROW_AAD: Final = struct.Struct(">QIQQqQB")  # revision, sub, create, version, lease, seq, tombstone
+SEQ_AAD: Final = struct.Struct(">Q")
+
+VALUE_FIELD: Final = b"revisions.value"
+OPENING_FIELD: Final = b"openings.sealed"
+
+_LENGTHS: Final = struct.Struct(">HHHI")
+
+Opener = Callable[[int, bytes, bytes], bytes]  # number, associated data, ciphertext
+
+
+def context_of(identity: StoreIdentity) -> bytes:
+    """What ties a seed and its rows to one cluster and epoch."""
+    return struct.pack(">QQ", identity.cluster_id, identity.epoch)
+
+
+class Vault:
+    """Opens sealed fields of one database, and begins batches that seal them.
+
+    Not safe for two threads at a time: the writer and each reader have their own.
+    """
+
+    def __init__(
+        self,
+        identity: StoreIdentity,
+        load_sealers: Callable[[], Mapping[str, RowSealer]],
+        find_batch: Callable[[int], tuple[str, bytes] | None],
+    ) -> None:
+        """Set up.
+
+        Args:
+            identity: What the associated data binds.
+            load_sealers: All seeds of the database; asked again when a seed is not known.
+            find_batch: Seal batch id to (seed id, info), None when there is no such batch.
+        """
+        self._context = context_of(identity)
+        self._load_sealers = load_sealers
+        self._sealers = load_sealers()
+        self._find_batch = find_batch
+        self._openers: dict[int, tuple[Opener, str]] = {}
+        self._prefixes: dict[tuple[str, bytes], bytes] = {}
+
+    def begin(self, batch_id: int, seed_id: str) -> Sealing:
+        """One SQL transaction's worth of sealing, under fresh random bytes."""
+        sealer = self._sealer(seed_id)
+        ensure(sealer, "the active seed is in the database")
+        return Sealing(self, batch_id, seed_id, sealer.begin())  # type: ignore[union-attr]
+
+    def prefix(self, seed_id: str, field: bytes) -> bytes:
+        """Constant front of the associated data of ``field`` under one seed."""
+        known = self._prefixes.get((seed_id, field))
+        if known is None:
+            parts = (b"configsvc/sql/v1", self._context, field, seed_id.encode())
+            known = b"".join(struct.pack(">H", len(part)) + part for part in parts)
+            self._prefixes[seed_id, field] = known
+        return known
+
+    def open(self, field: bytes, tail: bytes, blob: bytes) -> bytes:
+        """The clear bytes of one field.
+
+        Raises:
+            SealBroken: the bytes, or a column they are bound to, are not what was written.
+        """
+        if len(blob) < HEAD.size:
+            raise SealBroken("sealed field cut short")
+        batch_id, number = HEAD.unpack_from(blob)
+        opener, seed_id = self._openers.get(batch_id) or self._opener(batch_id)
+        return opener(number, self.prefix(seed_id, field) + tail, blob[HEAD.size :])
+
+    def open_rows(self, raws: Iterable[tuple[Any, ...]]) -> list[Row]:
+        """Rows as ``ROW_COLUMNS`` of ``statements`` gives them, opened. Hot at start and on reads.
+
+        Raises:
+            SealBroken: naming revision and sub of the first bad row.
+        """
+        rows: list[Row] = []
+        append, pack, unpack, size = rows.append, ROW_AAD.pack, HEAD.unpack_from, HEAD.size
+        make = Row._make
+        last_batch, opener, prefix = -1, None, b""
+        revision = sub = -1
+        try:
+            for revision, sub, key, blob, create, version, lease, tombstone, seq in raws:
+                batch_id, number = unpack(blob)
+                if batch_id != last_batch:
+                    opener, seed_id = self._openers.get(batch_id) or self._opener(batch_id)
+                    prefix = self.prefix(seed_id, VALUE_FIELD)
+                    last_batch = batch_id
+                ensure(opener, "a batch has an opener")
+                aad = prefix + pack(revision, sub, create, version, lease, seq, tombstone) + key
+                value = opener(number, aad, blob[size:])  # type: ignore[misc]
+                append(make((revision, sub, key, value, create, version, lease, tombstone == 1)))
+        except (SealBroken, struct.error) as error:
+            raise SealBroken(f"row {revision}.{sub} of the history cannot be opened") from error
+        return rows
+
+    def open_opening(self, seq: int, blob: bytes) -> Opening:
+        """What opens leaf ``seq``; same errors as ``open``."""
+        clear = self.open(OPENING_FIELD, SEQ_AAD.pack(seq), blob)
+        salt, reason, ticket, _changes = _LENGTHS.unpack_from(clear)
+        at = _LENGTHS.size
+        ends = (at + salt, at + salt + reason, at + salt + reason + ticket)
+        return Opening(
+            clear[at : ends[0]],
+            clear[ends[0] : ends[1]].decode(),
+            clear[ends[1] : ends[2]].decode(),
+            clear[ends[2] :],
+        )
+
+    def _sealer(self, seed_id: str) -> RowSealer | None:
+        if seed_id not in self._sealers:
+            self._sealers = self._load_sealers()
+        return self._sealers.get(seed_id)
+
+    def _opener(self, batch_id: int) -> tuple[Opener, str]:
+        found = self._find_batch(batch_id)
+        sealer = self._sealer(found[0]) if found else None
+        if found is None or sealer is None:
+            raise SealBroken(f"seal batch {batch_id} is unknown")
+        seed_id, info = found
+        if len(self._openers) >= SEAL_BATCHES_CACHED:
+            self._openers.clear()
+        known = (partial(sealer.open, info), seed_id)
+        self._openers[batch_id] = known
+        return known
+
+
+class Sealing:
+    """One transaction's sealing; ``count`` fields so far."""
+
+    def __init__(self, vault: Vault, batch_id: int, seed_id: str, batch: SealBatch) -> None:
+        self.batch_id = batch_id
+        self.seed_id = seed_id
+        self.info = batch.info
+        self.count = 0
+        self._seal = batch.seal
+        self._vault = vault
+        self._opening = self.field(OPENING_FIELD)
+
+    def field(self, field: bytes) -> Callable[[bytes, bytes], bytes]:
+        """Seals values of one field: (packed rest of the row, clear bytes) to the stored blob.
+
+        The packed rest is what ``Vault.open`` gets as ``tail``.
+        """
+        prefix = self._vault.prefix(self.seed_id, field)
+        encrypt, pack, batch_id = self._seal, HEAD.pack, self.batch_id
+
+        def seal(tail: bytes, clear: bytes) -> bytes:
+            number = self.count
+            self.count = number + 1
+            return pack(batch_id, number) + encrypt(number, prefix + tail, clear)
+
+        return seal
+
+    def seal_opening(
+        self, seq: int, salt: bytes, reason: str, ticket: str, changes: bytes
+    ) -> bytes:
+        """The opening of leaf ``seq``."""
+        reason_bytes, ticket_bytes = reason.encode(), ticket.encode()
+        lengths = _LENGTHS.pack(len(salt), len(reason_bytes), len(ticket_bytes), len(changes))
+        clear = lengths + salt + reason_bytes + ticket_bytes + changes
+        return self._opening(SEQ_AAD.pack(seq), clear)

@@ -1,0 +1,116 @@
+"""Stream M in order: commits, leaves, hashes, and all that a leaf is compared with (TE-7).
+
+Read in slices of a bounded number of leaves, a transaction each, so that verifying a long history
+never holds a snapshot open. What it means is decided in ``audit``.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Final
+
+from sqlalchemy import bindparam, func, select
+
+from configsvc.storage.history.messages import Actor, CommitInfo, VerifyRow
+from configsvc.storage.history.questions import COMMIT_COLUMNS, Session
+from configsvc.storage.history.schema import ACTORS, COMMITS, OPENINGS, REVISIONS, TILES
+from configsvc.storage.history.statements import ROW_COLUMNS, compiled
+from configsvc.storage.history.tree import leaf_hash
+
+SLICE: Final = 256  # leaves per transaction
+
+_COMMITS: Final = compiled(
+    select(*COMMIT_COLUMNS)
+    .where(COMMITS.c.seq >= bindparam("first"), COMMITS.c.seq < bindparam("end"))
+    .order_by(COMMITS.c.seq)
+).sql
+_LEAVES: Final = compiled(
+    select(COMMITS.c.leaf)
+    .where(COMMITS.c.seq >= bindparam("first"), COMMITS.c.seq < bindparam("end"))
+    .order_by(COMMITS.c.seq)
+).sql
+_OPENINGS: Final = compiled(
+    select(OPENINGS.c.seq, OPENINGS.c.sealed).where(
+        OPENINGS.c.seq >= bindparam("first"), OPENINGS.c.seq < bindparam("end")
+    )
+).sql
+_ACTORS: Final = compiled(
+    select(ACTORS.c.hash, ACTORS.c.record, ACTORS.c.salt, ACTORS.c.seq).where(
+        ACTORS.c.seq >= bindparam("first"), ACTORS.c.seq < bindparam("end")
+    )
+).sql
+# Rows are given to leaves by revision, not by the seq they claim: every row of the table is then
+# looked at once, also one that no commit knows.
+_ROWS: Final = compiled(
+    select(*ROW_COLUMNS)
+    .where(REVISIONS.c.revision > bindparam("low"), REVISIONS.c.revision <= bindparam("high"))
+    .order_by(REVISIONS.c.revision, REVISIONS.c.sub)
+).sql
+_TILE: Final = compiled(
+    select(TILES.c.hashes).where(
+        TILES.c.level == bindparam("level"), TILES.c.number == bindparam("number")
+    )
+).sql
+_BOUNDS: Final = compiled(
+    select(func.coalesce(func.min(COMMITS.c.seq), 0), func.coalesce(func.max(COMMITS.c.seq), -1))
+).sql
+_REVISION: Final = compiled(select(COMMITS.c.revision).where(COMMITS.c.seq == bindparam("seq"))).sql
+
+
+def commits(session: Session, first: int, end: int) -> list[CommitInfo]:
+    """Commits of leaves ``[first, end)``."""
+    return [CommitInfo._make(raw) for raw in session.cursor.execute(_COMMITS, (first, end))]
+
+
+def leaf_hashes(session: Session, first: int, end: int) -> list[bytes]:
+    """Level-0 hashes of leaves ``[first, end)``."""
+    return [leaf_hash(raw[0]) for raw in session.cursor.execute(_LEAVES, (first, end))]
+
+
+def tile(session: Session, level: int, number: int) -> bytes:
+    """The hashes of a full tile; empty while it is not full."""
+    raw = session.cursor.execute(_TILE, (level, number)).fetchone()
+    return b"" if raw is None else raw[0]
+
+
+def bounds(session: Session) -> tuple[int, int]:
+    """First leaf held, and one past the last."""
+    first, last = session.cursor.execute(_BOUNDS).fetchone()
+    return first, last + 1
+
+
+def verify_rows(session: Session, first: int, end: int) -> list[VerifyRow]:
+    """Leaves ``[first, end)`` with openings, newly met actors and revision rows.
+
+    Raises:
+        SealBroken: a row or opening is not what was written; names it.
+    """
+    held = commits(session, first, end)
+    if not held:
+        return []
+    cursor, vault = session.cursor, session.vault
+    openings = dict(cursor.execute(_OPENINGS, (first, end)))
+    actors = {raw[3]: Actor(*raw) for raw in cursor.execute(_ACTORS, (first, end))}
+    rows = deque(vault.open_rows(cursor.execute(_ROWS, _stretch(session, held))))
+    found = []
+    for commit in held:
+        own = []
+        while rows and rows[0].revision <= commit.revision:
+            own.append(rows.popleft())
+        opening = _opened(session, commit.seq, openings)
+        found.append(VerifyRow(commit, opening, actors.get(commit.seq), own))
+    if rows:  # behind the last leaf of all
+        found[-1] = found[-1]._replace(rows=[*found[-1].rows, *rows])
+    return found
+
+
+def _stretch(session: Session, held: list[CommitInfo]) -> tuple[int, int]:
+    """Revisions (above, up to) whose rows belong to the leaves ``held``."""
+    before = session.cursor.execute(_REVISION, (held[0].seq - 1,)).fetchone()
+    after = session.cursor.execute(_REVISION, (held[-1].seq + 1,)).fetchone()
+    return (before[0] if before else 0), (held[-1].revision if after else 2**63 - 1)
+
+
+def _opened(session: Session, seq: int, sealed: dict[int, Any]) -> Any:
+    blob = sealed.get(seq)
+    return None if blob is None else session.vault.open_opening(seq, blob)

@@ -1,0 +1,261 @@
+"""The thread that writes the history behind the serving loop (write-behind, Q2).
+
+The loop submits what apply did and goes on; this thread gathers it into transactions and moves the
+durable index by checkpoints. Anything that goes wrong in SQL ends the process: nothing is skipped,
+nothing is retried, the log replays it.
+
+Always true:
+  * Entries are written in the order submitted, each exactly once.
+  * A batch that is too small waits ``SQL_LINGER_S`` for company, never longer.
+  * An idle thread sleeps without a time-out, unless a checkpoint is still due.
+
+Not here: holding apply back at the lag bounds (the runtime asks ``has_room``), the transaction
+itself (``store``).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from configsvc.apply.commands import Effects
+from configsvc.errors import ConfigServiceError, ExitCode, FatalError, ensure
+from configsvc.limits import (
+    READY_ENTRIES_MAX,
+    SQL_BATCH_ENTRIES_MAX,
+    SQL_BATCH_ENTRIES_MIN,
+    SQL_CHECKPOINT_BYTES,
+    SQL_CHECKPOINT_ENTRIES,
+    SQL_CHECKPOINT_S,
+    SQL_LAG_BYTES_MAX,
+    SQL_LAG_ENTRIES_MAX,
+    SQL_LAG_S_MAX,
+    SQL_LINGER_S,
+    SQL_SIDE_LOG_BYTES_MAX,
+)
+from configsvc.storage.history.messages import Lag
+from configsvc.storage.history.store import History
+
+_ENTRY_OVERHEAD: Final = 256  # bytes counted per entry besides its rows and leaf
+
+
+class _Pending(NamedTuple):
+    effects: Effects
+    conf_state: bytes | None
+    size: int
+    since: float
+
+
+class HistoryWriter:
+    """Owns a ``History`` from ``start`` to the end of ``close``. Callbacks come from its thread."""
+
+    def __init__(
+        self,
+        history: History,
+        *,
+        on_written: Callable[[int, int], None],
+        on_durable: Callable[[int], None],
+        on_fatal: Callable[[BaseException], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Set up; ``start`` starts.
+
+        Args:
+            history: Used by nobody else from ``start`` on.
+            on_written: (applied index, revision) after each transaction.
+            on_durable: Applied index after each complete checkpoint.
+            on_fatal: Ends the process; should not return. The thread ends after it in any case.
+            clock: Seconds, monotonic.
+        """
+        self._history = history
+        self._on_written = on_written
+        self._on_durable = on_durable
+        self._on_fatal = on_fatal
+        self._clock = clock
+        self._pending: deque[_Pending] = deque()
+        self._bytes = 0
+        self._wake = threading.Condition()
+        self._closing = False
+        self._checkpoint_asked = False
+        self._dirty_since: float | None = None  # first write after the last complete checkpoint
+        self._dirty_entries = 0
+        self._dirty_bytes = 0
+        self._thread = threading.Thread(target=self._run, name="history", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def submit(self, effects: Sequence[Effects], conf_state: bytes | None = None) -> None:
+        """Queue a run of entries; returns at once.
+
+        Args:
+            effects: What apply did, without a gap to the last submission.
+            conf_state: Encoded configuration as of the last of them; None: unchanged.
+        """
+        if not effects:
+            return
+        now = self._clock()
+        items = [_Pending(effect, None, _size(effect), now) for effect in effects]
+        if conf_state is not None:
+            items[-1] = items[-1]._replace(conf_state=conf_state)
+        size = sum(item.size for item in items)
+        with self._wake:
+            ensure(not self._closing, "nothing is submitted to a closing history")
+            pending = self._pending
+            # The runtime stops applying at the lag bound; one pass may have been under way.
+            ensure(
+                len(pending) + len(items) <= SQL_LAG_ENTRIES_MAX + READY_ENTRIES_MAX,
+                "apply waits when the history lags",
+            )
+            before = len(pending)
+            pending.extend(items)
+            self._bytes += size
+            after = len(pending)
+            # While the thread lingers, waking it for every entry would cost more than writing.
+            if before == 0 or before < SQL_BATCH_ENTRIES_MIN <= after:
+                self._wake.notify()
+
+    def has_room(self) -> bool:
+        """Whether apply may go on (Q2): entries, bytes and age of the oldest are below bounds."""
+        lag = self.lag()
+        return (
+            lag.entries < SQL_LAG_ENTRIES_MAX
+            and lag.bytes < SQL_LAG_BYTES_MAX
+            and lag.seconds < SQL_LAG_S_MAX
+        )
+
+    def lag(self) -> Lag:
+        """What has been submitted and not yet written."""
+        with self._wake:
+            if not self._pending:
+                return Lag(0, 0, 0.0)
+            age = self._clock() - self._pending[0].since
+            return Lag(len(self._pending), self._bytes, age)
+
+    def request_checkpoint(self) -> None:
+        """Ask for a checkpoint once what is queued has been written; ``on_durable`` follows."""
+        with self._wake:
+            self._checkpoint_asked = True
+            self._wake.notify()
+
+    def close(self, timeout_s: float | None = None) -> bool:
+        """Write everything queued, checkpoint, close the database.
+
+        Returns:
+            False when that did not happen within ``timeout_s``; the log replays the rest.
+        """
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    # --- the thread -------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while self._step():
+                pass
+            self._history.close()
+            self._on_durable(self._history.meta().applied)
+        except FatalError as error:
+            self._on_fatal(error)
+        except (SQLAlchemyError, OSError, ConfigServiceError) as error:
+            # The driver's text may quote parameters: only its kind is told.
+            kind = type(getattr(error, "orig", None) or error).__name__
+            self._on_fatal(
+                FatalError(
+                    ExitCode.STORAGE,
+                    f"history {self._history.path} cannot be written ({kind})",
+                    "check disk space, permissions and disk health, then start again",
+                )
+            )
+        except BaseException as error:  # noqa: BLE001 - a bug: the supervisor ends the process
+            self._on_fatal(error)
+
+    def _step(self) -> bool:
+        """Wait for work and do one piece of it; False when everything is done and closing."""
+        with self._wake:
+            self._gather()
+            batch = self._take()
+            finished = self._closing and not batch and not self._pending
+        if batch:
+            self._write(batch)
+        if self._checkpoint_due():
+            self._checkpoint()
+        return not finished
+
+    def _gather(self) -> None:
+        """Wait until there is enough, or the oldest has waited long enough. Holds the lock."""
+        while not self._closing and not self._checkpoint_asked:
+            if len(self._pending) >= SQL_BATCH_ENTRIES_MIN:
+                return
+            now = self._clock()
+            if self._pending:
+                rest = self._pending[0].since + SQL_LINGER_S - now
+                if rest <= 0:
+                    return
+                self._wake.wait(rest)
+            elif self._dirty_since is None:
+                self._wake.wait()
+            else:
+                rest = self._dirty_since + SQL_CHECKPOINT_S - now
+                if rest <= 0:
+                    return
+                self._wake.wait(rest)
+
+    def _take(self) -> list[_Pending]:
+        """The next transaction's entries; they count as lag until written. Holds the lock."""
+        count = min(len(self._pending), SQL_BATCH_ENTRIES_MAX)
+        return [self._pending[at] for at in range(count)]
+
+    def _write(self, batch: list[_Pending]) -> None:
+        conf_state = None
+        for item in batch:
+            if item.conf_state is not None:
+                conf_state = item.conf_state
+        self._history.write([item.effects for item in batch], conf_state)
+        size = sum(item.size for item in batch)
+        with self._wake:
+            for _ in batch:
+                self._pending.popleft()
+            self._bytes -= size
+        self._dirty_entries += len(batch)
+        self._dirty_bytes += size
+        if self._dirty_since is None:
+            self._dirty_since = self._clock()
+        meta = self._history.meta()
+        self._on_written(meta.applied, meta.visible_revision)
+
+    def _checkpoint_due(self) -> bool:
+        if self._checkpoint_asked and not self._pending:
+            return True
+        if self._dirty_since is None:
+            return False
+        return (
+            self._dirty_entries >= SQL_CHECKPOINT_ENTRIES
+            or self._dirty_bytes >= SQL_CHECKPOINT_BYTES
+            or self._clock() - self._dirty_since >= SQL_CHECKPOINT_S
+        )
+
+    def _checkpoint(self) -> None:
+        self._checkpoint_asked = False
+        too_long = self._history.side_log_bytes() > SQL_SIDE_LOG_BYTES_MAX
+        durable = self._history.checkpoint(wait_for_readers=too_long)
+        # An incomplete one is tried again when as much has gathered again.
+        self._dirty_entries = self._dirty_bytes = 0
+        self._dirty_since = None if durable else self._clock()
+        if durable:
+            self._on_durable(durable)
+
+
+def _size(effects: Effects) -> int:
+    size = _ENTRY_OVERHEAD + len(effects.leaf)
+    for row in effects.rows:
+        size += len(row.key) + len(row.value)
+    return size
