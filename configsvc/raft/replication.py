@@ -79,6 +79,10 @@ def _restore(raft: Raft, snapshot: Snapshot) -> bool:
     log = raft.log
     if snapshot.index <= log.committed:
         return False
+    if log.applying > log.applied:
+        # Entries are being applied: their configuration changes must not meet the snapshot's
+        # configuration (#22). The leader offers the snapshot again.
+        return False
     conf = snapshot.conf_state
     if raft.id not in confchange.voters_of_both(conf) + conf.learners:
         return False

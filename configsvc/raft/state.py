@@ -155,10 +155,10 @@ class Raft:
         return index
 
     def committed_in_term(self) -> bool:
-        """Whether an entry of the current term is committed: only then is the commit index known
-        to be that of the cluster.
+        """Whether this leader has committed an entry of its own term: only then is its commit
+        index known to be that of the cluster.
         """
-        return self.log.known_term(self.log.committed) == self.term
+        return self.log.committed > self.leadership_start
 
     def set_conf(self, changed: confchange.Changed) -> None:
         """Take a configuration over; what follows from it is ``membership.switching``'s."""

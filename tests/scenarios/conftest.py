@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 OPTION = "--raft-testdata"
+REWRITE = "--rewrite-scenarios"
 VARIABLE = "CONFIGSVC_RAFT_TESTDATA"
 _DEFAULT = Path(__file__).resolve().parents[3] / "shared" / "raft-testdata"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(OPTION, default=None, metavar="DIR", help="folder of raft scenario scripts")
+    parser.addoption(REWRITE, action="store_true", help="rewrite what our own scripts expect")
 
 
 def _folder(config: pytest.Config) -> Path:
@@ -37,3 +39,9 @@ def raft_testdata(request: pytest.FixtureRequest) -> Path:
 def raft_testdata_is_shipped(raft_testdata: Path) -> bool:
     """Whether this is the folder whose counts are known, and not one of somebody's choice."""
     return raft_testdata.resolve() == _DEFAULT.resolve()
+
+
+@pytest.fixture(scope="session")
+def rewrite_scenarios(request: pytest.FixtureRequest) -> bool:
+    """Whether our own scripts are to be rewritten instead of compared."""
+    return bool(request.config.getoption(REWRITE, default=False))

@@ -249,7 +249,8 @@ class ClusterInterpreter:
     def _do_reverse_msgs(self, paragraph: Paragraph) -> None:
         """Messages in flight to the given ids arrive in the opposite order."""
         for member in paragraph.ids():
-            self._flight += reversed(self._take(member, lambda m: not _is_local(m)))
+            taken = self._take(member, lambda m: not _is_local(m))
+            self._flight += reversed(taken)
 
     def _take(self, member: int, wanted: Callable[[Message], bool]) -> list[Message]:
         taken = [m for m in self._flight if m.to == member and wanted(m)]

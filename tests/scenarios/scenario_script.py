@@ -27,6 +27,7 @@ class Paragraph:
     options: dict[str, tuple[str, ...]] = field(hash=False)
     input: str
     expected: tuple[str, ...]
+    span: tuple[int, int]  # the lines of the expectation in the file, from 0, end excluded
 
     def ids(self, option: str | None = None) -> list[int]:
         """The positional arguments, or the values of ``option``, as ids in the order written."""
@@ -89,6 +90,16 @@ def replay(path: Path, interpreter: Interpreter) -> Replayed:
     return counts
 
 
+def rewrite(path: Path, interpreter: Interpreter) -> None:
+    """Put what the commands produce now in the place of what was expected; review the diff."""
+    text = path.read_text("utf-8")
+    lines = text.split("\n")
+    for paragraph in reversed([(p, interpreter.run(p) or "ok") for p in parse(text)]):
+        (start, end), output = paragraph[0].span, paragraph[1].removesuffix("\n")
+        lines[start:end] = output.split("\n")
+    path.write_text("\n".join(lines), "utf-8")
+
+
 def parse(text: str) -> Iterator[Paragraph]:
     """Cut a file into paragraphs."""
     lines = text.split("\n")
@@ -107,8 +118,9 @@ def parse(text: str) -> Iterator[Paragraph]:
         separator = lines.index("----", position)
         body = "\n".join(lines[position:separator]).strip()
         expected, position = _expected(lines, separator + 1)
+        span = separator + 1, position
         command, positional, options = _directive(directive)
-        yield Paragraph(start + 1, command, positional, options, body, tuple(expected))
+        yield Paragraph(start + 1, command, positional, options, body, tuple(expected), span)
 
 
 def _is_between(line: str) -> bool:

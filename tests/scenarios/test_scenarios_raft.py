@@ -9,7 +9,7 @@ import pytest
 from scenario_cluster import ClusterInterpreter
 from scenario_confchange import ConfChangeInterpreter
 from scenario_quorum import QuorumInterpreter
-from scenario_script import Interpreter, Replayed, parse, replay
+from scenario_script import Interpreter, Replayed, parse, replay, rewrite
 
 OWN = Path(__file__).parent / "raft"
 LANGUAGES: dict[str, Callable[[], Interpreter]] = {
@@ -66,7 +66,9 @@ def test_public_scripts(
 
 
 @pytest.mark.parametrize("path", sorted(OWN.glob("*.txt")), ids=lambda path: path.stem)
-def test_own_scripts(path: Path) -> None:
+def test_own_scripts(path: Path, rewrite_scenarios: bool) -> None:
+    if rewrite_scenarios:
+        rewrite(path, ClusterInterpreter())
     assert replay(path, ClusterInterpreter()).paragraphs > 0
 
 
