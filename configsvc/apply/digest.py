@@ -1,0 +1,64 @@
+"""The rolling digest over everything apply did: equal on all members, or one of them is wrong.
+
+``digest(i) = blake2b-128(digest(i-1), index, revision, outcome, changed rows in clear)``, one step
+per entry, so that batch sizes do not matter (reliability.md A3). Every value has one encoding;
+nothing here depends on the interpreter's version.
+
+Not here: comparing digests between members, and what follows (``runtime``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from struct import Struct
+from typing import Any, Final
+
+from configsvc.apply.commands import TableChange
+from configsvc.errors import InvariantViolationError
+from configsvc.mvcc.messages import Row
+
+DIGEST_BYTES: Final = 16
+GENESIS: Final = bytes(DIGEST_BYTES)
+
+_HEAD: Final = Struct("<QQBII")  # index, revision, code, rows, table changes
+_ROW: Final = Struct("<QIQQq?II")  # revision, sub, create, version, lease, tombstone, lengths
+_SIZE: Final = Struct("<I")
+
+
+def step(
+    before: bytes,
+    index: int,
+    revision: int,
+    code: int,
+    rows: Sequence[Row],
+    tables: Sequence[TableChange],
+) -> bytes:
+    """The digest after one entry; ``code`` is the number of its gRPC outcome."""
+    parts = [before, _HEAD.pack(index, revision, code, len(rows), len(tables))]
+    pack = _ROW.pack
+    for mod, sub, key, value, create, version, lease, tombstone in rows:
+        sizes = len(key), len(value)
+        parts += (pack(mod, sub, create, version, lease, tombstone, *sizes), key, value)
+    for change in tables:
+        _encode(change, parts)
+    return blake2b(b"".join(parts), digest_size=DIGEST_BYTES).digest()
+
+
+def _encode(value: Any, parts: list[bytes]) -> None:
+    if value is None:
+        parts.append(b"n")
+    elif isinstance(value, int):  # a bool counts as 0 or 1, as SQL keeps it
+        text = b"%d" % value
+        parts += (b"i", _SIZE.pack(len(text)), text)
+    elif isinstance(value, str):
+        data = value.encode()
+        parts += (b"s", _SIZE.pack(len(data)), data)
+    elif isinstance(value, bytes):
+        parts += (b"b", _SIZE.pack(len(value)), value)
+    elif isinstance(value, tuple):
+        parts += (b"(", _SIZE.pack(len(value)))
+        for item in value:
+            _encode(item, parts)
+    else:
+        raise InvariantViolationError("a table row holds a value without an encoding")

@@ -1,0 +1,191 @@
+"""Whether the author of a command may do what it says, with the rights of the state it meets.
+
+One function per kind of operation, whether it stands alone or inside a transaction (N2, N3): the
+list of what a request touches comes from ``mvcc.shape.walk``. Nothing here looks at alarms, modes
+or leadership, and nothing in apply can leave it out (N26).
+
+Not here: the rules themselves (``auth``), authentication (``identity``), reads (``api``).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from configsvc.apply.commands import Envelope
+from configsvc.auth.actions import KEY_ACTIONS, KV_DELETE, KV_PUT, KV_RANGE
+from configsvc.auth.decide import Decider, View
+from configsvc.auth.messages import Request
+from configsvc.auth.standing import check_principal
+from configsvc.auth.state import AuthState
+from configsvc.errors import PermissionDeniedError
+from configsvc.lease.lessor import Lessor
+from configsvc.lease.messages import Lease, creator_of
+from configsvc.mvcc.messages import DeleteOp, PutOp, RequestOp
+from configsvc.mvcc.shape import DELETE, PUT, walk
+from configsvc.types import KIND_MEMBER, KIND_SYSTEM, KeySpan, Principal, Source
+
+LEASES_REMEMBERED_MAX: Final = 4_096  # leases whose keys were all judged; emptied when full
+VIEWS_REMEMBERED_MAX: Final = 8_192  # decoded actors seen; emptied when full
+RULES_NAMED_MAX: Final = 4  # rules joined in one record
+
+_Actor = tuple[Principal, Source, View]
+
+
+class Rights:
+    """Judges commands. ``rule`` is who decided last, allowed or denied, for the audit leaf."""
+
+    __slots__ = ("_actors", "_auth", "_decider", "_lease_views", "_lessor", "rule")
+
+    def __init__(self, auth: AuthState, decider: Decider, lessor: Lessor) -> None:
+        self._auth = auth
+        self._decider = decider
+        self._lessor = lessor
+        self.rule = ""
+        # By identity of the principal object: one decoded actor writes many entries.
+        self._actors: dict[int, _Actor] = {}
+        # lease -> (view, epoch): keys up to that epoch are writable under that view.
+        self._lease_views: dict[int, tuple[View, int]] = {}
+
+    def view(self, env: Envelope) -> View:
+        """The author's rights now.
+
+        Raises:
+            RequestError: the author does not stand any more (see ``auth.standing``).
+        """
+        principal, source = env[1], env[2]
+        self.rule = ""
+        check_principal(self._auth, principal, env[8])
+        known = self._actors.get(id(principal))
+        if (
+            known is not None
+            and known[0] is principal
+            and known[1] is source
+            and known[2].version == self._auth.version
+        ):
+            return known[2]
+        view = self._decider.view(principal, source)
+        if len(self._actors) >= VIEWS_REMEMBERED_MAX:
+            self._actors.clear()
+        self._actors[id(principal)] = (principal, source, view)
+        return view
+
+    # --- keys ------------------------------------------------------------------------------------
+
+    def put(self, view: View, env: Envelope, op: PutOp) -> None:
+        """Raise ``PermissionDeniedError`` unless ``op`` is allowed.
+
+        WRITE on the key; READ for prev_kv; for a lease WRITE on every key already on it, or being
+        its creator while it is empty.
+        """
+        key = op.key
+        rule = view.granted_put(key)
+        if rule is None:
+            self._key(view, env, KV_PUT, KeySpan(key, key + b"\0"), len(op.value))
+        else:
+            self.rule = rule
+        if op.prev_kv:
+            self._key(view, env, KV_RANGE, KeySpan(key, key + b"\0"))
+        if op.lease:
+            lease = self._lessor.leases.get(op.lease)
+            if lease is not None:  # an unknown lease is told as such, after this
+                self.lease_write(view, env, lease)
+
+    def delete(self, view: View, env: Envelope, op: DeleteOp) -> None:
+        """WRITE on the whole span; READ too for prev_kv."""
+        self._key(view, env, KV_DELETE, op.span)
+        if op.prev_kv:
+            self._key(view, env, KV_RANGE, op.span)
+
+    def request(self, view: View, env: Envelope, op: RequestOp) -> None:
+        """Every compare and operation, both branches, every depth."""
+        rules: dict[str, None] = {}
+        for visit in walk(op):
+            inner = visit.op
+            if visit.kind == PUT and isinstance(inner, PutOp):
+                self.put(view, env, inner)
+            elif visit.kind == DELETE and isinstance(inner, DeleteOp):
+                self.delete(view, env, inner)
+            else:
+                self._key(view, env, KV_RANGE, visit.span)
+            rules[self.rule] = None
+        self.rule = "+".join(list(rules)[:RULES_NAMED_MAX])
+
+    def _key(
+        self, view: View, env: Envelope, action: str, span: KeySpan, value_bytes: int | None = None
+    ) -> None:
+        rule = view.granted(action, span)
+        if rule is not None:
+            self.rule = rule
+            return
+        decision = view.judge(
+            Request(
+                env.principal,
+                env.source,
+                action,
+                span,
+                KEY_ACTIONS[action],
+                dict(env.facts),
+                env.reason,
+                env.ticket,
+                value_bytes,
+                env.time_ns,
+            )
+        )
+        self.rule = decision.rule
+        if not decision.allowed:
+            raise PermissionDeniedError
+
+    # --- leases ----------------------------------------------------------------------------------
+
+    def lease_write(self, view: View, env: Envelope, lease: Lease) -> None:
+        """WRITE on every attached key; an empty lease is its creator's and root's."""
+        if not lease.keys:
+            if not view.is_root and creator_of(env.principal) != lease.creator:
+                self.rule = "default"
+                raise PermissionDeniedError
+            return
+        judged_view, judged = self._lease_views.get(lease.id, (None, 0))
+        if judged_view is not view:
+            judged = 0
+        rule = self.rule
+        certain = True
+        # Newest keys come last: what was judged before is not judged again.
+        for key, epoch in reversed(lease.keys.items()):
+            if epoch <= judged:
+                break
+            if view.granted_put(key) is None:
+                certain = False
+                self._key(view, env, KV_PUT, KeySpan(key, key + b"\0"), 0)
+        self.rule = rule or self.rule
+        if certain:
+            if len(self._lease_views) >= LEASES_REMEMBERED_MAX:
+                self._lease_views.clear()
+            self._lease_views[lease.id] = (view, lease.epoch)
+
+    # --- everything else -------------------------------------------------------------------------
+
+    def capability(self, view: View, env: Envelope, action: str) -> None:
+        """Raise ``PermissionDeniedError`` unless the author holds ``action``."""
+        decision = view.judge(
+            Request(
+                env.principal,
+                env.source,
+                action,
+                facts=dict(env.facts),
+                reason=env.reason,
+                ticket=env.ticket,
+                time_ns=env.time_ns,
+            )
+        )
+        self.rule = decision.rule
+        if not decision.allowed:
+            raise PermissionDeniedError
+
+    def cluster_itself(self, env: Envelope, member: int = 0) -> None:
+        """Raise unless the cluster is the author, on the named member's behalf if one is named."""
+        self.rule = "system"
+        if env.principal.kind not in (KIND_SYSTEM, KIND_MEMBER) or (
+            member and env.accepted_by != member
+        ):
+            self.rule = "default"
+            raise PermissionDeniedError
