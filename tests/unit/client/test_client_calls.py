@@ -121,7 +121,7 @@ def test_nobody_there_is_told_before_the_deadline(cluster: FakeCluster, client: 
 def test_refusals_are_typed_by_text_then_code(
     cluster: FakeCluster,
     client: Client,
-    code: grpc.StatusCode,
+    code: Code,
     text: str,
     kind: type[errors.RequestError],
 ) -> None:

@@ -1,0 +1,55 @@
+"""From words to an exit code: the frame around every command."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from configsvc.cli.exits import CliError, Exit, exit_of, line_of
+from configsvc.cli.output import escape
+from configsvc.cli.session import Session
+from configsvc.cli.settings import refuse_secrets
+from configsvc.errors import ConfigServiceError
+
+_INTERRUPTED = 130  # as a shell reports SIGINT
+
+
+def run_words(words: Sequence[str]) -> int:
+    """Parse and carry out; every outcome becomes an exit code."""
+    try:
+        refuse_secrets(words, os.environ)
+        from configsvc.cli.tree import build_parser
+
+        args = build_parser().parse_args(words)
+    except CliError as error:
+        return _fail(error)
+    except SystemExit as stop:  # argparse: --help or usage
+        return stop.code if isinstance(stop.code, int) else int(Exit.USAGE)
+    session = Session(args)
+    try:
+        code = int(args.run(session))
+        sys.stdout.flush()
+        return code
+    except ConfigServiceError as error:
+        return _fail(error)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # The reader went away, as `head` does: no complaint, and none at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return int(Exit.OK)
+    except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback, no secret
+        where = error.__traceback__
+        while where is not None and where.tb_next is not None:
+            where = where.tb_next
+        place = f"{where.tb_frame.f_code.co_name}:{where.tb_lineno}" if where else "?"
+        print(f"configctl: a bug: {type(error).__name__} in {place}", file=sys.stderr)
+        return int(Exit.BUG)
+    finally:
+        session.close()
+
+
+def _fail(error: ConfigServiceError) -> int:
+    print(f"configctl: {escape(line_of(error))}", file=sys.stderr)
+    return int(exit_of(error))
