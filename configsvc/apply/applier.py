@@ -58,8 +58,8 @@ class Applier:
             )
             return Effects(index, term, 0, None, state.store.revision, (), (), (), b"", None, after)
         env, op, _ = command
-        if env.time_ns > state.time_ns:
-            state.time_ns = env.time_ns
+        if env.time_ns > state.last_time_ns:
+            state.last_time_ns = env.time_ns
         if type(op) is PutOp:
             return self._put(index, term, env, op)
         try:

@@ -26,8 +26,9 @@ from configsvc.auth.decide import Decider
 from configsvc.auth.state import AuthState
 from configsvc.lease.lessor import Lessor
 from configsvc.limits import LEASE_TTL_MIN_S, QUOTA_BYTES_DEFAULT
-from configsvc.mvcc.messages import Row
+from configsvc.mvcc.messages import Row, TxnOp, TxnResult
 from configsvc.mvcc.store import NEVER_COMPACTED, Store
+from configsvc.mvcc.txn import read_txn
 
 NO_SPACE: Final = 1  # alarm types (N3, N4)
 CORRUPT: Final = 2
@@ -76,7 +77,7 @@ class ApplyState:
         self.digest = GENESIS
         self.applied = 0
         self.term = 0
-        self.time_ns = 0  # leader's stamp of the newest command
+        self.last_time_ns = 0  # leader's stamp of the newest command
 
     # --- questions of other rooms ----------------------------------------------------------------
 
@@ -92,6 +93,10 @@ class ApplyState:
     def over_quota(self, cost: int) -> bool:
         """Whether a write of ``cost`` bytes would reach the quota (N2); no cost always passes."""
         return cost > 0 and 0 <= self.quota_bytes <= self.store.db_bytes + cost
+
+    def read_txn(self, op: TxnOp) -> TxnResult:
+        """Answer a transaction that only reads; see ``mvcc.txn.read_txn``."""
+        return read_txn(self.store, op)
 
     # --- start and restore -----------------------------------------------------------------------
 
@@ -157,7 +162,7 @@ class ApplyState:
         known = KnownActors()
         known.load(actors)
         self.recorder = Recorder(Frontier.restore(*tree), known)
-        self.digest, self.applied, self.term, self.time_ns = digest, applied, term, time_ns
+        self.digest, self.applied, self.term, self.last_time_ns = digest, applied, term, time_ns
 
     def snapshot_tables(self) -> dict[str, list[tuple[Any, ...]]]:
         """Rows of all small tables as apply has made them, sorted; what ``load`` takes.
