@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from configsvc.api.contract import Caller
 from configsvc.api.service import Service
+from configsvc.apply.commands import MemberChangeOp
+from configsvc.apply.members import Member as MemberInfo
 from configsvc.codec import requests
 from configsvc.codec.varint import bytes_field, int_field, string_field
 from configsvc.proto import rpc_pb2
-from configsvc.runtime.members import MemberInfo
 from configsvc.runtime.waiting import Waiting
 
 
@@ -27,44 +30,50 @@ class ClusterService(Service):
     def _members(self, caller: Caller) -> bytes:
         peers = caller.principal.kind == "agent" or self.holds(caller, "cluster.read")
         return b"".join(
-            bytes_field(2, encode_member(info, peers=peers)) for info in self.member.members.all()
+            bytes_field(2, encode_member(info, peers=peers))
+            for info in self.member.membership.all()
         )
 
     def member_add(self, caller: Caller, raw: bytes) -> Waiting:
         """MemberAdd (M2, M3, M5, M6)."""
         m = requests.parse(rpc_pb2.MemberAddRequest, raw)
         self.need(caller, "cluster.admin")
-        change = self.member.members.plan_add(tuple(m.peerURLs), is_learner=m.isLearner)
+        change = self.member.membership.plan_add(tuple(m.peerURLs), is_learner=m.isLearner)
 
         def answer() -> bytes:
-            added = self.member.members.get(change.member)
+            added = self.member.membership.get(change.member)
             return self.header_at(0) + bytes_field(2, encode_member(added)) + self._all(3)
 
-        return self.member.members.change(caller, change, answer)
+        return self._change(caller, change, answer)
 
     def member_remove(self, caller: Caller, raw: bytes) -> Waiting:
         """MemberRemove (M6, M7)."""
         m = requests.parse(rpc_pb2.MemberRemoveRequest, raw)
         self.need(caller, "cluster.admin")
-        change = self.member.members.plan_remove(m.ID)
-        return self.member.members.change(caller, change, lambda: self.header_at(0) + self._all(2))
+        change = self.member.membership.plan_remove(m.ID)
+        return self._change(caller, change, lambda: self.header_at(0) + self._all(2))
 
     def member_update(self, caller: Caller, raw: bytes) -> Waiting:
         """MemberUpdate: new peer URLs, validated."""
         m = requests.parse(rpc_pb2.MemberUpdateRequest, raw)
         self.need(caller, "cluster.admin")
-        change = self.member.members.plan_update(m.ID, tuple(m.peerURLs))
-        return self.member.members.change(caller, change, lambda: self.header_at(0) + self._all(2))
+        change = self.member.membership.plan_update(m.ID, tuple(m.peerURLs))
+        return self._change(caller, change, lambda: self.header_at(0) + self._all(2))
 
     def member_promote(self, caller: Caller, raw: bytes) -> Waiting:
         """MemberPromote (M5)."""
         m = requests.parse(rpc_pb2.MemberPromoteRequest, raw)
         self.need(caller, "cluster.admin")
-        change = self.member.members.plan_promote(m.ID)
-        return self.member.members.change(caller, change, lambda: self.header_at(0) + self._all(2))
+        change = self.member.membership.plan_promote(m.ID)
+        return self._change(caller, change, lambda: self.header_at(0) + self._all(2))
+
+    def _change(self, caller: Caller, op: MemberChangeOp, answer: Callable[[], bytes]) -> Waiting:
+        return self.member.membership.change(
+            caller.envelope, caller.reason, caller.ticket, op, answer
+        )
 
     def _all(self, field: int) -> bytes:
-        return b"".join(bytes_field(field, encode_member(i)) for i in self.member.members.all())
+        return b"".join(bytes_field(field, encode_member(i)) for i in self.member.membership.all())
 
 
 def encode_member(info: MemberInfo, *, peers: bool = True) -> bytes:

@@ -144,7 +144,7 @@ def status_of(error: errors.RequestError) -> tuple[int, str]:
 
 
 def code_name(code: int) -> str:
-    """ "OK", "PERMISSION_DENIED", ...: what audit records show."""
+    """Name of a code, such as ``PERMISSION_DENIED``: what audit records show."""
     try:
         return Code(code).name
     except ValueError:

@@ -89,8 +89,7 @@ def delete_body(result: DeleteResult) -> bytes:
 def txn_body(result: TxnResult) -> bytes:
     """A TxnResponse without its header. Sub-headers carry the revision alone (H5)."""
     parts = [b"\x10\x01"] if result.succeeded else []
-    for response in result.responses:
-        parts.append(bytes_field(3, _response_op(response, result.revision)))
+    parts += (bytes_field(3, _response_op(r, result.revision)) for r in result.responses)
     return b"".join(parts)
 
 

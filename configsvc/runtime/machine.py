@@ -15,7 +15,7 @@ Not here: who waits for what (``runtime.proposals``, ``runtime.reads``), watches
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from configsvc.apply.applier import Applier
@@ -24,7 +24,7 @@ from configsvc.codec.command import CommandDecoder
 from configsvc.codec.records import encode_entries
 from configsvc.errors import ExitCode, FatalError, ensure
 from configsvc.raft.confchange_codec import decode_conf_change
-from configsvc.raft.log import MemoryLog
+from configsvc.raft.errors import RaftError
 from configsvc.raft.messages import (
     ConfChange,
     ConfChangeSingle,
@@ -40,6 +40,7 @@ from configsvc.raft.messages import (
 )
 from configsvc.raft.node import RawNode
 from configsvc.raft.plan import Plan, plan
+from configsvc.raft.storage import MemoryLog
 from configsvc.types import NodeId
 
 PASSES_MAX = 8  # Readys handled in one run; then sockets and timers get their turn (P5)
@@ -118,7 +119,7 @@ class Machine:
         self._in_flight: Plan | None = None
         self._in_flight_last = 0  # last index of the write in flight
         self._running = False
-        self.apply_entry: Callable[[Entry], None] | None = None  # a hook for tests and traces
+        self.messages_refused = 0
 
     # --- inputs ----------------------------------------------------------------------------------
 
@@ -126,7 +127,10 @@ class Machine:
         """Messages of one peer; what they cause goes out with the next ``run``."""
         step = self.raft.step
         for message in messages:
-            step(message)
+            try:
+                step(message)
+            except RaftError:
+                self.messages_refused += 1  # from a stranger or of a local kind
 
     def durable_up_to(self, token: int) -> None:
         """The write with ``token`` is on disk: finish the Ready it belongs to."""

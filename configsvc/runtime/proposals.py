@@ -148,6 +148,37 @@ class Proposals:
             OverloadedError: too many writes wait already; nothing was proposed.
             StoppedError: the member is shutting down.
         """
+        queued, waiting = self.prepare(
+            actor_field,
+            op_field,
+            op,
+            encode,
+            reason=reason,
+            ticket=ticket,
+            facts=facts,
+            new_uid=new_uid,
+            needs_id=needs_id,
+            urgent=urgent,
+        )
+        self._queue.append(queued)
+        self._wake()
+        return waiting
+
+    def prepare(
+        self,
+        actor_field: bytes,
+        op_field: int,
+        op: bytes,
+        encode: Encode,
+        *,
+        reason: str = "",
+        ticket: str = "",
+        facts: tuple[tuple[str, str], ...] = (),
+        new_uid: str = "",
+        needs_id: bool = False,
+        urgent: bool = False,
+    ) -> tuple[Queued, Waiting]:
+        """As ``submit``, but the caller hands the command on by itself (membership changes)."""
         if self.stopped:
             raise StoppedError
         size = len(op)
@@ -183,9 +214,20 @@ class Proposals:
             waiting, encode, self._clock.monotonic() + self._timeout, size, queued
         )
         self._bytes += size
-        self._queue.append(queued)
-        self._wake()
-        return waiting
+        return queued, waiting
+
+    def withdraw(self, request_id: int, error: ConfigServiceError) -> None:
+        """A prepared command was refused before it was proposed."""
+        pending = self._table.get(request_id)
+        if pending is not None:
+            self._fail(request_id, pending, error)
+
+    def stamp_one(self, command: bytes, accepted_by: int, applied_time_ns: int) -> bytes:
+        """Stamp a command that is proposed on its own; leader only."""
+        now = self._clock.time_ns()
+        last = max(self._last_time_ns + 1, applied_time_ns + 1, now)
+        self._last_time_ns = last
+        return command + codec.stamp(last, accepted_by, suspect=last - now > CLOCK_SUSPECT_NS)
 
     def accept_forwarded(self, peer: NodeId, body: bytes) -> None:
         """A batch from another member; ``accepted_by`` is the peer its certificate proves.

@@ -20,6 +20,7 @@ from configsvc.errors import (
     RequestTimeoutError,
     StoppedError,
 )
+from configsvc.raft.errors import ReadDropped
 from configsvc.runtime.proposals import Clock
 from configsvc.runtime.waiting import Waiting
 from configsvc.types import NodeId
@@ -112,9 +113,12 @@ class Reads:
                 return
         self._counter += 1
         context = _CONTEXT.pack(self._self_id, self._incarnation, self._counter)
+        try:
+            core.read_index(context)
+        except ReadDropped:
+            return  # no leader just now: they wait for one, or for their deadline
         self._rounds[context] = (now, self._queue)
         self._queue = []
-        core.read_index(context)
 
     def confirmed(self, index: int, context: bytes, applied: int) -> None:
         """A round was confirmed: its reads may run once ``index`` is applied."""

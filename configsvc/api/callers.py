@@ -1,0 +1,314 @@
+"""From a connection and a request's metadata to a caller. The order of the checks is normative.
+
+A certificate names one identity; a token, if one is sent, must be good and be bound to that
+certificate, or the call is refused: there is never a fall-back from a bad token to the
+certificate's own rights (ID-6). No other metadata raises privilege (ID-7).
+
+Not here: parsing leaves and tokens (``identity``), whether the identity still stands at the
+moment of decision (``auth.standing``).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import re
+from typing import Final, NamedTuple, Protocol
+from urllib.parse import unquote
+
+from configsvc.api.contract import Caller
+from configsvc.auth.state import AuthState
+from configsvc.codec.command import encode_actor
+from configsvc.errors import (
+    CertificateNotAcceptableError,
+    InvalidArgumentError,
+    InvalidAuthTokenError,
+    InvalidClientAPIVersionError,
+    UserEmptyError,
+)
+from configsvc.identity.certificate import (
+    CertificateRejected,
+    LeafIdentity,
+    check_time,
+    parse_leaf,
+    principal_of,
+)
+from configsvc.identity.tokens import InvalidToken, TokenClaims, TokenKeys, verify
+from configsvc.limits import REASON_CHARS_MAX
+from configsvc.types import (
+    KIND_AGENT,
+    KIND_NONE,
+    KIND_SERVICE,
+    KIND_USER,
+    Principal,
+    Source,
+)
+
+CLIENT_KINDS: Final = frozenset({KIND_USER, KIND_AGENT, KIND_SERVICE})
+TOKEN_BYTES_MAX: Final = 4_096
+NS: Final = 1_000_000_000
+ANONYMOUS: Final = Principal(KIND_NONE, "anonymous", "", "", "", "", "", "insecure-dev", "", "", 0)
+
+# user-agent -> a closed list of names (AUD-3): what a client calls itself never reaches a record.
+_CLIENTS: Final = (
+    ("grpc-go", "grpc-go"),
+    ("grpc-python-asyncio", "grpc-python"),
+    ("grpc-python", "grpc-python"),
+    ("grpc-node-js", "grpc-node"),
+    ("grpc-java", "grpc-java"),
+    ("tonic", "tonic"),
+    ("curl", "curl"),
+    ("configctl", "configctl"),
+    ("configagent", "configagent"),
+    ("patroni", "patroni"),
+    ("python-requests", "python-requests"),
+)
+_VERSION = re.compile(r"^[0-9][0-9a-zA-Z.+-]{0,23}$")
+Metadata = tuple[tuple[bytes, bytes], ...]
+
+
+class Cluster(Protocol):
+    """What identity depends on in a running member."""
+
+    @property
+    def auth(self) -> AuthState: ...
+
+    @property
+    def token_keys(self) -> TokenKeys:
+        """Public token keys by kid; replaced as a whole when one changes."""
+
+    @property
+    def trust_domain(self) -> str: ...
+
+    @property
+    def issuer(self) -> str: ...
+
+    @property
+    def audience(self) -> str: ...
+
+    def time_ns(self) -> int: ...
+
+
+class Asked(NamedTuple):
+    """What a request's metadata says, besides who asks."""
+
+    token: str
+    reason: str
+    ticket: str
+    has_leader: bool
+    via_gateway: bool
+    client: tuple[str, str]
+
+
+class Callers:
+    """Makes connection identities; one per member."""
+
+    def __init__(self, cluster: Cluster, *, insecure: bool) -> None:
+        self._cluster = cluster
+        self._insecure = insecure
+
+    def connection(self, der: bytes | None, peer_ip: str, tls_version: str) -> Connection:
+        """Judge a new connection (ID-1..5, ID-9).
+
+        Raises:
+            CertificateNotAcceptableError: no leaf, or one that names no acceptable identity.
+        """
+        source = Source(fold_address(peer_ip), tls_version, "other", "")
+        if der is None:
+            if not self._insecure:
+                raise CertificateNotAcceptableError
+            return Connection(self._cluster, None, source)
+        try:
+            leaf = parse_leaf(der, trust_domain=self._cluster.trust_domain, kinds=CLIENT_KINDS)
+            check_time(leaf, self._cluster.time_ns() // NS)
+        except CertificateRejected:
+            raise CertificateNotAcceptableError from None
+        return Connection(self._cluster, leaf, source)
+
+
+class Connection:
+    """Identity of one connection. Builds a caller per distinct metadata, not per request."""
+
+    __slots__ = (
+        "_caller",
+        "_cluster",
+        "_expires_ns",
+        "_leaf",
+        "_metadata",
+        "_source",
+        "_version",
+        "key",
+    )
+
+    def __init__(self, cluster: Cluster, leaf: LeafIdentity | None, source: Source) -> None:
+        self._cluster = cluster
+        self._leaf = leaf
+        self._source = source
+        self._expires_ns = leaf.not_after * NS if leaf is not None else 1 << 63
+        self.key = leaf.uri if leaf is not None else ""
+        # The last caller, as long as metadata and the state of rights stay the same.
+        self._metadata: Metadata | None = None
+        self._version = -1
+        self._caller: Caller | None = None
+
+    def caller(self, metadata: Metadata) -> Caller:
+        """The caller of one request.
+
+        Raises:
+            CertificateNotAcceptableError: the leaf ran out while the connection was open.
+            InvalidAuthTokenError: a token that is not good, doubled or contradicting.
+            UserEmptyError: a foreign gateway without a token.
+            InvalidArgumentError: a reason or ticket that cannot be used.
+        """
+        now_ns = self._cluster.time_ns()
+        if now_ns >= self._expires_ns:
+            raise CertificateNotAcceptableError
+        version = self._cluster.auth.version
+        known = self._caller
+        if (
+            known is not None
+            and version == self._version
+            and (metadata is self._metadata or metadata == self._metadata)
+        ):
+            return known
+        asked = read_metadata(metadata)
+        caller = self._build(asked, now_ns)
+        if not asked.token:  # a token's lifetime is judged on every request
+            self._metadata, self._version, self._caller = metadata, version, caller
+        return caller
+
+    def _build(self, asked: Asked, now_ns: int) -> Caller:
+        principal = self._principal(asked, now_ns)
+        name, client_version = asked.client
+        source = self._source._replace(client_name=name, client_version=client_version)
+        caller = Caller(principal, source, encode_actor(principal, source))
+        caller.reason = asked.reason
+        caller.ticket = asked.ticket
+        caller.has_leader = asked.has_leader
+        caller.via_gateway = asked.via_gateway
+        return caller
+
+    def _principal(self, asked: Asked, now_ns: int) -> Principal:
+        leaf = self._leaf
+        if asked.token:
+            return self._by_token(asked.token, now_ns)
+        if leaf is None:
+            return ANONYMOUS
+        if asked.via_gateway:
+            raise UserEmptyError  # a foreign gateway's certificate is nobody (ID-7)
+        principal = principal_of(leaf)
+        user = self._cluster.auth.users.get(principal.user)
+        return principal._replace(uid=user.uid) if user is not None else principal
+
+    def _by_token(self, token: str, now_ns: int) -> Principal:
+        leaf = self._leaf
+        cid = leaf.uri if leaf is not None else ""
+        cluster = self._cluster
+        try:
+            claims: TokenClaims = verify(
+                token,
+                cluster.token_keys,
+                iss=cluster.issuer,
+                aud=cluster.audience,
+                cid=cid,
+                now=now_ns // NS,
+            )
+        except InvalidToken:
+            raise InvalidAuthTokenError from None
+        base = principal_of(leaf) if leaf is not None else ANONYMOUS
+        return base._replace(
+            kind=KIND_USER,
+            name=claims.sub,
+            user=claims.sub,
+            uid=claims.uid,
+            method="token",
+            jti=claims.jti,
+            key_id=claims.kid,
+            auth_revision=claims.arev,
+        )
+
+
+def read_metadata(metadata: Metadata) -> Asked:
+    """Everything of a request's metadata that means something here; the rest is ignored."""
+    tokens: list[bytes] = []
+    texts: dict[str, list[str]] = {"reason": [], "ticket": []}
+    has_leader = via_gateway = False
+    client = ("other", "")
+    for name, value in metadata:
+        if name in (b"token", b"authorization"):
+            tokens.append(value.removeprefix(b"Bearer ") if name != b"token" else value)
+        elif name == b"user-agent":
+            client = client_of(value)
+        elif name == b"hasleader":
+            has_leader = value == b"true"
+        elif name == b"grpcgateway-accept":
+            via_gateway = True
+        elif name == b"client-api-version":
+            _check_utf8(value)
+        elif name.startswith(b"x-change-"):
+            _read_change(name, value, texts)
+    if len(set(tokens)) > 1 or len(tokens) > 2:
+        raise InvalidAuthTokenError
+    token = ""
+    if tokens:
+        if not tokens[0] or len(tokens[0]) > TOKEN_BYTES_MAX or not tokens[0].isascii():
+            raise InvalidAuthTokenError
+        token = tokens[0].decode("ascii")
+    return Asked(
+        token, _one(texts, "reason"), _one(texts, "ticket"), has_leader, via_gateway, client
+    )
+
+
+def _check_utf8(value: bytes) -> None:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        raise InvalidClientAPIVersionError from None
+
+
+def _read_change(name: bytes, value: bytes, texts: dict[str, list[str]]) -> None:
+    what, _, binary = name.removeprefix(b"x-change-").decode("ascii", "replace").partition("-")
+    if what not in texts or binary not in ("", "bin"):
+        return
+    try:
+        if binary:
+            raw = base64.b64decode(value + b"=" * (-len(value) % 4), validate=True)
+            text = raw.decode()
+        else:
+            text = unquote(value.decode("ascii"), errors="strict")
+    except (binascii.Error, ValueError):
+        raise InvalidArgumentError(f"x-change-{what}: cannot be decoded") from None
+    if len(text) > REASON_CHARS_MAX or not text.isprintable():
+        raise InvalidArgumentError(
+            f"x-change-{what}: at most {REASON_CHARS_MAX} characters, none of them control"
+        )
+    texts[what].append(text)
+
+
+def _one(texts: dict[str, list[str]], what: str) -> str:
+    found = texts[what]
+    if len(found) > 1:
+        raise InvalidArgumentError(f"x-change-{what}: given more than once")
+    return found[0] if found else ""
+
+
+def client_of(user_agent: bytes) -> tuple[str, str]:
+    """Name from the closed list and a version, or ("other", "")."""
+    text = user_agent[:200].decode("ascii", "replace").lower()
+    for mark, name in _CLIENTS:
+        at = text.find(mark + "/")
+        if at >= 0:
+            version = text[at + len(mark) + 1 :].split(" ")[0]
+            return name, version if _VERSION.match(version) else ""
+    return "other", ""
+
+
+def fold_address(text: str) -> str:
+    """Peer address without scope, IPv4-mapped IPv6 folded (ID-9); "" if it is none."""
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return ""
+    mapped = getattr(address, "ipv4_mapped", None)
+    return str(mapped or address)

@@ -1,0 +1,222 @@
+"""What a member does beside answering: cutting the log, holding writes, watching itself.
+
+The log is cut behind what SQL holds durably and behind the slowest follower that still catches up,
+up to a byte bound; beyond it such a member gets an install (reliability.md S1).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from configsvc import limits
+from configsvc.errors import DecodeError, ExitCode, FatalError
+from configsvc.raft.messages import ConfState, Ready
+from configsvc.types import NodeId
+
+if TYPE_CHECKING:
+    from configsvc.runtime.member import Member
+
+FRAME_ENVELOPE: Final = 2
+FRAME_DIVERGED: Final = 9
+DIGESTS_KEPT: Final = 4_096
+ENVELOPE_EVERY_S: Final = 0.1
+CUT_EVERY_S: Final = 1.0
+CATCH_UP_BYTES_MAX: Final = limits.LOG_RETAINED_BYTES_MAX
+LINGER_TIMEOUTS: Final = 5  # a removed member goes on voting this many election timeouts at most
+CLOCK_OFF_NS: Final = 5_000_000_000
+_ENVELOPE = struct.Struct("<Q16sQI")  # applied, digest, wall ns, SQL lag in entries
+
+
+class Housekeeping:
+    """Background duties of one member; ``tick`` runs them."""
+
+    def __init__(self, member: Member) -> None:
+        self._member = member
+        self._digests: deque[tuple[int, bytes]] = deque(maxlen=DIGESTS_KEPT)
+        self._by_index: dict[int, bytes] = {}
+        self._next_cut = 0.0
+        self._next_envelope = 0.0
+        self._next_progress = 0.0
+        self._removed_at: float | None = None
+        self._differs: set[int] = set()
+        self.peers: dict[int, tuple[int, int, int]] = {}  # applied, wall ns, lag
+        self.sql_written = 0
+        self.stalls_total = 0
+
+    # --- writes ----------------------------------------------------------------------------------
+
+    def hold_writes(self) -> bool:
+        """Whether SQL lags so far that new proposals wait (Q2, O2)."""
+        entries, size = self._member.history.lag()
+        return bool(
+            entries >= limits.SQL_LAG_ENTRIES_MAX
+            or size >= limits.SQL_LAG_BYTES_MAX
+            or self._member.committed - self._member.applied >= limits.APPLY_LAG_ENTRIES_MAX
+        )
+
+    def written(self, applied: int) -> None:
+        """SQL moved on."""
+        self.sql_written = applied
+        if self._member.proposals.queued:
+            self._member.wake()
+
+    def note_digest(self, index: int, digest: bytes) -> None:
+        """Remember the digest after ``index`` for comparison with the others (A3)."""
+        if len(self._digests) == DIGESTS_KEPT:
+            self._by_index.pop(self._digests[0][0], None)
+        self._digests.append((index, digest))
+        self._by_index[index] = digest
+
+    # --- ticks -----------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Called every raft tick."""
+        now = self._member.clock.monotonic()
+        if now >= self._next_envelope:
+            self._next_envelope = now + ENVELOPE_EVERY_S
+            self._send_envelope()
+        if now >= self._next_cut:
+            self._next_cut = now + CUT_EVERY_S
+            self._cut_log()
+            self._trim_memory()
+        if now >= self._next_progress:
+            self._next_progress = now + max(0.1, self._member.config.watch_progress_notify_interval)
+            self._member.hub.progress()
+        self._check_removed(now)
+
+    def stalled(self, seconds: float) -> None:
+        """This process stood still."""
+        self.stalls_total += 1
+        self._member.report.warn("runtime", "the process stood still", seconds=round(seconds, 3))
+
+    # --- log and memory --------------------------------------------------------------------------
+
+    def _trim_memory(self) -> None:
+        self._member.store.trim_tail(self._member.history.written_revision)
+
+    def _cut_log(self) -> None:
+        member = self._member
+        log = member.machine.log
+        first = log.first_index()
+        if (
+            member.applied - first
+            < member.config.snapshot_count + (member.config.snapshot_catchup_entries)
+            and log.bytes_retained < limits.APPLY_LAG_BYTES_MAX
+        ):
+            return
+        cut = min(
+            member.applied - member.config.snapshot_catchup_entries, member.history.durable_index
+        )
+        if log.bytes_retained < CATCH_UP_BYTES_MAX:
+            cut = min(cut, self._slowest_match())
+        if cut < first:
+            return
+        log.compact(cut)
+        member.wal.compact(cut)
+
+    def _slowest_match(self) -> int:
+        """What the slowest connected follower holds; leader only, else no bound."""
+        member = self._member
+        if not member.is_leader:
+            return member.applied
+        matches = [
+            peer.match
+            for peer in member.machine.raft.status().progress.values()
+            if peer.recent_active
+        ]
+        return min(matches, default=member.applied)
+
+    # --- the others ------------------------------------------------------------------------------
+
+    def _send_envelope(self) -> None:
+        member = self._member
+        lead = member.lead
+        if not lead or lead == member.self_id or not self._digests:
+            return
+        index, digest = self._digests[-1]
+        lag, _ = member.history.lag()
+        body = _ENVELOPE.pack(index, digest, member.time_ns(), lag)
+        member.net.send_frame(lead, FRAME_ENVELOPE, body)
+
+    def on_frame(self, peer: NodeId, kind: int, body: bytes) -> bool:
+        """Frames of this room; False: not one of them."""
+        if kind == FRAME_ENVELOPE:
+            if len(body) != _ENVELOPE.size:
+                raise DecodeError("envelope of the wrong length")
+            index, digest, wall, lag = _ENVELOPE.unpack(body)
+            self.peers[peer] = (index, wall, lag)
+            self._compare(peer, index, digest)
+            return True
+        if kind == FRAME_DIVERGED:
+            self._told_diverged(body)
+            return True
+        return False
+
+    def _compare(self, peer: NodeId, index: int, digest: bytes) -> None:
+        own = self._by_index.get(index)
+        member = self._member
+        if own is None or not member.is_leader:
+            return
+        if own == digest:
+            self._differs.discard(peer)
+            return
+        self._differs.add(peer)
+        member.report.error("apply", "a member's results differ", peer=f"{peer:016x}", index=index)
+        voters = member.machine.conf_state.voters
+        agree = len([v for v in voters if v not in self._differs])
+        if 2 * agree > len(voters):
+            member.net.send_frame(peer, FRAME_DIVERGED, struct.pack("<Q16s", index, own))
+        else:
+            member.raise_alarm(2)
+
+    def _told_diverged(self, body: bytes) -> None:
+        if len(body) != 24:
+            raise DecodeError("divergence notice of the wrong length")
+        index, digest = struct.unpack("<Q16s", body)
+        own = self._by_index.get(index)
+        if own is not None and own != digest:
+            self._member.die(
+                FatalError(
+                    ExitCode.DIVERGED,
+                    f"results differ from the majority's at entry {index}",
+                    "replace this member; keep its directory for inspection",
+                )
+            )
+
+    # --- membership ------------------------------------------------------------------------------
+
+    def configuration(self, conf_state: ConfState) -> None:
+        """A configuration took effect."""
+        member = self._member
+        if member.self_id in member.state.members.removed:
+            self._removed_at = member.clock.monotonic()
+
+    def _check_removed(self, now: float) -> None:
+        """A removed member lingers until the others know, then exits by itself (5.5 c, M7)."""
+        if self._removed_at is None:
+            return
+        member = self._member
+        others = [v for v in member.machine.conf_state.voters if v != member.self_id]
+        closed = sum(not member.net.connected(NodeId(v)) for v in others)
+        timeout = member.config.election_timeout_ms / 1000
+        waited = now - self._removed_at
+        if (2 * closed > len(others) and waited > timeout) or waited > LINGER_TIMEOUTS * timeout:
+            member.die(
+                FatalError(
+                    ExitCode.REMOVED,
+                    "this member was removed from the cluster",
+                    "wipe its data directory and add it again under a new id",
+                )
+            )
+
+    def install(self, ready: Ready) -> None:
+        """A snapshot reached the core without an install behind it: nothing sends one."""
+        self._member.die(
+            FatalError(
+                ExitCode.STORES_DISAGREE,
+                "a snapshot arrived without its rows",
+                "replace this member",
+            )
+        )
