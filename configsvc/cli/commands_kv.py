@@ -274,5 +274,5 @@ def run_compact(session: Session) -> int:
     revision = session.args.revision
     session.confirm([f"etcd clients will no longer read below revision {revision}; history stays"])
     session.client.do(operations.compact(revision), why=session.why)
-    session.out.line(f"compacted to {revision}")
+    session.out.done(f"compacted to {revision}", revision=revision)
     return Exit.OK

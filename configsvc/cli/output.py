@@ -78,6 +78,13 @@ class Out:
         """One JSON document on one line."""
         self.line(json.dumps(thing, sort_keys=False))
 
+    def done(self, text: str, **fields: Any) -> None:
+        """Say that something was done: text for people, the fields for machines."""
+        if self.as_json:
+            self.json({"ok": True, **fields})
+        else:
+            self.line(text)
+
     def table(self, heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """Columns under heads; cells are escaped; the last column is as wide as it likes."""
         cells = [[escape(str(cell)) for cell in row] for row in rows]

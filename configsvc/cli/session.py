@@ -98,6 +98,11 @@ class Session:
         """A point in the past, counted from now."""
         return parse_when(text, time.time_ns())
 
+    @staticmethod
+    def monotonic() -> float:
+        """Seconds on the clock that leases are kept by."""
+        return time.monotonic()
+
     def warn(self, line: str) -> None:
         """One line on standard error."""
         print(f"configctl: {escape(line)}", file=sys.stderr, flush=True)

@@ -1,0 +1,386 @@
+"""``status member alarm defrag move-leader snapshot``: the cluster itself."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from configsvc.cli.arguments import Commands, Parser, add_why, add_yes
+from configsvc.cli.exits import CliError, Exit, line_of
+from configsvc.errors import ConfigServiceError
+
+if TYPE_CHECKING:
+    from configsvc.cli.session import Session
+    from configsvc.client import Endpoint
+    from configsvc.proto import rpc_pb2 as rpc
+
+_HASH_BYTES = 32  # SHA-256, the last message of a snapshot
+
+
+def register(commands: Commands) -> None:
+    """Add the commands."""
+    status = commands.add("status", "each member's own view", run_status)
+    status.add_argument("--cluster", action="store_true", help="ask every member there is")
+
+    member = commands.group("member", "who belongs to the cluster")
+    member.add("list", "all members", run_member_list)
+    add = member.add("add", "add a member, to be started afterwards", run_member_add)
+    add.add_argument("peer_urls", metavar="PEER_URL", nargs="+")
+    add.add_argument("--learner", action="store_true", help="it does not vote until promoted")
+    add_why(add)
+    remove = member.add("remove", "remove a member for ever", run_member_remove)
+    _member_argument(remove)
+    add_why(remove)
+    add_yes(remove)
+    update = member.add("update", "replace a member's peer URLs", run_member_update)
+    _member_argument(update)
+    update.add_argument("peer_urls", metavar="PEER_URL", nargs="+")
+    add_why(update)
+    promote = member.add("promote", "let a learner vote", run_member_promote)
+    _member_argument(promote)
+    add_why(promote)
+    replace = member.add(
+        "replace", "remove a lost member and add its successor as a learner", run_member_replace
+    )
+    _member_argument(replace)
+    replace.add_argument("peer_urls", metavar="PEER_URL", nargs="+")
+    add_why(replace)
+    add_yes(replace)
+
+    alarm = commands.group("alarm", "what stops writes")
+    alarm.add("list", "raised alarms", run_alarm_list)
+    disarm = alarm.add("disarm", "lower all alarms", run_alarm_disarm)
+    add_why(disarm)
+
+    defrag = commands.add("defrag", "give unused space back, one member at a time", run_defrag)
+    defrag.add_argument("--cluster", action="store_true", help="every member there is")
+
+    move = commands.add("move-leader", "hand leadership to another member", run_move_leader)
+    _member_argument(move)
+    add_why(move)
+
+    snapshot = commands.group("snapshot", "etcd's snapshot stream")
+    save = snapshot.add("save", "write a snapshot of one member to a file", run_snapshot_save)
+    save.add_argument("file", metavar="FILE")
+
+
+def _member_argument(parser: Parser) -> None:
+    parser.add_argument("member", metavar="MEMBER", help="a member's id (hex) or name")
+
+
+# --- status ---------------------------------------------------------------------------------------
+
+
+def _endpoints(session: Session) -> tuple[Endpoint, ...]:
+    from configsvc.client import administration, parse_endpoints
+
+    if not session.args.cluster:
+        return session.client.ring.all
+    members = session.client.do(administration.member_list()).members
+    return parse_endpoints([url for member in members for url in member.clientURLs[:1]])
+
+
+def _ask_status(session: Session, endpoint: Endpoint) -> rpc.StatusResponse | ConfigServiceError:
+    from configsvc.client import administration
+
+    try:
+        return session.client.do(administration.status(), endpoint=endpoint)
+    except ConfigServiceError as error:
+        return error
+
+
+def _status_json(
+    endpoint: Endpoint, answer: rpc.StatusResponse | ConfigServiceError
+) -> dict[str, Any]:
+    found: dict[str, Any] = {"endpoint": str(endpoint), "insecure": not endpoint.secure}
+    if isinstance(answer, ConfigServiceError):
+        return {**found, "reachable": False, "error": line_of(answer)}
+    header = answer.header
+    return {
+        **found,
+        "reachable": True,
+        "cluster": f"{header.cluster_id:x}",
+        "member": f"{header.member_id:x}",
+        "leader": f"{answer.leader:x}" if answer.leader else None,
+        "is_leader": bool(answer.leader) and answer.leader == header.member_id,
+        "is_learner": answer.isLearner,
+        "term": answer.raftTerm,
+        "index": answer.raftIndex,
+        "applied": answer.raftAppliedIndex,
+        "revision": header.revision,
+        "db_bytes": answer.dbSize,
+        "db_bytes_in_use": answer.dbSizeInUse,
+        "db_bytes_quota": answer.dbSizeQuota,
+        "version": answer.version,
+        "storage_version": answer.storageVersion,
+        "errors": list(answer.errors),
+    }
+
+
+def run_status(session: Session) -> int:
+    endpoints = _endpoints(session)
+    with ThreadPoolExecutor(max_workers=min(16, len(endpoints))) as pool:
+        answers = list(pool.map(lambda one: _ask_status(session, one), endpoints))
+    found = [_status_json(*pair) for pair in zip(endpoints, answers, strict=True)]
+    if session.out.as_json:
+        session.out.json(found)
+    else:
+        heads = ("ENDPOINT", "MEMBER", "ROLE", "TERM", "INDEX", "APPLIED", "REV", "DB", "VERSION")
+        session.out.table((*heads, "ERRORS"), [_status_row(one) for one in found])
+    if any(one["insecure"] for one in found):
+        session.warn("plaintext: this is a development server, its data is for throwing away")
+    if not all(one["reachable"] for one in found):
+        return Exit.UNAVAILABLE
+    return Exit.NO if any(one["errors"] for one in found) else Exit.OK
+
+
+def _status_row(one: dict[str, Any]) -> tuple[object, ...]:
+    if not one["reachable"]:
+        return (one["endpoint"], *["-"] * 8, one["error"])
+    role = "leader" if one["is_leader"] else "learner" if one["is_learner"] else "follower"
+    return (
+        one["endpoint"],
+        one["member"],
+        role,
+        one["term"],
+        one["index"],
+        one["applied"],
+        one["revision"],
+        _size(one["db_bytes"]),
+        one["version"],
+        "; ".join(one["errors"]) or "-",
+    )
+
+
+def _size(count: int) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count} {unit}"
+        count //= 1024
+    return f"{count} GiB"
+
+
+# --- members --------------------------------------------------------------------------------------
+
+
+def _members(session: Session) -> list[rpc.Member]:
+    from configsvc.client import administration
+
+    return list(session.client.do(administration.member_list()).members)
+
+
+def find_member(members: list[rpc.Member], text: str) -> rpc.Member:
+    """The member with this id or name.
+
+    Raises:
+        CliError: there is none, or the name stands for several.
+    """
+    found = [one for one in members if text == f"{one.ID:x}" or text == one.name]
+    if len(found) != 1:
+        known = ", ".join(f"{one.ID:x} ({one.name or 'not started'})" for one in members)
+        raise CliError(Exit.NO, f"{text}: not one member; there are {known}")
+    return found[0]
+
+
+def _show_members(session: Session, members: list[rpc.Member]) -> None:
+    if session.out.as_json:
+        session.out.json([_member_json(member) for member in members])
+        return
+    rows = [
+        (
+            f"{member.ID:x}",
+            member.name or "-",
+            "started" if member.name else "not started",
+            "learner" if member.isLearner else "voter",
+            ",".join(member.peerURLs),
+            ",".join(member.clientURLs) or "-",
+        )
+        for member in members
+    ]
+    session.out.table(("ID", "NAME", "STATE", "VOTE", "PEER URLS", "CLIENT URLS"), rows)
+
+
+def _member_json(member: rpc.Member) -> dict[str, Any]:
+    return {
+        "id": f"{member.ID:x}",
+        "name": member.name,
+        "started": bool(member.name),
+        "learner": member.isLearner,
+        "peer_urls": list(member.peerURLs),
+        "client_urls": list(member.clientURLs),
+    }
+
+
+def run_member_list(session: Session) -> int:
+    _show_members(session, _members(session))
+    return Exit.OK
+
+
+def _add(session: Session, *, learner: bool) -> None:
+    from configsvc.client import administration
+
+    operation = administration.member_add(session.args.peer_urls, learner=learner)
+    answer = session.client.do(operation, why=session.why)
+    if session.out.as_json:
+        session.out.json(_member_json(answer.member))
+        return
+    cluster = [f"{one.name or 'NAME'}={url}" for one in answer.members for url in one.peerURLs]
+    session.out.line(f"added {answer.member.ID:x}; now start it with")
+    session.out.line(f"  --initial-cluster-state existing --initial-cluster {','.join(cluster)}")
+
+
+def run_member_add(session: Session) -> int:
+    _add(session, learner=session.args.learner)
+    return Exit.OK
+
+
+def run_member_remove(session: Session) -> int:
+    member = _remove(session, "will never be able to join again")
+    session.out.done(f"removed {member.ID:x}", id=f"{member.ID:x}")
+    return Exit.OK
+
+
+def _remove(session: Session, consequence: str) -> rpc.Member:
+    from configsvc.client import administration
+
+    member = find_member(_members(session), session.args.member)
+    session.confirm([f"member {member.ID:x} ({member.name or 'not started'}) {consequence}"])
+    session.client.do(administration.member_remove(member.ID), why=session.why)
+    return member
+
+
+def run_member_update(session: Session) -> int:
+    from configsvc.client import administration
+
+    args = session.args
+    member = find_member(_members(session), args.member)
+    operation = administration.member_update(member.ID, args.peer_urls)
+    answer = session.client.do(operation, why=session.why)
+    _show_members(session, list(answer.members))
+    return Exit.OK
+
+
+def run_member_promote(session: Session) -> int:
+    from configsvc.client import administration
+
+    member = find_member(_members(session), session.args.member)
+    answer = session.client.do(administration.member_promote(member.ID), why=session.why)
+    _show_members(session, list(answer.members))
+    return Exit.OK
+
+
+def run_member_replace(session: Session) -> int:
+    _remove(session, "is removed for ever; its successor joins as a learner")
+    _add(session, learner=True)
+    if not session.out.as_json:
+        session.out.line("when it has caught up: configctl member promote ID")
+    return Exit.OK
+
+
+# --- maintenance ----------------------------------------------------------------------------------
+
+
+def _alarm_rows(answer: rpc.AlarmResponse) -> list[tuple[str, str]]:
+    from configsvc.proto import rpc_pb2
+
+    names = {number: name for name, number in rpc_pb2.AlarmType.items()}
+    return [(f"{one.memberID:x}", names.get(one.alarm, str(one.alarm))) for one in answer.alarms]
+
+
+def _show_alarms(session: Session, rows: list[tuple[str, str]]) -> None:
+    if session.out.as_json:
+        session.out.json([{"member": member, "alarm": alarm} for member, alarm in rows])
+    elif rows:
+        session.out.table(("MEMBER", "ALARM"), rows)
+    else:
+        session.out.line("no alarms")
+
+
+def run_alarm_list(session: Session) -> int:
+    from configsvc.client import administration
+
+    rows = _alarm_rows(session.client.do(administration.alarm_list()))
+    _show_alarms(session, rows)
+    return Exit.NO if rows else Exit.OK
+
+
+def run_alarm_disarm(session: Session) -> int:
+    from configsvc.client import administration
+
+    raised = session.client.do(administration.alarm_list())
+    for one in raised.alarms:
+        operation = administration.alarm_disarm(one.memberID, one.alarm)
+        session.client.do(operation, why=session.why)
+    _show_alarms(session, _alarm_rows(raised))
+    return Exit.OK
+
+
+def run_defrag(session: Session) -> int:
+    from configsvc.client import administration
+
+    for endpoint in _endpoints(session):
+        session.client.do(administration.defragment(), endpoint=endpoint)
+        session.out.done(f"{endpoint}: done", endpoint=str(endpoint))
+    return Exit.OK
+
+
+def run_move_leader(session: Session) -> int:
+    from configsvc.client import administration, parse_endpoint
+
+    members = _members(session)
+    target = find_member(members, session.args.member)
+    leader_id = session.client.do(administration.status()).leader
+    if leader_id == target.ID:
+        session.out.done(f"{target.ID:x} leads already", leader=f"{target.ID:x}")
+        return Exit.OK
+    leader = next((one for one in members if leader_id == one.ID), None)
+    if leader is None or not leader.clientURLs:
+        raise CliError(Exit.UNAVAILABLE, "there is no leader to ask")
+    session.client.do(
+        administration.move_leader(target.ID),
+        why=session.why,
+        endpoint=parse_endpoint(leader.clientURLs[0]),
+    )
+    session.out.done(f"{target.ID:x} leads", leader=f"{target.ID:x}")
+    return Exit.OK
+
+
+def run_snapshot_save(session: Session) -> int:
+    """The file appears under its name only when its checksum is right."""
+    path = Path(session.args.file)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            size = _receive_snapshot(session, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise CliError(Exit.NO, f"{path}: {error.strerror}") from None
+    finally:
+        partial.unlink(missing_ok=True)
+    session.out.done(f"{path}: {size} bytes", file=str(path), bytes=size)
+    return Exit.OK
+
+
+def _receive_snapshot(session: Session, file: Any) -> int:
+    from configsvc.proto import rpc_pb2
+
+    digest = hashlib.sha256()
+    size, held = 0, b""
+    stream = session.client.stream(
+        "/etcdserverpb.Maintenance/Snapshot", rpc_pb2.SnapshotRequest(), rpc_pb2.SnapshotResponse
+    )
+    for message in stream:  # one message behind: the last one is the checksum
+        digest.update(held)
+        file.write(held)
+        size += len(held)
+        held = message.blob
+    if len(held) != _HASH_BYTES or digest.digest() != held:
+        raise CliError(Exit.NO, "the snapshot arrived damaged: take it again")
+    file.write(held)  # etcd's tools want the checksum at the end of the file
+    return size + len(held)
