@@ -11,6 +11,7 @@ import re
 from typing import Any, Final
 
 from configsvc.http2.protocol import PROTOCOL_ERROR, ConnectionFault
+from configsvc.limits import CHECKED_FIELDS_MAX, CHECKED_VALUE_BYTES_MAX
 
 Field = tuple[bytes, bytes]
 
@@ -74,12 +75,12 @@ def _malformed(reason: str) -> ConnectionFault:
 
 
 def check_field(name: bytes, value: bytes) -> None:
-    """Refuse a regular field that does not have exactly one reading.
+    """Refuse a field that does not have exactly one reading.
 
     Raises:
         ConnectionFault: bad name or value; the reason quotes neither.
     """
-    if NAME.fullmatch(name) is None:
+    if name not in _PSEUDO and NAME.fullmatch(name) is None:
         raise _malformed("bad field name")
     if BAD_IN_VALUE.search(value) is not None:
         raise _malformed("bad field value")
@@ -91,16 +92,21 @@ def check_field(name: bytes, value: bytes) -> None:
         raise _malformed("bad content-length")
 
 
-def request_head(block: list[Field]) -> RequestHead:
+def request_head(block: list[Field], checked: set[Field] | None = None) -> RequestHead:
     """Check a decoded block and give it its meaning.
+
+    ``checked`` remembers fields that passed, for the next block of the same connection.
 
     Raises:
         ConnectionFault: PROTOCOL_ERROR for every breach of section 8.
     """
+    if checked is None:
+        checked = set()
     pseudo: dict[bytes, bytes] = {}
     once: set[bytes] = set()
     fields: list[Field] = []
-    for name, value in block:
+    for field in block:
+        name, value = field
         if name[:1] == b":":
             if fields:
                 raise _malformed("pseudo-field after a field")
@@ -108,16 +114,19 @@ def request_head(block: list[Field]) -> RequestHead:
                 raise _malformed("unknown pseudo-field")
             if name in pseudo:
                 raise _malformed("doubled pseudo-field")
-            if BAD_IN_VALUE.search(value) is not None:
-                raise _malformed("bad pseudo-field value")
             pseudo[name] = value
-            continue
-        check_field(name, value)
-        if name in _ONCE:
-            if name in once:
-                raise _malformed("doubled field")
-            once.add(name)
-        fields.append((bytes(name), bytes(value)))
+        else:
+            fields.append((name, value))
+            if name in _ONCE:
+                if name in once:
+                    raise _malformed("doubled field")
+                once.add(name)
+        if field not in checked:
+            check_field(name, value)
+            if len(value) <= CHECKED_VALUE_BYTES_MAX:
+                if len(checked) >= CHECKED_FIELDS_MAX:
+                    checked.clear()
+                checked.add((name, value))
     if not pseudo.get(b":method"):
         raise _malformed("no :method")
     if pseudo[b":method"] == b"CONNECT":
@@ -135,6 +144,8 @@ def check_trailers(block: list[Field]) -> None:
         ConnectionFault: PROTOCOL_ERROR.
     """
     for name, value in block:
+        if name[:1] == b":":
+            raise _malformed("pseudo-field in trailers")
         check_field(name, value)
         if name == b"content-length":
             raise _malformed("content-length in trailers")
