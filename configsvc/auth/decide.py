@@ -169,15 +169,16 @@ class View:
             # A right beside the action's own, which only RBAC can give.
             return SpanUnion(self._pieces[request.perm]).covering(span)
         union = self._unions[request.action]
+        label = union.covering(span)
+        if label is not None:  # the answer ``granted`` gives, so both always name the same grant
+            return label
         extra = [
             (piece, bound.rule.id)
             for bound in self._allows.get(request.action, ())
             if bound.allows(request, self.roles)
             for piece in bound.reach(span)
         ]
-        if extra:
-            union = SpanUnion([*union.pieces(), *extra])
-        return union.covering(span)
+        return SpanUnion([*union.pieces(), *extra]).covering(span) if extra else None
 
     @property
     def may_write_something(self) -> bool:
