@@ -1,0 +1,54 @@
+"""Log entries as bytes, shared by the write-ahead log and the peer link.
+
+A record is term (u64), kind (u8), payload length (u32), payload. The index is implicit: the first
+record's index is given beside the blob, the next follow. Entries are encoded once: the same blob
+goes into the log frame and to every peer.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+
+from configsvc.errors import DecodeError
+from configsvc.raft.messages import Entry
+from configsvc.types import LogIndex, Term
+
+_HEAD = struct.Struct("<QBI")
+RECORD_HEAD_BYTES = _HEAD.size
+
+
+def encode_entries(entries: Sequence[Entry]) -> bytes:
+    """The records of ``entries``, in order."""
+    pack = _HEAD.pack
+    parts: list[bytes] = []
+    for term, _, kind, data in entries:
+        parts += (pack(term, kind, len(data)), data)
+    return b"".join(parts)
+
+
+def decode_entries(first_index: int, blob: bytes | memoryview, count: int) -> tuple[Entry, ...]:
+    """Exactly ``count`` entries starting at ``first_index``.
+
+    Raises:
+        DecodeError: the blob is shorter or longer than its records say.
+    """
+    size = len(blob)
+    if count < 0 or count * _HEAD.size > size:
+        raise DecodeError("more records than the bytes can hold")
+    out: list[Entry] = []
+    at = 0
+    unpack = _HEAD.unpack_from
+    for index in range(first_index, first_index + count):
+        if at + _HEAD.size > size:
+            raise DecodeError("record is cut short")
+        term, kind, length = unpack(blob, at)
+        at += _HEAD.size
+        end = at + length
+        if end > size:
+            raise DecodeError("record is cut short")
+        out.append(Entry(Term(term), LogIndex(index), kind, bytes(blob[at:end])))
+        at = end
+    if at != size:
+        raise DecodeError("bytes behind the last record")
+    return tuple(out)
