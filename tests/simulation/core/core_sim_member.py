@@ -150,6 +150,9 @@ class Member:
             self.append_work.append((append, late))
         self.apply_work.extend(m for m in ready.messages if m.to == APPLY_THREAD)
 
+    def has_storage_work(self) -> bool:
+        return bool(self.append_work or self.apply_work)
+
     def storage_work(self) -> None:
         """One item of each queue of an asynchronous member."""
         if self.append_work:

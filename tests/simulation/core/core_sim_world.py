@@ -116,12 +116,18 @@ class World:
             self._disturb()
             for member in self.members.values():
                 self._on(member, member.core.tick)
-                for _ in range(self.rng.randrange(5)):
-                    self._on(member, member.storage_work)
+                self._work_on_disk(member)
             if self.faults is not CALM:
                 self._operate()
             while self.flight and self.flight[0][0] <= self.now:
                 self._deliver(heapq.heappop(self.flight)[2])
+
+    def _work_on_disk(self, member: Member) -> None:
+        """A disk that is slow at times, and catches up at others."""
+        items = self.rng.choice((0, 1, 2, 1000))
+        while items and member.has_storage_work() and member.id not in self.down:
+            self._on(member, member.storage_work)
+            items -= 1
 
     def _on(self, member: Member, action: Any, *args: Any) -> None:
         """Let ``action`` happen on a member that is up, and carry out what follows."""
