@@ -82,10 +82,10 @@ def _glob_problem(glob: str) -> str:
     segments = glob.split("/")
     if len(segments) > POLICY_GLOB_SEGMENTS_MAX:
         return f"glob has more than {POLICY_GLOB_SEGMENTS_MAX} segments"
-    if not any(segment in ("*", "**") for segment in segments):
-        return "glob has no * segment; use key or prefix"
     if any("*" in segment and segment not in ("*", "**") for segment in segments):
         return "* and ** stand for whole segments"
+    if "*" not in glob:
+        return "glob has no * segment; use key or prefix"
     if segments[0] in ("*", "**"):
         return "glob must start with literal text"
     return ""

@@ -17,6 +17,7 @@ from configsvc.auth.messages import READ, READWRITE, WRITE, Decision, Request, U
 from configsvc.auth.operands import FORMATS, KINDS, METHODS
 from configsvc.auth.rules import DENY, KEY, KeyPattern, Rule, bind_pattern
 from configsvc.auth.state import AuthState
+from configsvc.errors import PolicyInvalidError
 from configsvc.types import KIND_USER, KeySpan, Principal, Source
 
 _REQUEST_WORDS: Final = frozenset(
@@ -49,7 +50,7 @@ def run_tests(bundle: Bundle, *, strict: bool = True) -> list[str]:
     for test in bundle.tests:
         try:
             case = _case(bundle, test)
-        except _BadTest as problem:
+        except (_BadTest, PolicyInvalidError) as problem:
             failures.append(f"{test.where}: test {test.name!r}: {problem}")
             continue
         found = decide(case.state, case.request)

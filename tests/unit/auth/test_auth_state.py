@@ -269,7 +269,7 @@ def test_refused_calls_leave_no_trace(
 def test_tables_bring_the_same_state_back(kept: Kept) -> None:
     state = kept.state
     compiled = [encode_policy(Policy("p", v, ())) for v in (1, 3)]
-    steps = (
+    steps: tuple[Callable[[], tuple[Change, ...]], ...] = (
         lambda: state.user_grant_role("hana", "app"),
         lambda: state.role_grant_permission("app", READWRITE, b"a", b"b"),
         lambda: state.load_policy(name="p", version=1, source="one", compiled=compiled[0]),
