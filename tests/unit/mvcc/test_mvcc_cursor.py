@@ -1,0 +1,100 @@
+"""Ranges in slices: one revision, whatever is written in between (RangeStream S3, S4)."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mvcc_tools import ALL, delete, do, put
+
+from configsvc.errors import CompactedError, FutureRevError
+from configsvc.mvcc.cursor import RangeCursor
+from configsvc.mvcc.messages import KeyValue, RangeOp
+from configsvc.mvcc.store import NeedHistory, Store
+from configsvc.types import KeySpan
+
+
+def drain(cursor: RangeCursor, chunk: int) -> list[KeyValue]:
+    found: list[KeyValue] = []
+    while not cursor.done:
+        found += cursor.next_chunk(chunk)
+    return found
+
+
+KEYS = st.sampled_from([b"a", b"b", b"bb", b"c", b"d"])
+WRITES = st.lists(st.tuples(KEYS, st.booleans()), max_size=8)
+
+
+@given(before=WRITES, since=WRITES, during=st.lists(WRITES, max_size=4), chunk=st.integers(1, 4))
+def test_slices_are_of_one_revision(
+    before: list[tuple[bytes, bool]],
+    since: list[tuple[bytes, bool]],
+    during: list[list[tuple[bytes, bool]]],
+    chunk: int,
+) -> None:
+    store = Store()
+
+    def write(ops: list[tuple[bytes, bool]]) -> None:
+        for k, alive in ops:
+            do(store, put(k, b"%d" % store.revision) if alive else delete(k))
+
+    write(before)
+    revision = store.revision
+    write(since)
+    span = KeySpan(b"a", b"d")
+    wanted = store.range_at(RangeOp(span), revision)
+    cursor = RangeCursor(store, span, revision)
+    assert cursor.count == wanted.count
+    found: list[KeyValue] = []
+    for ops in during:
+        found += cursor.next_chunk(chunk)
+        write(ops)
+        store.trim_tail(store.revision)
+    found += drain(cursor, chunk)
+    assert tuple(found) == wanted.kvs
+    assert store.tail._pins == {}
+
+
+def test_revision_zero_pins_the_present() -> None:
+    store = Store()
+    do(store, put(b"a"), put(b"b"))
+    cursor = RangeCursor(store, ALL)
+    assert [kv.key for kv in cursor.next_chunk(1)] == [b"a"]
+    do(store, put(b"c"), delete(b"b"))
+    assert [kv.key for kv in drain(cursor, 5)] == [b"b"]
+    assert (cursor.revision, cursor.count, cursor.next_chunk(1)) == (3, 2, [])
+
+
+def test_S4_compaction_ends_a_stream_but_not_a_range() -> None:
+    store = Store()
+    do(store, *(put(b"%d" % i) for i in range(5)))
+    stream = RangeCursor(store, ALL, follow_floor=True)
+    plain = RangeCursor(store, ALL)
+    stream.next_chunk(1)
+    plain.next_chunk(1)
+    do(store, put(b"0"))
+    store.compact(7)
+    with pytest.raises(CompactedError):
+        stream.next_chunk(1)
+    assert len(drain(plain, 1)) == 4
+    assert store.tail._pins == {}
+
+
+def test_what_cannot_be_read_is_refused_at_once() -> None:
+    store = Store()
+    store.load((), revision=10, compact_revision=4)
+    for revision, error in ((11, FutureRevError), (3, CompactedError), (5, NeedHistory)):
+        with pytest.raises(error):
+            RangeCursor(store, ALL, revision)
+    assert store.tail._pins == {}
+
+
+def test_empty_spans_and_early_close_hold_nothing() -> None:
+    store = Store()
+    do(store, put(b"a"))
+    empty = RangeCursor(store, KeySpan(b"b", b"a"))
+    assert (empty.done, empty.count) == (True, 0)
+    cursor = RangeCursor(store, ALL)
+    cursor.close()
+    cursor.close()
+    assert (store.tail._pins, cursor.next_chunk(3)) == ({}, [])
