@@ -205,7 +205,9 @@ class Lessor:
         lease = self.leases.get(lease_id)
         if lease is None or lease.deadline_ns + self._shift_ns <= now_ns:
             return Renewal(0, False)
-        lease.deadline_ns = now_ns + lease.ttl_s * SECOND_NS - self._shift_ns
+        # Never shorter: a stall or a new term may have given more, and the queue relies on it.
+        renewed = now_ns + lease.ttl_s * SECOND_NS - self._shift_ns
+        lease.deadline_ns = max(lease.deadline_ns, renewed)
         return Renewal(lease.ttl_s, 0 < lease.remaining_s < lease.ttl_s)
 
     def remaining_s(self, lease_id: int, now_ns: int) -> int:
