@@ -6,18 +6,30 @@ from configsvc import __version__
 from configsvc.cli import (
     commands_auth,
     commands_cluster,
+    commands_completion,
+    commands_fleet,
     commands_history,
     commands_kv,
     commands_lease,
+    commands_lock,
+    commands_policy,
+    commands_service,
+    commands_txn,
 )
 from configsvc.cli.arguments import Parser, new_parser
 
 _GROUPS = (
     commands_kv,
+    commands_txn,
     commands_history,
     commands_cluster,
     commands_lease,
     commands_auth,
+    commands_policy,
+    commands_fleet,
+    commands_lock,
+    commands_service,
+    commands_completion,
 )
 
 

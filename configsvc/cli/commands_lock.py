@@ -1,0 +1,175 @@
+"""``lock`` and ``elect``: run a command while holding a lock or leading.
+
+Always true: the command is stopped as soon as the lease may be gone. Even so it can be late, by a
+stalled machine for example: whatever it changes should refuse smaller fencing tokens than the
+largest it has seen. The token grows from holder to holder.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import threading
+from typing import TYPE_CHECKING, Final
+
+from configsvc.cli.arguments import Commands, Parser, add_why, key_bytes
+from configsvc.cli.exits import CliError, Exit
+from configsvc.cli.output import escape, json_bytes
+
+if TYPE_CHECKING:
+    from configsvc.cli.session import Session
+    from configsvc.client import LeaseKeeper
+
+_GRACE_S: Final = 5.0  # from SIGTERM to SIGKILL of a command that lost its lock
+_TTL_S: Final = 10
+
+
+def register(commands: Commands) -> None:
+    """Add the commands."""
+    lock = commands.add("lock", "run a command while holding a lock", run_lock)
+    lock.add_argument("name", metavar="NAME")
+    _shared(lock)
+    elect = commands.add("elect", "run a command while leading, or show who leads", run_elect)
+    elect.add_argument("name", metavar="NAME")
+    elect.add_argument("--value", default="", metavar="TEXT", help="what others see of the leader")
+    elect.add_argument("--show", action="store_true", help="only say who leads")
+    _shared(elect)
+
+
+def _shared(parser: Parser) -> None:
+    parser.add_argument("--ttl", type=int, default=_TTL_S, metavar="SECONDS", help="of the lease")
+    parser.add_argument("command", metavar="-- COMMAND", nargs="*", help="what to run")
+    add_why(parser)
+
+
+def run_lock(session: Session) -> int:
+    from configsvc.client import hold_lease, operations
+
+    args = session.args
+    _check_command(args.command)
+    with hold_lease(session.client, args.ttl, why=session.why) as keeper:
+        try:
+            answer = session.client.do(
+                operations.lock_acquire(key_bytes(args.name), keeper.lease_id), why=session.why
+            )
+            held = session.client.get(answer.key)
+            if held is None:
+                raise CliError(Exit.CONFLICT, f"{args.name}: the lock was lost at once")
+            return run_fenced(session, keeper, answer.key, held.create_revision)
+        finally:
+            _let_go(session, keeper)
+
+
+def run_elect(session: Session) -> int:
+    from configsvc.client import hold_lease, operations
+
+    args = session.args
+    if args.show:
+        return _show_leader(session)
+    _check_command(args.command)
+    with hold_lease(session.client, args.ttl, why=session.why) as keeper:
+        try:
+            answer = session.client.do(
+                operations.campaign(key_bytes(args.name), keeper.lease_id, key_bytes(args.value)),
+                why=session.why,
+            )
+            return run_fenced(session, keeper, answer.leader.key, answer.leader.rev)
+        finally:
+            _let_go(session, keeper)
+
+
+def _show_leader(session: Session) -> int:
+    from configsvc.client import operations
+    from configsvc.client.errors import RefusedError
+
+    name = session.args.name
+    try:
+        kv = session.client.do(operations.leader(key_bytes(name))).kv
+    except RefusedError as error:
+        if "no leader" in str(error):
+            raise CliError(Exit.NO, f"{name}: nobody leads") from None
+        raise
+    if session.out.as_json:
+        shown = {**json_bytes("key", kv.key), **json_bytes("value", kv.value)}
+        session.out.json({**shown, "fencing_token": kv.create_revision})
+    else:
+        session.out.line(f"{escape(kv.value)} (fencing token {kv.create_revision})")
+    return Exit.OK
+
+
+def _check_command(command: list[str]) -> None:
+    if command and shutil.which(command[0]) is None:
+        raise CliError(Exit.USAGE, f"{command[0]}: no such command")
+
+
+def _let_go(session: Session, keeper: LeaseKeeper) -> None:
+    """Revoke the lease: the key goes, the next holder need not wait for the TTL."""
+    from configsvc.client import operations
+    from configsvc.errors import ConfigServiceError
+
+    if keeper.lost.is_set():
+        return
+    try:
+        session.client.do(operations.lease_revoke(keeper.lease_id))
+    except ConfigServiceError as error:
+        session.warn(f"the lease runs out by itself, it could not be revoked: {error}")
+
+
+def run_fenced(session: Session, keeper: LeaseKeeper, key: bytes, token: int) -> int:
+    """Run the command, or hold on until interrupted when there is none.
+
+    Returns the command's exit code; a command killed by a signal gives 128 + its number.
+
+    Raises:
+        CliError: conflict; the lease was lost, the command was stopped.
+    """
+    command: list[str] = session.args.command
+    if not command:
+        session.out.done(
+            f"{escape(key)} held, fencing token {token}",
+            fencing_token=token,
+            **json_bytes("key", key),
+        )
+        session.out.flush()
+        keeper.lost.wait()
+        raise CliError(Exit.CONFLICT, "the lease is gone")
+    environment = {
+        **os.environ,
+        "CONFIGCTL_FENCING_TOKEN": str(token),
+        "CONFIGCTL_LOCK_KEY": os.fsdecode(key),
+        "CONFIGCTL_LEASE": f"{keeper.lease_id & 0xFFFFFFFFFFFFFFFF:x}",
+    }
+    child = subprocess.Popen(command, env=environment)  # noqa: S603 - the user's own command
+    done = threading.Event()
+    watcher = threading.Thread(
+        target=_stop_when_lost, args=(keeper, child, done), name="lock-watcher", daemon=True
+    )
+    watcher.start()
+    code = _wait(child)
+    done.set()
+    watcher.join()
+    if keeper.lost.is_set():
+        raise CliError(Exit.CONFLICT, "the lease was lost, the command was stopped")
+    return code if code >= 0 else 128 - code
+
+
+def _wait(child: subprocess.Popen[bytes]) -> int:
+    """Wait; an interrupt reaches the command too, so that it decides."""
+    while True:
+        try:
+            return child.wait()
+        except KeyboardInterrupt:
+            continue
+
+
+def _stop_when_lost(
+    keeper: LeaseKeeper, child: subprocess.Popen[bytes], done: threading.Event
+) -> None:
+    while not done.wait(0.05):
+        if keeper.lost.is_set():
+            child.send_signal(signal.SIGTERM)
+            if not done.wait(_GRACE_S):
+                child.kill()
+            return

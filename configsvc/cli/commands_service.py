@@ -1,0 +1,174 @@
+"""``service register|list|watch``: service discovery on leases.
+
+An instance is the key ``/services/<service>/<instance>`` with a JSON value, alive as long as its
+lease. ``register`` keeps it alive, and takes it away while its health command fails.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from configsvc.cli.arguments import Commands, add_why, key_bytes
+from configsvc.cli.exits import CliError, Exit
+from configsvc.cli.output import escape
+
+if TYPE_CHECKING:
+    from configsvc.cli.session import Session
+    from configsvc.proto import kv_pb2
+
+PREFIX: Final = "/services/"
+_TTL_S: Final = 10
+_PROBE_TIMEOUT_S: Final = 5.0
+
+
+def register(commands: Commands) -> None:
+    """Add the commands."""
+    service = commands.group("service", "service discovery")
+    add = service.add("register", "announce an instance until interrupted", run_register)
+    add.add_argument("service", metavar="SERVICE")
+    add.add_argument("instance", metavar="INSTANCE")
+    add.add_argument("--address", required=True, metavar="HOST:PORT")
+    add.add_argument("--meta", action="append", default=[], metavar="NAME=TEXT")
+    add.add_argument("--ttl", type=int, default=_TTL_S, metavar="SECONDS")
+    add.add_argument("--probe-every", type=float, default=2.0, metavar="SECONDS")
+    add.add_argument("probe", metavar="-- PROBE", nargs="*", help="healthy while it exits with 0")
+    add_why(add)
+    listed = service.add("list", "instances of one service or of all", run_list)
+    listed.add_argument("service", metavar="SERVICE", nargs="?", default="")
+    watch = service.add("watch", "print instances as they come and go", run_watch)
+    watch.add_argument("service", metavar="SERVICE", nargs="?", default="")
+    watch.add_argument("--count", type=int, default=0, metavar="N", help="end after N changes")
+
+
+def instance_key(service: str, instance: str) -> bytes:
+    """The key of an instance.
+
+    Raises:
+        CliError: a name with a slash would lie under another service.
+    """
+    if not service or not instance or "/" in service + instance:
+        raise CliError(Exit.USAGE, "SERVICE and INSTANCE are names without a slash")
+    return key_bytes(f"{PREFIX}{service}/{instance}")
+
+
+def _span(service: str) -> bytes:
+    return key_bytes(f"{PREFIX}{service}/" if service else PREFIX)
+
+
+def _announcement(session: Session) -> bytes:
+    args = session.args
+    meta = {}
+    for pair in args.meta:
+        name, equals, text = pair.partition("=")
+        if not equals or not name:
+            raise CliError(Exit.USAGE, f"--meta {pair!r}: write NAME=TEXT")
+        meta[name] = text
+    return json.dumps({"address": args.address, "meta": meta}, sort_keys=True).encode()
+
+
+def is_healthy(probe: list[str]) -> bool:
+    """Whether the probe exits with 0 in time; no probe is healthy."""
+    if not probe:
+        return True
+    try:
+        done = subprocess.run(  # noqa: S603 - the user's own command
+            probe,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=_PROBE_TIMEOUT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
+
+
+def run_register(session: Session) -> int:
+    """One lease for the whole time; the key comes and goes with the probe's verdict."""
+    from configsvc.client import hold_lease, operations
+
+    args = session.args
+    key, value = instance_key(args.service, args.instance), _announcement(session)
+    with hold_lease(session.client, args.ttl, why=session.why) as keeper:
+        announced = False
+        try:
+            while not keeper.lost.is_set():
+                healthy = is_healthy(args.probe)
+                if healthy and not announced:
+                    put = operations.put(key, value, lease=keeper.lease_id).repeatable()
+                    session.client.do(put, why=session.why)
+                    session.out.done(f"up {escape(key)}", up=True)
+                elif announced and not healthy:
+                    session.client.do(operations.delete(key).repeatable(), why=session.why)
+                    session.out.done(f"down {escape(key)}", up=False)
+                session.out.flush()
+                announced = healthy
+                keeper.lost.wait(args.probe_every)
+        finally:
+            if not keeper.lost.is_set():
+                session.client.do(operations.lease_revoke(keeper.lease_id))
+    raise CliError(Exit.UNAVAILABLE, "the lease was lost: start this again")
+
+
+def describe(kv: kv_pb2.KeyValue) -> dict[str, Any]:
+    """An instance; a value that is not ours shows its text as the address."""
+    text = kv.key.decode("utf-8", "replace").removeprefix(PREFIX)
+    service, _, instance = text.partition("/")
+    try:
+        found = json.loads(kv.value)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        found = {"address": kv.value.decode("utf-8", "replace")}
+    return {
+        "service": service,
+        "instance": instance,
+        "address": str(found.get("address", "")),
+        "meta": found.get("meta", {}),
+        "revision": kv.mod_revision,
+    }
+
+
+def run_list(session: Session) -> int:
+    found = [describe(kv) for kv in session.client.get_prefix(_span(session.args.service)).kvs]
+    if session.out.as_json:
+        session.out.json(found)
+    else:
+        rows = [(one["service"], one["instance"], one["address"]) for one in found]
+        session.out.table(("SERVICE", "INSTANCE", "ADDRESS"), rows)
+    return Exit.OK if found else Exit.NO
+
+
+def run_watch(session: Session) -> int:
+    """First what there is, then what changes: nothing in between is missed."""
+    from configsvc.client import Watch, WatchOptions, prefix_span
+
+    prefix = _span(session.args.service)
+    present = session.client.get_prefix(prefix)
+    left = session.args.count
+    for kv in present.kvs:
+        _print_change(session, "up", kv)
+    session.out.flush()
+    options = WatchOptions(*prefix_span(prefix), start_revision=present.header.revision + 1)
+    with Watch(session.client, options) as watch:
+        for batch in watch:
+            for event in batch.events:
+                _print_change(session, "down" if event.type else "up", event.kv)
+                left -= 1
+                if left == 0:
+                    return Exit.OK
+            session.out.flush()
+    return Exit.OK
+
+
+def _print_change(session: Session, state: str, kv: kv_pb2.KeyValue) -> None:
+    found = {"state": state, "time": time.time(), **describe(kv)}
+    if session.out.as_json:
+        session.out.json(found)
+    else:
+        name = f"{found['service']}/{found['instance']}"
+        session.out.line(f"{state} {escape(name)} {escape(found['address'])}".rstrip())
