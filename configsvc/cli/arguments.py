@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from configsvc.cli.exits import Exit
 
@@ -17,6 +17,18 @@ if TYPE_CHECKING:
     from configsvc.cli.session import Session
 
 Run = Callable[["Session"], int]
+
+
+VALUE_FLAGS: Final = {
+    "--endpoints": ("URLS", "https://host:port,… of any members"),
+    "--cacert": ("FILE", "the cluster's server CA, PEM"),
+    "--cert": ("FILE", "your certificate, PEM"),
+    "--key": ("FILE", "its private key, PEM"),
+    "--user": ("NAME", "act with a token of this user as well"),
+    "--token-file": ("FILE", "a token to send; - is standard input"),
+    "--timeout": ("TIME", "for each call, as 5s (the default)"),
+    "--context": ("FILE", "settings file, TOML"),
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -40,17 +52,8 @@ def _add_globals(parser: Parser, *, suppress: bool) -> None:
     group = parser.add_argument_group("connection and output")
     hide: Any = argparse.SUPPRESS if suppress else None
 
-    def add(flag: str, help_: str, **more: Any) -> None:
-        group.add_argument(flag, default=absent, help=hide or help_, **more)
-
-    add("--endpoints", "https://host:port,… of any members", metavar="URLS")
-    add("--cacert", "the cluster's server CA, PEM", metavar="FILE")
-    add("--cert", "your certificate, PEM", metavar="FILE")
-    add("--key", "its private key, PEM", metavar="FILE")
-    add("--user", "act with a token of this user as well", metavar="NAME")
-    add("--token-file", "a token to send; - is standard input", metavar="FILE")
-    add("--timeout", "for each call, as 5s (the default)", metavar="TIME")
-    add("--context", "settings file, TOML", metavar="FILE")
+    for flag, (metavar, help_) in VALUE_FLAGS.items():
+        group.add_argument(flag, default=absent, help=hide or help_, metavar=metavar)
     for flag, help_ in (
         ("--json", "print JSON"),
         ("--raw", "print values as they are when the output is no terminal"),

@@ -40,7 +40,7 @@ def register(commands: Commands) -> None:
 
 def _shared(parser: Parser) -> None:
     parser.add_argument("--ttl", type=int, default=_TTL_S, metavar="SECONDS", help="of the lease")
-    parser.add_argument("command", metavar="-- COMMAND", nargs="*", help="what to run")
+    parser.epilog = "The command to run follows after --, as: -- rsync -a /src /dst"
     add_why(parser)
 
 

@@ -78,17 +78,15 @@ def _tested(path: str) -> Bundle:
 
 def run_check(session: Session) -> int:
     path = session.args.file
-    bundle = _parsed(path)
-    session.out.done(f"{path}: ok", bundle=bundle.policy.name, version=bundle.policy.version)
+    policy = _parsed(path).policy
+    session.out.done(f"{path}: ok", bundle=policy.name, version=policy.version)
     return Exit.OK
 
 
 def run_test(session: Session) -> int:
     path = session.args.file
-    bundle = _tested(path)
-    session.out.done(
-        f"{path}: all tests pass", bundle=bundle.policy.name, version=bundle.policy.version
-    )
+    policy = _tested(path).policy
+    session.out.done(f"{path}: all tests pass", bundle=policy.name, version=policy.version)
     return Exit.OK
 
 
@@ -116,11 +114,11 @@ def run_load(session: Session) -> int:
     from configsvc.client import inquiries
 
     args = session.args
-    bundle = _tested(args.file)
+    fresh = _tested(args.file).policy
     running = session.client.do(inquiries.policy_show())
     session.confirm(
         [
-            f"replaces {running.name}@{running.version} by {bundle.policy.name}@{bundle.policy.version}: "
+            f"replaces {running.name}@{running.version} by {fresh.name}@{fresh.version}: "
             "the new rules judge everything at once, open watches included"
         ]
     )

@@ -34,7 +34,7 @@ def register(commands: Commands) -> None:
     add.add_argument("--meta", action="append", default=[], metavar="NAME=TEXT")
     add.add_argument("--ttl", type=int, default=_TTL_S, metavar="SECONDS")
     add.add_argument("--probe-every", type=float, default=2.0, metavar="SECONDS")
-    add.add_argument("probe", metavar="-- PROBE", nargs="*", help="healthy while it exits with 0")
+    add.epilog = "A health probe may follow after --; the instance is up while it exits with 0."
     add_why(add)
     listed = service.add("list", "instances of one service or of all", run_list)
     listed.add_argument("service", metavar="SERVICE", nargs="?", default="")
@@ -97,7 +97,7 @@ def run_register(session: Session) -> int:
         announced = False
         try:
             while not keeper.lost.is_set():
-                healthy = is_healthy(args.probe)
+                healthy = is_healthy(args.command)
                 if healthy and not announced:
                     put = operations.put(key, value, lease=keeper.lease_id).repeatable()
                     session.client.do(put, why=session.why)

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from configsvc.cli.arguments import VALUE_FLAGS
 from configsvc.cli.exits import CliError, Exit, exit_of, line_of
 from configsvc.cli.output import escape
 from configsvc.cli.session import Session
@@ -21,7 +22,9 @@ def run_words(words: Sequence[str]) -> int:
         refuse_secrets(words, os.environ)
         from configsvc.cli.tree import build_parser
 
-        args = build_parser().parse_args(words)
+        head, command = split_command(words)
+        args = build_parser().parse_args(head)
+        args.command = command
     except CliError as error:
         return _fail(error)
     except SystemExit as stop:  # argparse: --help or usage
@@ -48,6 +51,22 @@ def run_words(words: Sequence[str]) -> int:
         return int(Exit.BUG)
     finally:
         session.close()
+
+
+def split_command(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Take what follows ``--`` away from commands that run a program of the user's."""
+    if "--" not in words:
+        return list(words), []
+    at = list(words).index("--")
+    names, skip = [], False
+    for word in words[:at]:
+        if skip or word.startswith("-"):
+            skip = not skip and word in VALUE_FLAGS
+        else:
+            names.append(word)
+    if names[:1] in (["lock"], ["elect"]) or names[:2] == ["service", "register"]:
+        return list(words[:at]), list(words[at + 1 :])
+    return list(words), []
 
 
 def _fail(error: ConfigServiceError) -> int:
