@@ -53,7 +53,13 @@ class LogWriter(Protocol):
     """The write-ahead log as the machine sees it; ``durable`` comes back with the token."""
 
     def submit(
-        self, hard_state: HardState, first_index: int, count: int, records: bytes, token: int
+        self,
+        hard_state: HardState,
+        first_index: int,
+        count: int,
+        last_term: int,
+        records: bytes,
+        token: int,
     ) -> None:
         """Queue one frame; returns at once."""
 
@@ -207,7 +213,8 @@ class Machine:
         self._token += 1
         self._in_flight = steps
         records = encode_entries(entries) if entries else b""
-        self._writer.submit(self._hard_state, first, len(entries), records, self._token)
+        last_term = entries[-1].term if entries else 0
+        self._writer.submit(self._hard_state, first, len(entries), last_term, records, self._token)
 
     def _role(self, soft: SoftState) -> None:
         self.lead, self.role = soft.lead, soft.role
