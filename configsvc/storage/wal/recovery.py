@@ -30,7 +30,7 @@ _INSTALLED = struct.Struct("<QQQ")  # index, term, generation
 class Installed(NamedTuple):
     """A full install that this log begins with (reliability.md S2)."""
 
-    index: int
+    index: int  # type: ignore[assignment]
     term: int
     generation: int
     conf_state: bytes

@@ -220,7 +220,7 @@ class Wal:
     def _begin_segment(
         self, number: int, *, flags: int, last_frame: int, last_crc: int, room: int = 0
     ) -> None:
-        """A new segment under a new salt and key: zero-filled, synced, renamed, directory synced."""
+        """A new segment under a new salt and key: zeroed, synced, renamed, directory synced."""
         name = segment_name(number)
         size = max(self._segment_bytes, -(-room // fmt.BLOCK) * fmt.BLOCK)
         if NEXT_NAME in self._disk.names() and size == self._segment_bytes:
