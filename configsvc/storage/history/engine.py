@@ -101,11 +101,17 @@ def open_writer(path: Path) -> Engine:
     return engine
 
 
-def open_reader(path: Path) -> Engine:
-    """Engine for reading: a new connection each time, ``mode=ro``, one snapshot per transaction."""
+def open_reader(path: Path, *, alone: bool = False) -> Engine:
+    """Engine for reading: a new connection each time, ``mode=ro``, one snapshot per transaction.
+
+    ``alone``: nobody writes meanwhile. A database that was closed cleanly is then read without
+    making its side files, so that a refused start leaves the directory as it was.
+    """
+    clean = alone and not os.path.exists(f"{path}-wal")
+    uri = f"file:{quote(str(path))}?mode=ro" + ("&immutable=1" if clean else "")
     engine = create_engine(
         "sqlite://",
-        creator=lambda: _connect(f"file:{quote(str(path))}?mode=ro"),
+        creator=lambda: _connect(uri),
         poolclass=NullPool,
         hide_parameters=True,
     )

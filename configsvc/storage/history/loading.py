@@ -10,18 +10,20 @@ from typing import Any, Final, cast
 
 from sqlalchemy import Connection, bindparam, inspect, select
 
+from configsvc.audit.merkle import leaf_hash
 from configsvc.storage.history.batch import secret_field, secret_tail
 from configsvc.storage.history.messages import Actor, Meta, StoreIdentity
 from configsvc.storage.history.schema import ACTORS, COMMITS, PROGRESS, SMALL, STORE, TILES
 from configsvc.storage.history.small_tables import SMALL_TABLES, Kind, load_value
 from configsvc.storage.history.statements import ROW_LIST, SELECT_SEAL_BATCH, compiled
-from configsvc.storage.history.tree import TileTree, leaf_hash, load_tree
+from configsvc.storage.history.tree import TileTree, load_tree
 from configsvc.storage.history.values import Vault
 
 # Live places are sorted by revision first: neighbours share a seal batch, so that opening a
-# million rows derives each batch key once, and the rows are read in file order.
+# million rows derives each batch key once, and the rows are read in file order. The limit says
+# nothing and keeps SQLite from dropping the order of a part of a join.
 _LIVE_ROWS: Final = """
-WITH place(revision, sub) AS MATERIALIZED (SELECT revision, sub FROM live ORDER BY 1, 2)
+WITH place(revision, sub) AS MATERIALIZED (SELECT revision, sub FROM live ORDER BY 1, 2 LIMIT -1)
 SELECT {columns} FROM place CROSS JOIN revisions r
 ON r.revision = place.revision AND r.sub = place.sub
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from configsvc.mvcc.messages import Event, KeyValue, Row
@@ -93,15 +92,6 @@ class EventPage(NamedTuple):
 
     groups: list[tuple[int, list[Event]]]
     through: int
-
-
-class VerifyRow(NamedTuple):
-    """One leaf with everything that the verifier compares it with (TE-7)."""
-
-    commit: CommitInfo
-    opening: Opening | None
-    actor: Actor | None  # given only where the record was met first
-    rows: Sequence[Row]
 
 
 class Lag(NamedTuple):

@@ -17,6 +17,7 @@ from typing import Any, cast
 
 from sqlalchemy import Connection, select
 
+from configsvc.audit.verify import ActorRow, Entry
 from configsvc.errors import ensure
 from configsvc.limits import HISTORY_READERS_MAX, TILES_CACHED
 from configsvc.mvcc.messages import RangeOp, RangeResult
@@ -30,7 +31,6 @@ from configsvc.storage.history.messages import (
     LogPage,
     Meta,
     StoreIdentity,
-    VerifyRow,
 )
 from configsvc.storage.history.questions import Session
 from configsvc.storage.history.ranges import read_range
@@ -53,7 +53,7 @@ class HistoryReader:
     ) -> None:
         """The database must have been opened for writing once (``History.open``)."""
         self._path = sqlite_path(url_or_path)
-        self._identity = identity
+        self.identity = identity
         self._key_file = key_file
         self._engine = open_reader(self._path)
         self._idle: deque[tuple[Connection, Vault]] = deque()
@@ -65,8 +65,8 @@ class HistoryReader:
 
     def meta(self) -> Meta:
         """Where the history stands now."""
-        with self._transaction() as (connection, _vault):
-            return loading.read_meta(connection, self._identity)
+        with self.transaction() as (connection, _session):
+            return loading.read_meta(connection, self.identity)
 
     def range_at(self, op: RangeOp, revision: int) -> RangeResult:
         """``op`` as the keys stood at ``revision``; all options of a Range.
@@ -177,9 +177,19 @@ class HistoryReader:
         for commit in self._paged(first_seq, end_seq, verify.commits):
             yield commit.seq, commit.leaf
 
-    def verify_rows(self, first_seq: int, end_seq: int) -> Iterator[VerifyRow]:
-        """Leaves with openings, actors and revision rows, for the verifier (TE-7)."""
-        yield from self._paged(first_seq, end_seq, verify.verify_rows)
+    def verify_entries(self, first_seq: int, end_seq: int) -> Iterator[Entry]:
+        """Leaves ``[first_seq, end_seq)`` as ``audit.verify.verify_log`` takes them (TE-7).
+
+        Raises:
+            SealBroken: a row or opening is not what was written; names it.
+        """
+        yield from self._paged(first_seq, end_seq, verify.entries)
+
+    def actors(self) -> dict[bytes, ActorRow]:
+        """Every actor record that is held, by its hash, as the verifier takes them."""
+        with self.transaction() as (connection, _session):
+            found = loading.actors(connection)
+        return {actor.hash: ActorRow(actor.salt, actor.record) for actor in found}
 
     def node(self, level: int, number: int) -> bytes:
         """Hash of perfect subtree ``number`` of 2^``level`` leaves; it must be complete."""
@@ -244,24 +254,18 @@ class HistoryReader:
             raise NotFlushedError(revision, session.visible)
 
     @contextmanager
-    def _session(self) -> Iterator[Session]:
-        with self._transaction() as (connection, vault):
-            visible = connection.execute(select(PROGRESS.c.visible_revision)).scalar_one()
-            cursor = cast(Any, connection.connection.cursor())
-            try:
-                yield Session(cursor, vault, visible)
-            finally:
-                cursor.close()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[tuple[Connection, Vault]]:
+    def transaction(self) -> Iterator[tuple[Connection, Session]]:
+        """One read transaction on a connection of its own, for readers of whole tables."""
         with self._lock:
             ensure(not self._closed, "a closed reader is not asked")
             held = self._idle.pop() if self._idle else None
         connection, vault = held or self._connect()
         try:
             with connection.begin():
-                yield connection, vault
+                visible = connection.execute(select(PROGRESS.c.visible_revision)).scalar_one()
+                cursor = cast(Any, connection.connection.cursor())
+                yield connection, Session(cursor, vault, visible)
+                cursor.close()
         except BaseException:
             connection.close()
             raise
@@ -272,14 +276,19 @@ class HistoryReader:
         if not keep:
             connection.close()
 
+    @contextmanager
+    def _session(self) -> Iterator[Session]:
+        with self.transaction() as (_connection, session):
+            yield session
+
     def _connect(self) -> tuple[Connection, Vault]:
         connection = self._engine.connect()
 
         def sealers() -> Any:
-            return load_sealers(connection, self._identity, self._key_file, self._path)
+            return load_sealers(connection, self.identity, self._key_file, self._path)
 
         def find(batch_id: int) -> tuple[str, bytes] | None:
             return loading.find_batch(connection, batch_id)
 
         with connection.begin():
-            return connection, Vault(self._identity, sealers, find)
+            return connection, Vault(sealers, find)

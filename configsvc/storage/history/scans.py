@@ -22,11 +22,12 @@ SELECT {columns} FROM revisions r
 WHERE r.revision >= :low AND r.revision <= :high AND +r.key >= :start {end}
 ORDER BY r.revision {order}, r.sub {order}
 """
+# The limit of -1 keeps SQLite from dropping the order of a part of a join.
 _THROUGH: Final = """
 WITH place(revision, sub) AS MATERIALIZED (
   SELECT r.revision, r.sub FROM revisions r INDEXED BY revisions_by_key
   WHERE r.key >= :start {end} AND r.revision >= :low AND r.revision <= :high
-  ORDER BY r.revision {order}, r.sub {order}
+  ORDER BY r.revision {order}, r.sub {order} LIMIT -1
 )
 SELECT {columns} FROM place CROSS JOIN revisions r
 ON r.revision = place.revision AND r.sub = place.sub

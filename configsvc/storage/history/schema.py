@@ -167,7 +167,6 @@ _TYPES: Final[dict[Kind, Any]] = {
     Kind.U64: BIG,
     Kind.FLAG: BIG,
     Kind.TEXT: Text,
-    Kind.JSON: Text,
     Kind.BLOB: LargeBinary,
     Kind.SECRET: LargeBinary,
 }

@@ -9,7 +9,6 @@ Not here: what the rows mean (``apply``).
 
 from __future__ import annotations
 
-import json
 from enum import Enum
 from typing import Any, Final, NamedTuple
 
@@ -24,7 +23,6 @@ class Kind(Enum):
     FLAG = "flag"  # bool as 0 or 1
     TEXT = "text"
     BLOB = "blob"
-    JSON = "json"  # a tuple of strings (or a string) as JSON text
     SECRET = "secret"  # text, sealed like a value  # noqa: S105
 
 
@@ -56,14 +54,14 @@ SMALL_TABLES: Final = {
         _table(
             "users",
             "name:text",
-            "uid:text password_hash:secret no_password:flag roles:json min_arev:int",
+            "uid:text password_hash:secret no_password:flag roles:text min_arev:int",
         ),
         _table("roles", "name:text", ""),
         _table("permissions", "role:text key:blob range_end:blob", "perm_type:int"),
         _table(
             "members",
             "id:u64",
-            "name:text peer_urls:json client_urls:json is_learner:flag store_id:blob version:text",
+            "name:text peer_urls:text client_urls:text is_learner:flag store_id:blob version:text",
         ),
         _table("removed_members", "id:u64", ""),
         _table("alarms", "member:u64 alarm:int", ""),
@@ -100,8 +98,6 @@ def store_value(kind: Kind, value: Any) -> Any:
         return to_signed(value)
     if kind is Kind.FLAG:
         return int(value)
-    if kind is Kind.JSON:
-        return json.dumps(value, separators=(",", ":"))
     if kind is Kind.SECRET:
         return value.encode()
     if kind is Kind.BLOB:
@@ -110,14 +106,11 @@ def store_value(kind: Kind, value: Any) -> Any:
 
 
 def load_value(kind: Kind, value: Any) -> Any:
-    """The inverse of ``store_value``; sequences come back as tuples."""
+    """The inverse of ``store_value``."""
     if kind is Kind.U64:
         return to_unsigned(value)
     if kind is Kind.FLAG:
         return bool(value)
-    if kind is Kind.JSON:
-        parsed = json.loads(value)
-        return tuple(parsed) if isinstance(parsed, list) else parsed
     if kind is Kind.SECRET:
         return value.decode()
     return value

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, Self, cast
 
 from sqlalchemy import Connection, Engine, insert, select, update
 
@@ -70,7 +70,7 @@ class History:
         *,
         create: bool,
         generation: int = 1,
-    ) -> History:
+    ) -> Self:
         """Open a history for writing: check, migrate, take ownership.
 
         Args:
@@ -113,7 +113,7 @@ class History:
             self._seed = choose_active(connection, identity, self._key_file, int(time.time()))
             connection.execute(update(PROGRESS).values(owner_epoch=PROGRESS.c.owner_epoch + 1))
             fold_live(connection)
-            self._vault = Vault(identity, self._load_sealers, self._find_batch)
+            self._vault = Vault(self._load_sealers, self._find_batch)
             self._meta = loading.read_meta(connection, identity)
             row = connection.execute(select(PROGRESS.c.last_batch, PROGRESS.c.sealed)).one()
             self._last_batch, self._sealed = row
@@ -191,26 +191,28 @@ class History:
         ensure(last.index - meta.applied == len(effects), "entries are written without a gap")
         if self._sealed >= SEALED_PER_SEED_MAX:
             self._change_seed()
-        self._broken = True  # until the commit: the tree has moved ahead of the database
-        batch_id = self._last_batch + 1
-        sealing = self._vault.begin(batch_id, self._seed)
-        batch = build(effects, self._tree, sealing)
-        after = meta._replace(
-            applied=last.index,
-            term=last.term,
-            visible_revision=last.revision,
-            conf_state=meta.conf_state if conf_state is None else conf_state,
-            digest=last.digest,
-            tree_size=self._tree.size,
-        )
+        self._broken = True  # until the commit: the tree moves ahead of the database
         with self._connection.begin():
+            batch_id = self._last_batch + 1
+            sealing = self._vault.begin(batch_id, self._seed)
+            batch = build(effects, self._tree, sealing)
+            after = meta._replace(
+                applied=last.index,
+                term=last.term,
+                visible_revision=last.revision,
+                conf_state=meta.conf_state if conf_state is None else conf_state,
+                digest=last.digest,
+                tree_size=self._tree.size,
+            )
             sealed = self._sealed + sealing.count
-            self._guard(after, batch_id if sealing.count else self._last_batch, sealed)
             if sealing.count:
-                self._run(statements.INSERT_SEAL_BATCH, [(batch_id, sealing.seed_id, sealing.info)])
+                info = (batch_id, sealing.seed_id, sealing.info)
+                self._run(statements.INSERT_SEAL_BATCH, [info])
+            else:
+                batch_id = self._last_batch
+            self._guard(after, batch_id, sealed)
             self._execute(batch)
-        self._meta, self._sealed = after, sealed
-        self._last_batch += 1 if sealing.count else 0
+        self._meta, self._sealed, self._last_batch = after, sealed, batch_id
         self._broken = False
 
     def _change_seed(self) -> None:
@@ -296,6 +298,10 @@ class History:
             self.checkpoint(wait_for_readers=True)
         self._dispose()
 
+    def abandon(self) -> None:
+        """Close without a checkpoint: nothing that was not durable before becomes so."""
+        self._dispose()
+
     def _dispose(self) -> None:
         self._connection.close()
         self._engine.dispose()
@@ -316,7 +322,7 @@ class History:
 
 def _precheck(path: Path, identity: StoreIdentity, key_file: KeyFile) -> None:
     """Everything that can refuse an existing store, on a connection that cannot write."""
-    engine = open_reader(path)
+    engine = open_reader(path, alone=True)
     try:
         with engine.connect() as connection:
             if not loading.is_complete(connection):

@@ -7,7 +7,7 @@ at start, so appending costs two hashes and, every 256 leaves, one row.
 Level 0 of the tiles holds leaf hashes; hash ``i`` of tile level ``t`` is the root of full tile
 ``i`` of level ``t - 1``, that is of 256^t leaves.
 
-Not here: what a leaf says, proofs, signatures (``audit``).
+Not here: what a leaf says, the tree's rules, proofs, signatures (``audit``).
 """
 
 from __future__ import annotations
@@ -16,26 +16,17 @@ from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from typing import Final, NamedTuple
 
+from configsvc.audit.merkle import EMPTY_ROOT, HASH_BYTES, node_hash
 from configsvc.errors import ensure
 
 TILE_WIDTH: Final = 256
 TILE_HEIGHT: Final = 8  # 2^8 hashes
-HASH_BYTES: Final = 32
-EMPTY_ROOT: Final = sha256(b"").digest()
 
 
 class Tile(NamedTuple):
     level: int
     number: int
     hashes: bytes  # 256 hashes, concatenated
-
-
-def leaf_hash(leaf: bytes) -> bytes:
-    return sha256(b"\0" + leaf).digest()
-
-
-def node_hash(left: bytes, right: bytes) -> bytes:
-    return sha256(b"\1" + left + right).digest()
 
 
 def perfect_root(hashes: Sequence[bytes]) -> bytes:

@@ -2,9 +2,9 @@
 
 A sealed field is ``seal batch (8 bytes) ‖ number (4 bytes) ‖ ciphertext``; both numbers big
 endian. One batch is one SQL transaction: it has its own derived key, and ``number`` counts its
-sealed fields from 0 (ENC-2). The associated data binds cluster, epoch, table and field, seed, and
-every other column of the row (ENC-3), so that a row of ``revisions`` authenticates itself as a
-whole, tombstones included (Q6).
+sealed fields from 0 (ENC-2). The associated data binds table and field and every other column of
+the row (the sealer adds seed, cluster and epoch; ENC-3), so that a row of ``revisions``
+authenticates itself as a whole, tombstones included (Q6).
 
 Not here: the ciphers and the key file (``storage.seal``), when a new seed is due (``seeds``).
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from functools import cache, partial
 from typing import Any, Final
 
 from configsvc.errors import ensure
@@ -40,6 +40,12 @@ def context_of(identity: StoreIdentity) -> bytes:
     return struct.pack(">QQ", identity.cluster_id, identity.epoch)
 
 
+@cache
+def prefix_of(field: bytes) -> bytes:
+    """Front of the associated data of ``field``: no two fields share one."""
+    return b"configsvc/sql/v1" + len(field).to_bytes(2, "big") + field
+
+
 class Vault:
     """Opens sealed fields of one database, and begins batches that seal them.
 
@@ -48,38 +54,25 @@ class Vault:
 
     def __init__(
         self,
-        identity: StoreIdentity,
         load_sealers: Callable[[], Mapping[str, RowSealer]],
         find_batch: Callable[[int], tuple[str, bytes] | None],
     ) -> None:
         """Set up.
 
         Args:
-            identity: What the associated data binds.
             load_sealers: All seeds of the database; asked again when a seed is not known.
             find_batch: Seal batch id to (seed id, info), None when there is no such batch.
         """
-        self._context = context_of(identity)
         self._load_sealers = load_sealers
         self._sealers = load_sealers()
         self._find_batch = find_batch
-        self._openers: dict[int, tuple[Opener, str]] = {}
-        self._prefixes: dict[tuple[str, bytes], bytes] = {}
+        self._openers: dict[int, Opener] = {}
 
     def begin(self, batch_id: int, seed_id: str) -> Sealing:
         """One SQL transaction's worth of sealing, under fresh random bytes."""
         sealer = self._sealer(seed_id)
         ensure(sealer, "the active seed is in the database")
-        return Sealing(self, batch_id, seed_id, sealer.begin())  # type: ignore[union-attr]
-
-    def prefix(self, seed_id: str, field: bytes) -> bytes:
-        """Constant front of the associated data of ``field`` under one seed."""
-        known = self._prefixes.get((seed_id, field))
-        if known is None:
-            parts = (b"configsvc/sql/v1", self._context, field, seed_id.encode())
-            known = b"".join(struct.pack(">H", len(part)) + part for part in parts)
-            self._prefixes[seed_id, field] = known
-        return known
+        return Sealing(batch_id, seed_id, sealer.begin())  # type: ignore[union-attr]
 
     def open(self, field: bytes, tail: bytes, blob: bytes) -> bytes:
         """The clear bytes of one field.
@@ -90,8 +83,8 @@ class Vault:
         if len(blob) < HEAD.size:
             raise SealBroken("sealed field cut short")
         batch_id, number = HEAD.unpack_from(blob)
-        opener, seed_id = self._openers.get(batch_id) or self._opener(batch_id)
-        return opener(number, self.prefix(seed_id, field) + tail, blob[HEAD.size :])
+        opener = self._openers.get(batch_id) or self._opener(batch_id)
+        return opener(number, prefix_of(field) + tail, blob[HEAD.size :])
 
     def open_rows(self, raws: Iterable[tuple[Any, ...]]) -> list[Row]:
         """Rows as ``ROW_COLUMNS`` of ``statements`` gives them, opened. Hot at start and on reads.
@@ -101,19 +94,14 @@ class Vault:
         """
         rows: list[Row] = []
         append, pack, unpack, size = rows.append, ROW_AAD.pack, HEAD.unpack_from, HEAD.size
-        make = Row._make
-        last_batch, opener, prefix = -1, None, b""
+        make, openers, prefix = Row._make, self._openers, prefix_of(VALUE_FIELD)
         revision = sub = -1
         try:
             for revision, sub, key, blob, create, version, lease, tombstone, seq in raws:
                 batch_id, number = unpack(blob)
-                if batch_id != last_batch:
-                    opener, seed_id = self._openers.get(batch_id) or self._opener(batch_id)
-                    prefix = self.prefix(seed_id, VALUE_FIELD)
-                    last_batch = batch_id
-                ensure(opener, "a batch has an opener")
+                opener = openers.get(batch_id) or self._opener(batch_id)
                 aad = prefix + pack(revision, sub, create, version, lease, seq, tombstone) + key
-                value = opener(number, aad, blob[size:])  # type: ignore[misc]
+                value = opener(number, aad, blob[size:])
                 append(make((revision, sub, key, value, create, version, lease, tombstone == 1)))
         except (SealBroken, struct.error) as error:
             raise SealBroken(f"row {revision}.{sub} of the history cannot be opened") from error
@@ -137,29 +125,27 @@ class Vault:
             self._sealers = self._load_sealers()
         return self._sealers.get(seed_id)
 
-    def _opener(self, batch_id: int) -> tuple[Opener, str]:
+    def _opener(self, batch_id: int) -> Opener:
         found = self._find_batch(batch_id)
         sealer = self._sealer(found[0]) if found else None
         if found is None or sealer is None:
             raise SealBroken(f"seal batch {batch_id} is unknown")
-        seed_id, info = found
         if len(self._openers) >= SEAL_BATCHES_CACHED:
             self._openers.clear()
-        known = (partial(sealer.open, info), seed_id)
-        self._openers[batch_id] = known
-        return known
+        opener = partial(sealer.open, found[1])
+        self._openers[batch_id] = opener
+        return opener
 
 
 class Sealing:
     """One transaction's sealing; ``count`` fields so far."""
 
-    def __init__(self, vault: Vault, batch_id: int, seed_id: str, batch: SealBatch) -> None:
+    def __init__(self, batch_id: int, seed_id: str, batch: SealBatch) -> None:
         self.batch_id = batch_id
         self.seed_id = seed_id
         self.info = batch.info
         self.count = 0
         self._seal = batch.seal
-        self._vault = vault
         self._opening = self.field(OPENING_FIELD)
 
     def field(self, field: bytes) -> Callable[[bytes, bytes], bytes]:
@@ -167,7 +153,7 @@ class Sealing:
 
         The packed rest is what ``Vault.open`` gets as ``tail``.
         """
-        prefix = self._vault.prefix(self.seed_id, field)
+        prefix = prefix_of(field)
         encrypt, pack, batch_id = self._seal, HEAD.pack, self.batch_id
 
         def seal(tail: bytes, clear: bytes) -> bytes:

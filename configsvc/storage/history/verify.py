@@ -7,15 +7,18 @@ never holds a snapshot open. What it means is decided in ``audit``.
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import bindparam, func, select
 
-from configsvc.storage.history.messages import Actor, CommitInfo, VerifyRow
+from configsvc.audit.binding import RevisionRow
+from configsvc.audit.merkle import leaf_hash
+from configsvc.audit.verify import Columns, Entry, Opening
+from configsvc.mvcc.messages import Row
+from configsvc.storage.history.messages import CommitInfo
 from configsvc.storage.history.questions import COMMIT_COLUMNS, Session
-from configsvc.storage.history.schema import ACTORS, COMMITS, OPENINGS, REVISIONS, TILES
+from configsvc.storage.history.schema import COMMITS, OPENINGS, REVISIONS, TILES
 from configsvc.storage.history.statements import ROW_COLUMNS, compiled
-from configsvc.storage.history.tree import leaf_hash
 
 SLICE: Final = 256  # leaves per transaction
 
@@ -32,11 +35,6 @@ _LEAVES: Final = compiled(
 _OPENINGS: Final = compiled(
     select(OPENINGS.c.seq, OPENINGS.c.sealed).where(
         OPENINGS.c.seq >= bindparam("first"), OPENINGS.c.seq < bindparam("end")
-    )
-).sql
-_ACTORS: Final = compiled(
-    select(ACTORS.c.hash, ACTORS.c.record, ACTORS.c.salt, ACTORS.c.seq).where(
-        ACTORS.c.seq >= bindparam("first"), ACTORS.c.seq < bindparam("end")
     )
 ).sql
 # Rows are given to leaves by revision, not by the seq they claim: every row of the table is then
@@ -79,8 +77,8 @@ def bounds(session: Session) -> tuple[int, int]:
     return first, last + 1
 
 
-def verify_rows(session: Session, first: int, end: int) -> list[VerifyRow]:
-    """Leaves ``[first, end)`` with openings, newly met actors and revision rows.
+def entries(session: Session, first: int, end: int) -> list[Entry]:
+    """Leaves ``[first, end)`` with openings and revision rows, as the verifier takes them.
 
     Raises:
         SealBroken: a row or opening is not what was written; names it.
@@ -90,18 +88,39 @@ def verify_rows(session: Session, first: int, end: int) -> list[VerifyRow]:
         return []
     cursor, vault = session.cursor, session.vault
     openings = dict(cursor.execute(_OPENINGS, (first, end)))
-    actors = {raw[3]: Actor(*raw) for raw in cursor.execute(_ACTORS, (first, end))}
     rows = deque(vault.open_rows(cursor.execute(_ROWS, _stretch(session, held))))
     found = []
     for commit in held:
         own = []
         while rows and rows[0].revision <= commit.revision:
-            own.append(rows.popleft())
-        opening = _opened(session, commit.seq, openings)
-        found.append(VerifyRow(commit, opening, actors.get(commit.seq), own))
+            own.append(_bound(rows.popleft()))
+        found.append(_entry(session, commit, openings.get(commit.seq), own))
     if rows:  # behind the last leaf of all
-        found[-1] = found[-1]._replace(rows=[*found[-1].rows, *rows])
+        found[-1] = found[-1]._replace(rows=[*(found[-1].rows or ()), *map(_bound, rows)])
     return found
+
+
+def _entry(
+    session: Session, commit: CommitInfo, sealed: bytes | None, rows: list[RevisionRow]
+) -> Entry:
+    opening, changes = None, b""
+    if sealed is not None:
+        salt, reason, ticket, changes = session.vault.open_opening(commit.seq, sealed)
+        opening = Opening(salt, reason, ticket)
+    columns = Columns(
+        raft_index=commit.raft_index,
+        raft_term=commit.raft_term,
+        revision=commit.revision,
+        time_ns=commit.time_ns,
+        event=commit.event,
+        actor=commit.actor,
+        outcome=commit.outcome,
+    )
+    return Entry(commit.seq, commit.leaf, changes, opening, rows, columns)
+
+
+def _bound(row: Row) -> RevisionRow:
+    return RevisionRow(row.revision, row.sub, row.key, row.value, row.lease, row.tombstone)
 
 
 def _stretch(session: Session, held: list[CommitInfo]) -> tuple[int, int]:
@@ -109,8 +128,3 @@ def _stretch(session: Session, held: list[CommitInfo]) -> tuple[int, int]:
     before = session.cursor.execute(_REVISION, (held[0].seq - 1,)).fetchone()
     after = session.cursor.execute(_REVISION, (held[-1].seq + 1,)).fetchone()
     return (before[0] if before else 0), (held[-1].revision if after else 2**63 - 1)
-
-
-def _opened(session: Session, seq: int, sealed: dict[int, Any]) -> Any:
-    blob = sealed.get(seq)
-    return None if blob is None else session.vault.open_opening(seq, blob)

@@ -1,0 +1,151 @@
+"""Reads a whole history as an install stream (S2).
+
+Rows and commits never change once written, so most of them are read in short transactions, each
+going on behind the last key of the one before. Only the rest, the actors and the small tables come
+from one last transaction, and its applied index is the install's. The log must be kept from that
+index on until the receiver is done, and rows must not be deleted meanwhile: the runtime's part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from hashlib import sha256
+from typing import Any, Final
+
+from sqlalchemy import bindparam, select, tuple_
+
+from configsvc.errors import ensure
+from configsvc.limits import INSTALL_CHUNK_BYTES_MAX
+from configsvc.storage.history import loading, verify
+from configsvc.storage.history.questions import Session, opening_of
+from configsvc.storage.history.reader import HistoryReader
+from configsvc.storage.history.schema import REVISIONS
+from configsvc.storage.history.statements import ROW_COLUMNS, compiled
+from configsvc.storage.snapshot.stream import (
+    HEAD_BYTES,
+    ChunkKind,
+    End,
+    Record,
+    encode_chunk,
+    encode_record,
+)
+
+_PAGE_ROWS: Final = 256
+_PASSES: Final = 2  # the second takes what arrived while the first one was sent
+
+_ROWS_AFTER: Final = compiled(
+    select(*ROW_COLUMNS)
+    .where(
+        tuple_(REVISIONS.c.revision, REVISIONS.c.sub)
+        > tuple_(bindparam("revision"), bindparam("sub"))
+    )
+    .order_by(REVISIONS.c.revision, REVISIONS.c.sub)
+    .limit(_PAGE_ROWS)
+).sql
+_SEQ: Final = 8  # place of ``seq`` in ROW_COLUMNS
+
+
+class InstallSource:
+    """One install, once. ``chunks`` blocks on the database: run it in an executor thread."""
+
+    def __init__(self, reader: HistoryReader) -> None:
+        self._reader = reader
+        self._hash = sha256()
+        self._number = 0
+        self._counts = dict.fromkeys(ChunkKind, 0)
+        self._place = (-1, -1)  # revision and sub of the last row sent
+        self._seq = -1  # last commit sent
+        self.end: End | None = None  # what was sent, once ``chunks`` is exhausted
+
+    def chunks(self) -> Iterator[bytes]:
+        """The stream, chunk by chunk, in order.
+
+        Raises:
+            SealBroken: a row is not what was written; this member cannot serve installs.
+        """
+        ensure(self._number == 0, "a source is read once")
+        for _ in range(_PASSES):
+            yield from self._paged(self._rows, ChunkKind.ROWS)
+            yield from self._paged(self._commits, ChunkKind.COMMITS)
+        with self._reader.transaction() as (connection, session):
+            yield from self._packed(ChunkKind.ROWS, self._rest(session, self._rows))
+            yield from self._packed(ChunkKind.COMMITS, self._rest(session, self._commits))
+            actors = loading.actors(connection)
+            yield from self._packed(
+                ChunkKind.ACTORS, ((a.hash, a.record, a.salt, a.seq) for a in actors)
+            )
+            tables = loading.small_tables(connection, session.vault)
+            yield from self._packed(
+                ChunkKind.TABLES, ((name, *row) for name, rows in tables.items() for row in rows)
+            )
+            meta = loading.read_meta(connection, self._reader.identity)
+            root = loading.read_tree(connection, meta.tree_size).root()
+        self.end = End(
+            cluster_id=meta.identity.cluster_id,
+            epoch=meta.identity.epoch,
+            insecure=int(meta.identity.insecure),
+            index=meta.applied,
+            term=meta.term,
+            visible_revision=meta.visible_revision,
+            conf_state=meta.conf_state,
+            digest=meta.digest,
+            tree_size=meta.tree_size,
+            tree_root=root,
+            rows=self._counts[ChunkKind.ROWS],
+            commits=self._counts[ChunkKind.COMMITS],
+            actors=self._counts[ChunkKind.ACTORS],
+            table_rows=self._counts[ChunkKind.TABLES],
+            sha256=self._hash.digest(),
+        )
+        yield self._chunk(ChunkKind.END, [encode_record(self.end)])
+
+    def _rows(self, session: Session) -> list[Record]:
+        """The next page of rows; empty at the end."""
+        raws: list[Any] = session.cursor.execute(_ROWS_AFTER, self._place).fetchall()
+        if not raws:
+            return []
+        self._place = raws[-1][:2]
+        rows = session.vault.open_rows(raws)
+        return [(*row, raw[_SEQ]) for row, raw in zip(rows, raws, strict=True)]
+
+    def _commits(self, session: Session) -> list[Record]:
+        """The next page of commits with their openings; empty at the end."""
+        commits = verify.commits(session, self._seq + 1, self._seq + 1 + _PAGE_ROWS)
+        if not commits:
+            return []
+        self._seq = commits[-1].seq
+        return [(*commit, *(opening_of(session, commit.seq) or ())) for commit in commits]
+
+    def _paged(self, read: Callable[[Session], list[Record]], kind: ChunkKind) -> Iterator[bytes]:
+        """Pages, each from a transaction of its own, until there is no more for now."""
+        while True:
+            with self._reader.transaction() as (_connection, session):
+                records = read(session)
+            if not records:
+                return
+            yield from self._packed(kind, records)
+
+    def _rest(self, session: Session, read: Callable[[Session], list[Record]]) -> Iterator[Record]:
+        while records := read(session):
+            yield from records
+
+    def _packed(self, kind: ChunkKind, records: Iterable[Record]) -> Iterator[bytes]:
+        """Records as chunks that stay below the bound (one record alone may pass it)."""
+        parts: list[bytes] = []
+        size = HEAD_BYTES
+        for record in records:
+            data = encode_record(record)
+            if parts and size + len(data) > INSTALL_CHUNK_BYTES_MAX:
+                yield self._chunk(kind, parts)
+                parts, size = [], HEAD_BYTES
+            parts.append(data)
+            size += len(data)
+        if parts:
+            yield self._chunk(kind, parts)
+
+    def _chunk(self, kind: ChunkKind, parts: list[bytes]) -> bytes:
+        chunk = encode_chunk(kind, self._number, len(parts), b"".join(parts))
+        self._number += 1
+        self._counts[kind] += len(parts)
+        self._hash.update(chunk)
+        return chunk
