@@ -1,0 +1,535 @@
+"""Sessions without sockets: unary calls, waiting ones, streams, refusals, bounds."""
+
+from __future__ import annotations
+
+import pytest
+
+from configsvc.errors import InvariantViolationError, PermissionDeniedError, StoppedError
+from configsvc.frontend import admission as admission_module
+from configsvc.frontend import http2_session as session_module
+from configsvc.frontend.http2_session import Http2Session
+from configsvc.frontend.shared import Shared, judge
+from configsvc.limits import MESSAGE_BYTES_MAX, STREAM_OUT_BYTES_HARD
+from tests.support import http2_frames as h2
+from tests.support.frontend_fakes import FakeApi, FakeHttp
+from tests.support.http2_frames import Answer, Client, frame, grpc_message
+
+
+class Rig:
+    """A session, its client, a clock that stands still, and what it was answered."""
+
+    def __init__(self, *, refuse: bool = False, serves_grpc: bool = True, **settings: int) -> None:
+        self.api = FakeApi()
+        self.api.refuse = refuse
+        self.http = FakeHttp()
+        self.now = 50.0
+        self.dirty = 0
+        self.shared = Shared(self.api, self.http, lambda: self.now, serves_grpc=serves_grpc)
+        identity = judge(self.shared, None, "127.0.0.1", "")
+        tally = self.shared.admission.join(identity.key)
+        assert tally is not None
+        self.tally = tally
+        self.session = Http2Session(self.shared, identity, tally, self._on_dirty)
+        self.client = Client()
+        self.session.receive(Client.hello(**settings))
+        self.session.take()
+
+    def _on_dirty(self) -> None:
+        self.dirty += 1
+
+    def send(self, data: bytes) -> dict[int, Answer]:
+        self.session.receive(data)
+        return self.answers()
+
+    def answers(self) -> dict[int, Answer]:
+        out = b""
+        while part := self.session.take():
+            out += part
+        return self.client.answers(out)
+
+
+@pytest.mark.parametrize("step", [0, 1, 100])
+def test_a_unary_call_in_any_pieces(step: int) -> None:
+    rig = Rig()
+    data = rig.client.call(1, b"hello")
+    for start in range(0, len(data), step or len(data)):
+        rig.session.receive(data[start : start + (step or len(data))])
+    answer = rig.answers()[1]
+    assert answer.messages == [b"hello"]
+    assert answer.status == 0
+    assert answer.reset is None
+    assert rig.shared.admission.in_bytes == 0
+
+
+def test_a_call_in_several_data_frames() -> None:
+    rig = Rig()
+    body = grpc_message(b"x" * 40_000)
+    data = rig.client.headers(1)
+    for start in range(0, len(body), 10_000):
+        data += frame(h2.DATA, 0, 1, body[start : start + 10_000])
+    assert rig.send(data) == {}
+    assert rig.shared.admission.in_bytes == len(body) - 5
+    assert rig.send(frame(h2.DATA, 1, 1, b""))[1].messages == [b"x" * 40_000]
+    assert rig.shared.admission.in_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        pytest.param(b"", 12, id="no-message"),
+        pytest.param(grpc_message(b"a") + grpc_message(b"b"), 12, id="two-messages"),
+        pytest.param(grpc_message(b"abc")[:-1], 13, id="cut-message"),
+        pytest.param(b"\0\0", 13, id="cut-prefix"),
+        pytest.param(grpc_message(b"abc", compressed=True), 12, id="compressed"),
+        pytest.param(b"\0\xff\xff\xff\xff", 8, id="four-gigabytes"),
+        pytest.param(b"\0" + (MESSAGE_BYTES_MAX + 1).to_bytes(4, "big"), 8, id="too-large"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/test.Echo/Unary", "/test.Echo/Down"])
+def test_calls_that_break_the_rules_of_grpc(body: bytes, code: int, path: str) -> None:
+    rig = Rig()
+    answer = rig.send(rig.client.headers(1, path) + frame(h2.DATA, 1, 1, body))[1]
+    assert answer.status == code
+    assert answer.ended
+    assert not rig.api.calls
+    assert rig.shared.admission.in_bytes == 0
+    assert rig.send(rig.client.call(3, b"next"))[3].messages == [b"next"]
+
+
+def test_a_message_that_is_too_large_is_refused_at_its_prefix() -> None:
+    rig = Rig()
+    prefix = b"\0" + (MESSAGE_BYTES_MAX + 1).to_bytes(4, "big")
+    answer = rig.send(rig.client.headers(1) + frame(h2.DATA, 0, 1, prefix))[1]
+    assert (answer.status, answer.reset) == (8, 0)
+    assert rig.send(frame(h2.DATA, 0, 1, b"x" * 16_000) * 3) == {}
+    assert rig.session.fault == ""
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "test.Echo/Unary",
+        "//test.Echo/Unary",
+        "/test.Echo/Unary/",
+        "/test.Echo/Unary?x",
+        "/test.Echo%2fUnary",
+        "/TEST.Echo/Unary",
+        "/test.Echo/unary",
+        "/",
+        "*",
+    ],
+)
+def test_paths_match_exactly_or_not_at_all(path: str) -> None:
+    rig = Rig()
+    answer = rig.send(rig.client.call(1, b"x", path))[1]
+    assert answer.status == 12
+    assert not rig.api.calls
+
+
+def test_handlers_errors_become_statuses() -> None:
+    rig = Rig()
+    answers = rig.send(
+        rig.client.call(1, b"", "/test.Echo/Fail") + rig.client.call(3, b"bug", "/test.Echo/Fail")
+    )
+    assert answers[1].status == 7
+    assert answers[1].fields["grpc-message"] == "etcdserver: permission denied%0A100%25 %C3%BC"
+    assert answers[3].status == 13
+    assert answers[3].fields["grpc-message"] == "internal error, id=1"
+    assert ":status" in answers[1].fields
+
+
+def test_a_broken_invariant_is_not_answered() -> None:
+    rig = Rig()
+
+    def broken(caller: object, raw: bytes) -> bytes:
+        raise InvariantViolationError("x")
+
+    rig.api.methods[b"/test.Echo/Unary"] = rig.api.methods[b"/test.Echo/Unary"]._replace(
+        unary=broken
+    )
+    with pytest.raises(InvariantViolationError):
+        rig.send(rig.client.call(1, b"x"))
+
+
+def test_waiting_calls_are_finished_in_bulk() -> None:
+    rig = Rig()
+    calls = b"".join(rig.client.call(2 * n + 1, b"x", "/test.Echo/Wait") for n in range(5))
+    assert rig.send(calls) == {}
+    assert rig.shared.admission.unary == rig.tally.unary == 5
+    for number, waiting in enumerate(rig.api.waiting[:4]):
+        waiting.complete(b"%d" % number)
+    rig.api.waiting[4].complete(PermissionDeniedError())
+    answers = rig.answers()
+    assert [answers[2 * n + 1].messages for n in range(4)] == [[b"0"], [b"1"], [b"2"], [b"3"]]
+    assert answers[9].status == 7
+    assert rig.shared.admission.unary == rig.tally.unary == 0
+    assert rig.dirty >= 5
+
+
+def test_a_reset_cancels_what_waits() -> None:
+    rig = Rig()
+    rig.send(rig.client.call(1, b"x", "/test.Echo/Wait"))
+    rig.send(h2.reset(1))
+    (waiting,) = rig.api.waiting
+    assert waiting.cancelled
+    waiting.complete(b"late")
+    assert rig.answers() == {}
+    assert rig.shared.admission.unary == 0
+
+
+def test_a_call_that_is_reset_in_the_same_read_never_starts() -> None:
+    rig = Rig()
+    rig.send(rig.client.call(1, b"x", "/test.Echo/Wait") + h2.reset(1))
+    rig.send(rig.client.headers(3, "/test.Echo/Stream") + h2.reset(3))
+    assert not rig.api.calls
+    assert not rig.api.streams
+
+
+def test_a_lost_connection_frees_everything() -> None:
+    rig = Rig()
+    rig.send(
+        rig.client.call(1, b"x", "/test.Echo/Wait")
+        + rig.client.headers(3, "/test.Echo/Stream")
+        + rig.client.headers(5)
+        + frame(h2.DATA, 0, 5, grpc_message(b"x" * 100)[:50])
+    )
+    assert rig.shared.admission.in_bytes == 50
+    rig.session.lost()
+    rig.session.lost()
+    assert rig.api.waiting[0].cancelled
+    assert rig.api.streams[0].heard == ["cancel"]
+    assert rig.shared.admission.unary == 0
+    assert rig.shared.admission.in_bytes == 0
+
+
+def test_a_fault_frees_everything_and_starts_nothing() -> None:
+    rig = Rig()
+    rig.send(rig.client.headers(1, "/test.Echo/Stream"))
+    rig.session.receive(rig.client.call(3, b"x", "/test.Echo/Wait") + frame(h2.DATA, 0, 0, b""))
+    assert rig.session.finished
+    assert rig.api.streams[0].heard == ["cancel"]
+    assert not rig.api.calls
+
+
+@pytest.mark.parametrize("path", ["/test.Echo/Wait", "/test.Echo/Stream"])
+def test_deadlines(path: str) -> None:
+    rig = Rig()
+    extra = (("grpc-timeout", "2S"),)
+    rig.send(rig.client.headers(1, path, extra) + frame(h2.DATA, 1, 1, grpc_message(b"x")))
+    caller = rig.api.calls[0][0] if rig.api.calls else rig.api.streams[0].caller
+    assert caller.deadline == 52.0
+    assert rig.session.has_deadlines
+    rig.session.expire(51.9)
+    assert rig.answers() == {} or path.endswith("Stream")
+    rig.session.expire(52.0)
+    answer = rig.answers()[1]
+    assert answer.status == 4
+    assert not rig.session.has_deadlines
+    if rig.api.waiting:
+        assert rig.api.waiting[0].cancelled
+    else:
+        assert rig.api.streams[0].heard[-1] == "cancel"
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [(("grpc-timeout", "soon"),), (("x-bin", "%%%"),)],
+)
+@pytest.mark.parametrize("path", ["/test.Echo/Unary", "/test.Echo/Stream"])
+def test_metadata_that_cannot_be_read_fails_that_call_only(
+    extra: tuple[tuple[str, str], ...], path: str
+) -> None:
+    rig = Rig()
+    answer = rig.send(rig.client.headers(1, path, extra) + frame(h2.DATA, 1, 1, b"\0" * 5))[1]
+    assert answer.status == 3
+    assert rig.send(rig.client.call(3, b"ok"))[3].messages == [b"ok"]
+
+
+def test_metadata_reaches_the_identity_and_its_refusal_the_client() -> None:
+    rig = Rig()
+    rig.send(rig.client.call(1, b"x", extra=(("token", "t1"), ("x-bin", "AAE"))))
+    metadata = rig.api.identities[0].metadata
+    assert (b"token", b"t1") in metadata
+    assert (b"x-bin", b"\0\1") in metadata
+    answer = rig.send(rig.client.call(3, b"x", extra=(("token", "bad"),)))[3]
+    assert answer.status == 16
+    assert len(rig.api.calls) == 1
+
+
+# --- streams -------------------------------------------------------------------------------------
+
+
+def test_a_stream_echoes_until_it_is_finished() -> None:
+    rig = Rig()
+    answers = rig.send(
+        rig.client.headers(1, "/test.Echo/Stream") + frame(h2.DATA, 0, 1, grpc_message(b"a"))
+    )
+    assert answers[1].messages == [b"a"]
+    assert not answers[1].ended
+    last = rig.send(frame(h2.DATA, 0, 1, grpc_message(b"b") + grpc_message(b"finish")))[1]
+    assert last.messages == [b"b"]
+    assert (last.status, last.reset) == (0, 0)
+    assert rig.api.streams[0].heard == ["message"] * 3
+
+
+def test_a_half_closed_stream_goes_on() -> None:
+    rig = Rig()
+    rig.send(rig.client.headers(1, "/test.Echo/Stream", end=True))
+    stream = rig.api.streams[0]
+    assert stream.heard == ["half_close"]
+    stream.sink.send(b"news")
+    assert rig.answers()[1].messages == [b"news"]
+    stream.sink.finish(StoppedError())
+    last = rig.answers()[1]
+    assert (last.status, last.reset) == (14, None)
+
+
+@pytest.mark.parametrize(("message", "code"), [(b"fail", 7), (b"bug", 13)])
+def test_what_a_stream_raises_ends_it(message: bytes, code: int) -> None:
+    rig = Rig()
+    answer = rig.send(
+        rig.client.headers(1, "/test.Echo/Stream")
+        + frame(h2.DATA, 0, 1, grpc_message(message) + grpc_message(b"never"))
+    )[1]
+    assert answer.status == code
+    assert rig.api.streams[0].heard == ["message", "cancel"]
+
+
+def test_a_stream_that_may_not_start() -> None:
+    rig = Rig()
+    answer = rig.send(rig.client.headers(1, "/test.Echo/Denied"))[1]
+    assert answer.status == 7
+    assert not rig.session.http2.streams
+
+
+def test_a_reset_stream_is_told_once() -> None:
+    rig = Rig()
+    rig.send(rig.client.headers(1, "/test.Echo/Stream"))
+    rig.send(h2.reset(1))
+    rig.session.lost()
+    stream = rig.api.streams[0]
+    assert stream.heard == ["cancel"]
+    assert not stream.sink.send(b"late")
+    stream.sink.finish(None)
+    assert rig.answers() == {}
+
+
+def test_a_slow_reader_is_waited_for() -> None:
+    rig = Rig(initial_window_size=0)
+    rig.session.receive(h2.window_update(0, 2**30))
+    rig.send(
+        rig.client.headers(1, "/test.Echo/Stream")
+        + frame(h2.DATA, 0, 1, grpc_message(b"burst:5000"))
+    )
+    stream = rig.api.streams[0]
+    assert stream.left > 3000
+    assert 2**20 < rig.session.waiting_bytes < 2**20 + 4_096
+    got = 0
+    while stream.left or rig.session.waiting_bytes:
+        for answer in rig.send(h2.window_update(1, 300_000)).values():
+            got += len(answer.body)
+    assert got == 5000 * (1024 + 5)
+    assert "writable" in stream.heard
+
+
+def test_a_handler_that_ignores_the_bound_is_cut_off() -> None:
+    rig = Rig(initial_window_size=0)
+    answer = rig.send(
+        rig.client.headers(1, "/test.Echo/Stream")
+        + frame(h2.DATA, 0, 1, grpc_message(b"flood:6000"))
+    )[1]
+    assert answer.status == 8
+    assert rig.session.waiting_bytes == 0
+    assert rig.api.streams[0].heard == ["message", "cancel"]
+    assert STREAM_OUT_BYTES_HARD < 6000 * 1024
+
+
+def test_server_streams_take_one_message() -> None:
+    rig = Rig()
+    two = grpc_message(b"a") + grpc_message(b"b")
+    answer = rig.send(rig.client.headers(1, "/test.Echo/Down") + frame(h2.DATA, 0, 1, two))[1]
+    assert answer.status == 12
+    assert rig.api.streams[0].heard[0] == "message"
+
+
+# --- bounds --------------------------------------------------------------------------------------
+
+
+def test_unary_calls_in_flight_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission_module, "UNARY_PER_IDENTITY_MAX", 2)
+    rig = Rig()
+    calls = b"".join(rig.client.call(2 * n + 1, b"x", "/test.Echo/Wait") for n in range(3))
+    assert rig.send(calls)[5].status == 8
+    rig.api.waiting[0].complete(b"")
+    assert rig.send(rig.client.call(7, b"x", "/test.Echo/Wait"))[1].status == 0
+
+
+def test_the_youngest_incomplete_request_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_module, "CONNECTION_IN_BYTES_MAX", 30_000)
+    rig = Rig()
+    part = grpc_message(b"x" * 20_000)[:10_010]
+    assert rig.send(rig.client.headers(1) + frame(h2.DATA, 0, 1, part)) == {}
+    assert rig.send(rig.client.headers(3) + frame(h2.DATA, 0, 3, part)) == {}
+    assert rig.send(rig.client.headers(5) + frame(h2.DATA, 0, 5, part))[5].reset == 7
+    assert rig.shared.admission.in_bytes == 20_020
+    rest = grpc_message(b"x" * 20_000)[10_010:]
+    assert rig.send(frame(h2.DATA, 1, 1, rest))[1].status == 0
+
+
+def test_the_member_bounds_incomplete_requests_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission_module, "MEMBER_IN_BYTES_MAX", 15_000)
+    rig = Rig()
+    part = grpc_message(b"x" * 20_000)[:10_000]
+    rig.send(rig.client.headers(1) + frame(h2.DATA, 0, 1, part))
+    assert rig.send(rig.client.headers(3) + frame(h2.DATA, 0, 3, part))[3].reset == 7
+
+
+def test_requests_wait_while_the_peer_leaves_its_answers_lying(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(session_module, "CONNECTION_OUT_BYTES_MAX", 100_000)
+    rig = Rig(initial_window_size=0)
+    rig.session.receive(h2.window_update(0, 2**30))
+    rig.send(rig.client.call(1, b"150000", "/test.Echo/Big"))
+    assert rig.send(rig.client.call(3, b"second") + rig.client.call(5, b"third")) == {}
+    assert not rig.api.calls
+    rig.send(h2.reset(5))
+    rig.send(h2.window_update(1, 150_005))
+    rig.session.receive(b"")
+    assert [raw for _, raw in rig.api.calls] == [b"second"]
+    assert rig.shared.admission.in_bytes == 0
+    assert rig.send(h2.window_update(3, 100))[3].messages == [b"second"]
+
+
+# --- identity, drain, HTTP -----------------------------------------------------------------------
+
+
+def test_an_unacceptable_certificate_is_told_and_then_cut_off() -> None:
+    rig = Rig(refuse=True)
+    for number in range(3):
+        assert not rig.session.finished
+        answer = rig.send(rig.client.call(2 * number + 1, b"x"))[2 * number + 1]
+        assert answer.status == 16
+        assert answer.fields["grpc-message"] == "certificate not acceptable"
+    assert rig.session.finished
+    assert not rig.api.calls
+
+
+def test_an_unacceptable_certificate_and_http() -> None:
+    rig = Rig(refuse=True)
+    for number in range(3):
+        data = rig.client.headers(
+            2 * number + 1, "/health", end=True, method="GET", content_type=None
+        )
+        assert rig.send(data)[2 * number + 1].fields[":status"] == "401"
+    assert rig.session.finished
+    assert not rig.http.requests
+
+
+def test_drain_finishes_what_is_there() -> None:
+    rig = Rig()
+    rig.send(
+        rig.client.call(1, b"x", "/test.Echo/Wait") + rig.client.headers(3, "/test.Echo/Stream")
+    )
+    rig.session.drain()
+    assert not rig.session.finished
+    rig.session.end_streams(StoppedError())
+    rig.session.finish_drain()
+    assert rig.answers()[3].status == 14
+    assert rig.api.streams[0].heard == ["cancel"]
+    assert not rig.session.finished
+    rig.api.waiting[0].complete(b"done")
+    assert rig.answers()[1].messages == [b"done"]
+    assert rig.session.finished
+
+
+def http(rig: Rig, stream: int, path: str, method: str = "GET", **options: bool) -> bytes:
+    return rig.client.headers(stream, path, method=method, content_type=None, **options)
+
+
+def test_http_requests_go_to_the_gateway() -> None:
+    rig = Rig()
+    answers = rig.send(
+        http(rig, 1, "/health?a=b", end=True)
+        + http(rig, 3, "/v3/kv/put", "POST")
+        + frame(h2.DATA, 0, 3, b'{"a"')
+        + frame(h2.DATA, 1, 3, b":1}")
+    )
+    assert answers[1].fields[":status"] == "200"
+    assert answers[1].fields["content-length"] == "17"
+    assert answers[1].body == b'{"health":"true"}'
+    assert answers[3].body == b'{"a":1}'
+    get, post = rig.http.requests
+    assert (get.method, get.path, get.query) == ("GET", "/health", "a=b")
+    assert (b"host", b"localhost") in get.headers
+    assert post.body == b'{"a":1}'
+    assert rig.shared.admission.in_bytes == 0
+
+
+def test_http_answers_in_pieces_and_without_a_body() -> None:
+    rig = Rig()
+    answers = rig.send(
+        http(rig, 1, "/chunks", end=True)
+        + http(rig, 3, "/health", "HEAD", end=True)
+        + http(rig, 5, "/bug", end=True)
+        + http(rig, 7, "/inject", end=True)
+    )
+    assert answers[1].body == b"chunk 0\nchunk 1\nchunk 2\n"
+    assert answers[1].ended
+    assert answers[3].body == b""
+    assert answers[3].fields["content-length"] == "17"
+    assert answers[5].fields[":status"] == "500"
+    assert answers[7].fields["x-echo"] == "a  set-cookie: b"
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "status"),
+    [("health", "GET", "400"), ("*", "OPTIONS", "400")],
+)
+def test_http_targets_are_paths(path: str, method: str, status: str) -> None:
+    rig = Rig()
+    assert rig.send(http(rig, 1, path, method, end=True))[1].fields[":status"] == status
+
+
+def test_a_grpc_content_type_needs_post() -> None:
+    rig = Rig()
+    answer = rig.send(rig.client.headers(1, method="GET", end=True))[1]
+    assert answer.fields[":status"] == "405"
+
+
+def test_http_bodies_are_bounded() -> None:
+    rig = Rig()
+    rig.send(http(rig, 1, "/v3/x", "POST"))
+    answer: dict[int, Answer] = {}
+    for _ in range(140):
+        answer = rig.send(frame(h2.DATA, 0, 1, b"x" * 16_000))
+        if answer:
+            break
+    assert answer[1].fields[":status"] == "413"
+    assert rig.shared.admission.in_bytes == 0
+    assert not rig.http.requests
+
+
+def test_host_and_authority_must_agree_outside_grpc() -> None:
+    rig = Rig()
+    extra = (("host", "elsewhere"),)
+    assert rig.send(rig.client.call(1, b"x", extra=extra))[1].status == 0
+    rig.send(rig.client.headers(3, "/health", extra, end=True, method="GET", content_type=None))
+    assert rig.session.fault == "host is not authority"
+
+
+def test_a_gone_http_client_is_told_to_the_gateway() -> None:
+    rig = Rig()
+    rig.send(http(rig, 1, "/wait", end=True))
+    rig.send(h2.reset(1))
+    (running,) = rig.http.running
+    assert running.heard == ["cancel"]
+    running.sink.respond(200, (), b"late")
+    assert rig.answers() == {}
+
+
+def test_a_listener_for_http_alone_serves_no_grpc() -> None:
+    rig = Rig(serves_grpc=False)
+    answers = rig.send(rig.client.call(1, b"x") + http(rig, 3, "/health", end=True))
+    assert answers[1].status == 12
+    assert answers[3].fields[":status"] == "200"
