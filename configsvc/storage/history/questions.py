@@ -27,7 +27,7 @@ from configsvc.storage.history.messages import (
 from configsvc.storage.history.ranges import key_value, live_rows, raw_live_rows
 from configsvc.storage.history.scans import Stretch, scan
 from configsvc.storage.history.schema import ACTORS, COMMITS, OPENINGS, REVISIONS
-from configsvc.storage.history.statements import ROW_COLUMNS, compiled
+from configsvc.storage.history.statements import ROW_COLUMNS, compiled, constant
 from configsvc.storage.history.values import Vault
 from configsvc.types import KeySpan
 
@@ -44,7 +44,8 @@ _PREVIOUS: Final = compiled(
     select(*ROW_COLUMNS)
     .where(REVISIONS.c.key == bindparam("key"), REVISIONS.c.revision < bindparam("revision"))
     .order_by(REVISIONS.c.revision.desc(), REVISIONS.c.sub.desc())
-    .limit(1)
+    .limit(constant(1))
+    .offset(constant(0))
 ).sql
 COMMIT_COLUMNS: Final = tuple(COMMITS.c[name] for name in CommitInfo._fields)
 _COMMIT: Final = compiled(select(*COMMIT_COLUMNS).where(COMMITS.c.seq == bindparam("seq"))).sql

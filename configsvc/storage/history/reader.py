@@ -233,8 +233,9 @@ class HistoryReader:
             parts = verify.leaf_hashes(session, first, first + count)
             ensure(len(parts) == count, "a node of a complete subtree was asked for")
             return perfect_root(parts)
-        below = [self._node(session, level - height, first + at) for at in range(count)]
-        return perfect_root(below)
+        below = [self._tile(session, tile_level - 1, first + at) for at in range(count)]
+        ensure(all(below), "a node of a complete subtree was asked for")
+        return perfect_root([perfect_root(split_tile(tile)) for tile in below])
 
     def _tile(self, session: Session, level: int, number: int) -> bytes:
         known = self._tiles.get((level, number))

@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Table, bindparam, delete, insert, select, update
+from sqlalchemy import (
+    ColumnClause,
+    Table,
+    bindparam,
+    delete,
+    insert,
+    literal_column,
+    select,
+    update,
+)
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.sql import ClauseElement
@@ -29,6 +38,11 @@ from configsvc.storage.history.small_tables import SMALL_TABLES
 _DIALECT: Final = sqlite.dialect(paramstyle="qmark")
 
 
+def constant(value: int) -> ColumnClause[int]:
+    """An integer as part of the text instead of a bound parameter."""
+    return literal_column(str(int(value)))
+
+
 class Statement(NamedTuple):
     """SQL text and the names of its positional parameters, in order."""
 
@@ -37,7 +51,10 @@ class Statement(NamedTuple):
 
 
 def compiled(element: ClauseElement) -> Statement:
+    """``element`` as text. Its parameters are all named: constants are ``constant(n)``."""
     result: Any = element.compile(dialect=_DIALECT)
+    bound = [value for value in result.params.values() if value is not None]
+    ensure(not bound, "a compiled statement binds no constants")
     return Statement(str(result), tuple(result.positiontup or ()))
 
 

@@ -49,9 +49,7 @@ _TILE: Final = compiled(
         TILES.c.level == bindparam("level"), TILES.c.number == bindparam("number")
     )
 ).sql
-_BOUNDS: Final = compiled(
-    select(func.coalesce(func.min(COMMITS.c.seq), 0), func.coalesce(func.max(COMMITS.c.seq), -1))
-).sql
+_BOUNDS: Final = compiled(select(func.min(COMMITS.c.seq), func.max(COMMITS.c.seq))).sql
 _REVISION: Final = compiled(select(COMMITS.c.revision).where(COMMITS.c.seq == bindparam("seq"))).sql
 
 
@@ -74,7 +72,7 @@ def tile(session: Session, level: int, number: int) -> bytes:
 def bounds(session: Session) -> tuple[int, int]:
     """First leaf held, and one past the last."""
     first, last = session.cursor.execute(_BOUNDS).fetchone()
-    return first, last + 1
+    return (0, 0) if first is None else (first, last + 1)
 
 
 def entries(session: Session, first: int, end: int) -> list[Entry]:

@@ -20,7 +20,7 @@ from configsvc.storage.history import loading, verify
 from configsvc.storage.history.questions import Session, opening_of
 from configsvc.storage.history.reader import HistoryReader
 from configsvc.storage.history.schema import REVISIONS
-from configsvc.storage.history.statements import ROW_COLUMNS, compiled
+from configsvc.storage.history.statements import ROW_COLUMNS, compiled, constant
 from configsvc.storage.snapshot.stream import (
     HEAD_BYTES,
     ChunkKind,
@@ -40,7 +40,8 @@ _ROWS_AFTER: Final = compiled(
         > tuple_(bindparam("revision"), bindparam("sub"))
     )
     .order_by(REVISIONS.c.revision, REVISIONS.c.sub)
-    .limit(_PAGE_ROWS)
+    .limit(constant(_PAGE_ROWS))
+    .offset(constant(0))
 ).sql
 _SEQ: Final = 8  # place of ``seq`` in ROW_COLUMNS
 
