@@ -42,6 +42,7 @@ class RaftConfig:
     inflight_bytes: int = NO_LIMIT  # unanswered payload bytes per replicating peer
     max_uncommitted_bytes: int = NO_LIMIT  # proposals are dropped beyond; payload bytes
     max_committed_bytes_per_ready: int = NO_LIMIT  # handed out and not yet applied
+    max_committed_entries_per_ready: int = NO_LIMIT  # handed out at a time, and then applied
     pending_reads: int = limits.PENDING_READS_MAX  # reads that wait, in one queue; refused beyond
 
     def __post_init__(self) -> None:
@@ -63,8 +64,12 @@ class RaftConfig:
             found.append("inflight_messages: at least 1")
         if min(self.inflight_bytes, self.max_uncommitted_bytes) < 1:
             found.append("inflight_bytes, max_uncommitted_bytes: at least 1")
-        if self.max_append_bytes < 0 or self.max_committed_bytes_per_ready < 1:
-            found.append("max_append_bytes, max_committed_bytes_per_ready: out of range")
+        if self.max_append_bytes < 0:
+            found.append("max_append_bytes: at least 0")
+        if min(self.max_committed_bytes_per_ready, self.max_committed_entries_per_ready) < 1:
+            found.append(
+                "max_committed_bytes_per_ready, max_committed_entries_per_ready: at least 1"
+            )
         return found
 
 
@@ -90,4 +95,5 @@ def product_config(node_id: NodeId, election_ticks: int, heartbeat_ticks: int) -
         inflight_bytes=limits.INFLIGHT_BYTES_MAX,
         max_uncommitted_bytes=limits.UNCOMMITTED_BYTES_MAX,
         max_committed_bytes_per_ready=limits.APPEND_BYTES_MAX,
+        max_committed_entries_per_ready=limits.READY_ENTRIES_MAX,
     )

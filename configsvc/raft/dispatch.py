@@ -175,7 +175,7 @@ _LEADER: Final[dict[MessageType, Handler]] = {
     **_COMMON,
     _M.BEAT: lambda raft, _: clock.beat(raft),
     _M.CHECK_QUORUM: lambda raft, _: election.check_quorum(raft),
-    _M.PROP: proposing.on_leader,
+    _M.PROP: proposing.on_forwarded,
     _M.APP_RESP: replication.on_append_response,
     _M.HEARTBEAT_RESP: replication.on_heartbeat_response,
     _M.SNAP_STATUS: replication.on_snapshot_status,

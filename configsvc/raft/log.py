@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from configsvc.errors import ensure
+from configsvc.raft.config import NO_LIMIT
 from configsvc.raft.errors import Compacted, Unavailable
 from configsvc.raft.messages import Entry, EntryKind, Snapshot
 from configsvc.raft.sizes import limit_bytes, retained_bytes
@@ -24,6 +25,7 @@ class RaftLog:
     __slots__ = (
         "_applying_bytes",
         "_applying_bytes_max",
+        "_applying_entries_max",
         "_applying_paused",
         "applied",
         "applying",
@@ -34,7 +36,13 @@ class RaftLog:
     )
 
     def __init__(
-        self, storage: LogStorage, *, commit_hint: int, applied: int, applying_bytes_max: int
+        self,
+        storage: LogStorage,
+        *,
+        commit_hint: int,
+        applied: int,
+        applying_bytes_max: int = NO_LIMIT,
+        applying_entries_max: int = NO_LIMIT,
     ) -> None:
         """Start from what ``storage`` holds; ``applied`` 0 means its base."""
         base = storage.first_index() - 1
@@ -47,6 +55,7 @@ class RaftLog:
         ensure(self.committed <= self.last_index, "commit index beyond the end of the log")
         self._applying_bytes = 0  # handed out and not yet acknowledged as applied
         self._applying_bytes_max = applying_bytes_max
+        self._applying_entries_max = applying_entries_max
         self._applying_paused = False
 
     # --- reading ------------------------------------------------------------------------
@@ -186,6 +195,7 @@ class RaftLog:
         low, high = self.applying + 1, self._appliable(allow_unstable) + 1
         if low >= high:
             return ()
+        high = min(high, low + self._applying_entries_max)
         return self.entries(low, high, self._applying_bytes_max - self._applying_bytes)
 
     def has_next_committed(self, *, allow_unstable: bool) -> bool:

@@ -99,6 +99,7 @@ class RawNode:
             commit_hint=hard_state.commit,
             applied=applied,
             applying_bytes_max=config.max_committed_bytes_per_ready,
+            applying_entries_max=config.max_committed_entries_per_ready,
         )
         conf = confchange.normalized(conf_state)
         self.raft = Raft(config, log, rng, hard_state=hard_state, conf=conf)

@@ -57,7 +57,7 @@ def propose_change(raft: Raft, kind: EntryKind, data: bytes) -> None:
 
 
 def on_leader(raft: Raft, message: Message) -> None:
-    """A batch with entries of any kind, forwarded or this member's own."""
+    """A batch with entries of any kind."""
     ensure(message.entries, "a proposal of nothing")
     _check_in_office(raft)
     entries = list(message.entries)
@@ -71,6 +71,15 @@ def on_leader(raft: Raft, message: Message) -> None:
     if not append_entries(raft, entries):
         raise ProposalDropped
     broadcast_append(raft)
+
+
+def on_forwarded(raft: Raft, message: Message) -> None:
+    """A batch from a follower; refused where followers do not forward, because nobody may then
+    put entries into the log past the leader's own shell (C7).
+    """
+    if not raft.config.forward_proposals:
+        raise ProposalDropped
+    on_leader(raft, message)
 
 
 def on_candidate(raft: Raft, message: Message) -> None:

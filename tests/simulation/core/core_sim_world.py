@@ -31,6 +31,7 @@ from configsvc.raft.messages import (
 from configsvc.types import NodeId
 
 ELECTION_TICKS = 10
+DELIVERIES_PER_TICK = 20_000
 _START = 5  # index of the common start state
 
 
@@ -61,7 +62,8 @@ class World:
         self.cut: set[tuple[int, int]] = set()  # directed links; only asked, never iterated
         self.down: dict[NodeId, int] = {}  # until when
         self.faults = self._draw_faults()
-        voters = tuple(NodeId(i) for i in range(1, self.rng.choice((1, 2, 3, 3, 3, 5)) + 1))
+        count = self.rng.choice((1, 2, 3, 3, 5, 5))
+        voters = tuple(NodeId(i) for i in range(1, count + 1))
         self.spare = 2 if self.faults.changes else 0
         start = Machine(_START, 1, 0, ConfState(voters=voters))
         self.members = {
@@ -103,6 +105,7 @@ class World:
             inflight_bytes=rng.choice((1, 100, NO_LIMIT)),
             max_append_bytes=rng.choice((0, 100, NO_LIMIT)),
             max_committed_bytes_per_ready=rng.choice((1, 100, NO_LIMIT)),
+            max_committed_entries_per_ready=rng.choice((1, 3, NO_LIMIT)),
             max_uncommitted_bytes=rng.choice((50, NO_LIMIT)),
         )
         return Member(config, start, rng, self.checks)
@@ -119,8 +122,14 @@ class World:
                 self._work_on_disk(member)
             if self.faults is not CALM:
                 self._operate()
-            while self.flight and self.flight[0][0] <= self.now:
-                self._deliver(heapq.heappop(self.flight)[2])
+            self._deliver_due()
+
+    def _deliver_due(self) -> None:
+        budget = DELIVERIES_PER_TICK
+        while self.flight and self.flight[0][0] <= self.now:
+            self._deliver(heapq.heappop(self.flight)[2])
+            budget -= 1
+            assert budget, "members answer each other without end"
 
     def _work_on_disk(self, member: Member) -> None:
         """A disk that is slow at times, and catches up at others."""
@@ -186,13 +195,23 @@ class World:
         for member in self.members.values():
             member.crash_chance = faults.crash
         if rng.random() < faults.partition:
-            ids = list(self.members)
-            self.cut = {
-                (a, b)
-                for a in ids
-                for b in ids
-                if a != b and rng.random() < rng.choice((0, 0.3, 0.6))
-            }
+            self.cut = self._partition()
+
+    def _partition(self) -> set[tuple[int, int]]:
+        """Directed links that are cut from now on, until the next partition."""
+        rng = self.rng
+        ids = list(self.members)
+        kind = rng.choice(("none", "leader", "halves", "random"))
+        if kind == "random":
+            return {(a, b) for a in ids for b in ids if rng.random() < 0.3}
+        if kind == "none":
+            return set()
+        leader = self.leader()
+        if kind == "leader" and leader is not None:
+            side = {leader.id}
+        else:
+            side = set(rng.sample(ids, len(ids) // 2))
+        return {(a, b) for a in ids for b in ids if (a in side) != (b in side)}
 
     def _operate(self) -> None:
         rng, faults = self.rng, self.faults

@@ -164,6 +164,18 @@ def test_paging_hands_out_each_entry_once_and_waits_for_acknowledgements() -> No
     assert log.applying_bytes() == 0
 
 
+def test_pages_are_bounded_by_entries_too() -> None:
+    storage = MemoryLog()
+    storage.append([entry(1, i) for i in range(1, 6)])
+    log = RaftLog(storage, commit_hint=5, applied=0, applying_entries_max=2)
+    pages = []
+    while page := log.next_committed(allow_unstable=True):
+        pages.append([e.index for e in page])
+        log.accept_applying(page, allow_unstable=True)
+        log.applied_to(page[-1].index, len(page) * ENTRY_OVERHEAD)
+    assert pages == [[1, 2], [3, 4], [5]]
+
+
 def test_stable_acknowledgements_name_term_and_index() -> None:
     log = mixed()
     unstable = log.unstable

@@ -67,6 +67,7 @@ def test_the_product_has_no_choice() -> None:
         ("max_uncommitted_bytes", 0),
         ("max_append_bytes", -1),
         ("max_committed_bytes_per_ready", 0),
+        ("max_committed_entries_per_ready", 0),
     ],
 )
 def test_bad_settings_are_named(setting: str, value: object) -> None:
@@ -186,6 +187,13 @@ def test_what_a_leader_refuses(message: Message, error: type[Exception]) -> None
     assert (after.term, after.commit, after.role) == (before.term, before.commit, before.role)
 
 
+def test_the_product_takes_no_entries_from_peers() -> None:
+    core = Group().lead()
+    with pytest.raises(ProposalDropped):
+        core.step(Message(MessageType.PROP, to=ONE, from_=TWO, entries=(entry(0, 0, b"x"),)))
+    assert core.last_index == 1
+
+
 @pytest.mark.parametrize(
     "message",
     [
@@ -216,6 +224,32 @@ def test_unknown_kinds_are_counted_and_dropped() -> None:
     core.step(Message(99, to=ONE, from_=TWO))  # type: ignore[arg-type]
     assert core.status().messages_unknown == 1
     assert not core.has_ready()
+
+
+# --- committing -----------------------------------------------------------------------------
+
+
+def test_entries_of_earlier_terms_are_not_committed_by_counting() -> None:
+    """Raft paper, figure 8 (#13)."""
+    log = MemoryLog(0, 0)
+    log.append([entry(1, 1, b"old")])
+    core = RawNode(
+        config(), log, random.Random(1), hard_state=HardState(Term(2)), conf_state=voters(3)
+    )
+    core.campaign()
+    for kind in (MessageType.PRE_VOTE_RESP, MessageType.VOTE_RESP):
+        core.ready()
+        core.advance()
+        core.step(Message(kind, to=ONE, from_=TWO, term=Term(3)))
+    assert (core.role, core.term) == (Role.LEADER, 3)
+    log.append(core.ready().entries)
+    core.advance()
+    answer = Message(MessageType.APP_RESP, to=ONE, from_=TWO, term=Term(3))
+    core.step(answer._replace(index=LogIndex(1)))
+    assert core.status().progress[TWO].match == 1
+    assert core.commit_index == 0  # although a quorum holds it
+    core.step(answer._replace(index=LogIndex(2)))
+    assert core.commit_index == 2
 
 
 # --- counters return to zero (I22) --------------------------------------------------------
