@@ -84,7 +84,7 @@ POLICY_TESTS_MAX: Final = 1_000
 POLICY_OPERANDS_MAX: Final = 256
 POLICY_GLOB_SEGMENTS_MAX: Final = 32
 POLICY_COMPILED_BYTES_MAX: Final = 1 * MIB
-DECISION_VIEWS_MAX: Final = 20_000  # cached per principal and source; all are dropped beyond
+DECISION_VIEWS_MAX: Final = 10_000  # cached per principal and source; all are dropped beyond
 
 # --- http2 (security.md LIM-4, 6, 7, 8, 17) -------------------------------------------------------
 HTTP2_FRAME_BYTES_MAX: Final = 16 * KIB  # both directions; FRAME_SIZE_ERROR beyond

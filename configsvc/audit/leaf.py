@@ -62,6 +62,7 @@ FIELDS: Final = (
     Field(15, "method", TEXT),
     Field(16, "rule", TEXT),  # that decided
     Field(17, "detail", TEXT),  # closed list, or the error's fixed text
+    Field(18, "listener", TEXT),
     Field(20, "key", BYTES),
     Field(21, "key_digest", SIZED_HASH),
     Field(22, "range_end", BYTES),
@@ -77,6 +78,7 @@ FIELDS: Final = (
     Field(32, "digest", HASH),  # root of an anchored tree, SHA-256 of a bundle's source
     Field(33, "until_ns", U64),
     Field(34, "repeated", U64),  # this record stands for so many equal ones
+    Field(35, "manifest", HASH),  # of what a restore or export consisted of
     Field(40, "kind", U8),  # change records only: 1 put, 2 delete
     Field(41, "sub", U64),  # change records only: place inside the revision
     Field(42, "prev_mod_rev", U64),

@@ -90,6 +90,8 @@ class Resource(NamedTuple):
     until_ns: int | None = None
     method: str | None = None
     repeated: int | None = None
+    listener: str | None = None
+    manifest: bytes | None = None
 
 
 NOTHING: Final = Resource()

@@ -201,21 +201,29 @@ class View:
 
 
 class Decider:
-    """Views by (principal, source), all dropped when the state's version has moved."""
+    """Views by principal and source, all dropped when the state's version has moved."""
 
     __slots__ = ("_state", "_version", "_views")
 
     def __init__(self, state: AuthState) -> None:
         self._state = state
         self._version = state.version
-        self._views: dict[tuple[Principal, Source], View] = {}
+        self._views: dict[tuple[str, str, str, str, str, str], View] = {}
 
     def view(self, principal: Principal, source: Source) -> View:
         """What ``principal`` may do from ``source`` now."""
         if self._version != self._state.version or len(self._views) > DECISION_VIEWS_MAX:
             self._views.clear()
             self._version = self._state.version
-        key = (principal, source)
+        # All that a decision reads of them: two tokens of one user share a view.
+        key = (
+            principal.kind,
+            principal.name,
+            principal.user,
+            principal.uid,
+            principal.method,
+            source.ip,
+        )
         found = self._views.get(key)
         if found is None:
             found = self._views[key] = View(self._state, principal, source)
