@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from configsvc import __version__
 from configsvc.cli import (
+    commands_audit,
     commands_auth,
     commands_cluster,
     commands_completion,
@@ -24,6 +25,7 @@ _GROUPS = (
     commands_history,
     commands_cluster,
     commands_lease,
+    commands_audit,
     commands_auth,
     commands_policy,
     commands_fleet,

@@ -1,0 +1,134 @@
+"""A member's history database, read without the member: for the most suspicious of auditors.
+
+The database is opened read-only; the member may be running. Heads come from the checkpoint
+signatures that the database holds, keys from the signing keys in it, unless pinned elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from configsvc.audit.checkpoint import Checkpoint, NoteKey, merge
+from configsvc.audit.verify import ActorRow, Entry
+from configsvc.cli.exits import CliError, Exit
+from configsvc.errors import DecodeError
+
+if TYPE_CHECKING:
+    from configsvc.storage.history.reader import HistoryReader
+
+
+def find_database(directory: Path) -> Path:
+    """The newest generation under a data directory.
+
+    Raises:
+        CliError: usage; there is none.
+    """
+    from configsvc.storage.snapshot.generations import generation_path, present
+
+    found = present(directory)
+    if not found:
+        raise CliError(Exit.USAGE, f"{directory}: holds no history: name the database with --db")
+    return generation_path(directory, max(found))
+
+
+class DatabaseLog:
+    """The log in one database file."""
+
+    def __init__(self, path: Path, key_path: str) -> None:
+        """Open.
+
+        Raises:
+            CliError: usage; there is no such file.
+            ConfigError: wrong key file, or a file that others may reach.
+        """
+        from configsvc.storage.history.engine import open_reader
+        from configsvc.storage.history.loading import is_complete, read_identity
+        from configsvc.storage.history.reader import HistoryReader
+        from configsvc.storage.seal.keyfile import KeyFile
+
+        if not path.is_file():
+            raise CliError(Exit.USAGE, f"{path}: no such file")
+        self.path = path
+        with open_reader(path).connect() as connection, connection.begin():
+            if not is_complete(connection):
+                raise CliError(Exit.USAGE, f"{path}: not a history database")
+            identity = read_identity(connection)
+        self.cluster_id = identity.cluster_id
+        self.epoch = identity.epoch
+        self.insecure = identity.insecure
+        self._reader: HistoryReader = HistoryReader(path, identity, KeyFile.load(key_path))
+        self.size = self._reader.meta().tree_size
+        self.actors: dict[bytes, ActorRow] = self._reader.actors()
+        self._tables = self._small_tables()
+
+    def _small_tables(self) -> dict[str, list[tuple[Any, ...]]]:
+        from configsvc.storage.history import loading
+
+        with self._reader.transaction() as (connection, session):
+            return loading.small_tables(connection, session.vault)
+
+    @property
+    def trust_domain(self) -> str:
+        """As the cluster was bootstrapped with."""
+        for name, value in self._tables.get("meta", ()):
+            if name == "trust_domain" and isinstance(value, bytes):
+                return value.decode("utf-8", "replace")
+        return ""
+
+    @property
+    def origin(self) -> str:
+        """The name of stream M, as its heads carry it."""
+        from configsvc.cli.audit_origin import stream_origin
+
+        return stream_origin(self.trust_domain, self.cluster_id, self.epoch, insecure=self.insecure)
+
+    def _log_keys(self) -> dict[int, bytes]:
+        """Public log key by member, retired ones included: they signed older heads."""
+        return {
+            member: public
+            for _, use, member, public, state, _ in self._tables.get("signing_keys", ())
+            if use == "log" and state != "removed"
+        }
+
+    def keys(self, origin: str) -> list[NoteKey]:
+        """Verifier keys that the database itself names."""
+        return [NoteKey(origin, public) for public in self._log_keys().values()]
+
+    def notes(self, origin: str) -> list[str]:
+        """The signed heads that the database holds, as notes."""
+        keys = self._log_keys()
+        heads: dict[tuple[int, bytes], dict[bytes, bytes]] = {}
+        for member, size, root, signature in self._tables.get("signatures", ()):
+            public = keys.get(member)
+            if public is not None:
+                heads.setdefault((size, root), {})[public] = signature
+        return [
+            merge(Checkpoint(origin, size, root), signatures)
+            for (size, root), signatures in heads.items()
+        ]
+
+    def entries(self) -> Iterator[Entry]:
+        """All leaves with openings and rows.
+
+        Raises:
+            DecodeError: something is not what was written; names it.
+        """
+        from configsvc.storage.seal.errors import SealBroken
+
+        entries = self._reader.verify_entries(0, self.size)
+        seq = -1
+        while True:
+            try:
+                entry = next(entries)
+            except StopIteration:
+                return
+            except SealBroken as error:
+                raise DecodeError(f"{error} (behind seq {seq})") from None
+            seq = entry.seq
+            yield entry
+
+    def close(self) -> None:
+        """Close the database."""
+        self._reader.close()

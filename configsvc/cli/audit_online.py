@@ -1,0 +1,162 @@
+"""A member's audit log, read through the API: leaves, openings, and the rows they bind.
+
+Leaves come from ``Audit.Export``; the values, without which no commitment can be checked, from
+``History.Log`` in order of revisions. Both are asked of one and the same member.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from configsvc.audit.binding import RevisionRow
+from configsvc.audit.checkpoint import NoteKey, encode_key
+from configsvc.audit.leaf import decode_leaf
+from configsvc.audit.verify import ActorRow, Entry, Opening
+from configsvc.cli.exits import CliError, Exit
+from configsvc.errors import CorruptError, DecodeError
+
+if TYPE_CHECKING:
+    from configsvc.client import Client, Endpoint
+    from configsvc.proto import v1_pb2
+
+_PAGE: Final = 1_000  # changes in one answer
+_PAGE_MAX: Final = 1_000_000  # one revision may hold that many
+
+
+class RowReader:
+    """Revision rows in ascending order, a page at a time."""
+
+    def __init__(self, client: Client, endpoint: Endpoint) -> None:
+        self._client = client
+        self._endpoint = endpoint
+        self._rows: deque[RevisionRow] = deque()
+        self._after = 0
+        self._done = False
+
+    def up_to(self, revision: int) -> list[RevisionRow]:
+        """All rows not handed out yet of revisions up to this one.
+
+        Raises:
+            DecodeError: the member cannot read its own rows; names the revision.
+        """
+        found: list[RevisionRow] = []
+        while True:
+            while self._rows and self._rows[0].revision <= revision:
+                found.append(self._rows.popleft())
+            if self._rows or self._done:
+                return found
+            self._fill()
+
+    def _fill(self) -> None:
+        records, more = self._page()
+        if more:  # the last revision may be cut: leave it for the next page
+            last = records[-1].revision
+            records = [record for record in records if record.revision < last]
+        self._done = not more
+        sub, revision = 0, 0
+        for record in records:
+            sub = sub + 1 if record.revision == revision else 0
+            revision = record.revision
+            self._rows.append(
+                RevisionRow(revision, sub, record.key, record.value, record.lease, record.tombstone)
+            )
+        self._after = revision if records else self._after
+
+    def _page(self) -> tuple[list[v1_pb2.Record], bool]:
+        limit = _PAGE
+        while True:
+            try:
+                records, more = self._ask(limit)
+            except CorruptError:
+                if limit == 1:
+                    raise DecodeError(
+                        f"{self._endpoint} cannot read its rows after revision {self._after}"
+                    ) from None
+                limit = max(1, limit // 10)
+                continue
+            one_revision = bool(records) and records[0].revision == records[-1].revision
+            if not (more and one_revision) or limit >= _PAGE_MAX:
+                return records, more
+            limit *= 10
+
+    def _ask(self, limit: int) -> tuple[list[v1_pb2.Record], bool]:
+        from configsvc.client import inquiries
+
+        operation = inquiries.log(
+            b"\0", b"\0", limit=limit, after_revision=self._after, ascending=True, values=True
+        )
+        answer = self._client.do(operation, endpoint=self._endpoint)
+        return [record for record in answer.records if record.revision], answer.more
+
+
+class MemberLog:
+    """One member's log. ``actors`` and ``keys`` fill up while ``entries`` is read."""
+
+    def __init__(self, client: Client, endpoint: Endpoint, *, values: bool) -> None:
+        from configsvc.client import inquiries
+
+        self._client = client
+        self.endpoint = endpoint
+        self._values = values
+        self.actors: dict[bytes, ActorRow] = {}
+        self.keys: list[v1_pb2.ExportedKey] = []
+        self.note = client.do(inquiries.checkpoint(), endpoint=endpoint).note
+
+    def verifier_keys(self, origin: str) -> list[NoteKey]:
+        """The keys that the member names, as they would sign for ``origin``."""
+        return [NoteKey(origin, key.public) for key in self.keys if key.state != "removed"]
+
+    def key_lines(self, origin: str) -> list[str]:
+        """The same as text."""
+        return [encode_key(key) for key in self.verifier_keys(origin)]
+
+    def read_keys(self) -> None:
+        """Fetch only the keys.
+
+        Raises:
+            CliError: the member names none.
+        """
+        for chunk in self._chunks(limit=1):
+            self.keys.extend(chunk.keys)
+        if not self.keys:
+            raise CliError(Exit.NO, f"{self.endpoint}: names no log keys")
+
+    def entries(self) -> Iterator[Entry]:
+        """All leaves, ascending, with what the caller may see beside them.
+
+        Raises:
+            DecodeError: the member cannot read back what it stored.
+        """
+        seq = -1
+        try:
+            for entry in self._entries():
+                seq = entry.seq
+                yield entry
+        except CorruptError as error:
+            raise DecodeError(f"cannot be read behind seq {seq}: {error}") from None
+
+    def _entries(self) -> Iterator[Entry]:
+        rows = RowReader(self._client, self.endpoint) if self._values else None
+        for chunk in self._chunks(limit=0):
+            for actor in chunk.actors:
+                self.actors[actor.hash] = ActorRow(actor.salt, actor.record)
+            for exported in chunk.leaves:
+                opening = None
+                if exported.salt:
+                    opening = Opening(exported.salt, exported.reason, exported.ticket)
+                own = None
+                if rows is not None:
+                    own = rows.up_to(int(decode_leaf(exported.leaf).get("revision", 0)))
+                yield Entry(exported.seq, exported.leaf, exported.changes, opening, own)
+
+    def _chunks(self, limit: int) -> Iterator[v1_pb2.ExportChunk]:
+        from configsvc.proto import v1_pb2
+
+        return self._client.stream(
+            "/configsvc.v1.Audit/Export",
+            v1_pb2.ExportRequest(limit=limit),
+            v1_pb2.ExportChunk,
+            endpoint=self.endpoint,
+        )
