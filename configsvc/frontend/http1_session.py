@@ -34,6 +34,7 @@ from configsvc.limits import (
 
 _HEAD_END: Final = b"\r\n\r\n"
 _AMBIGUOUS: Final = re.compile(rb"(?<!\r)\n|\r(?!\n)|\n[ \t]|\A\r\n")
+_LENGTH: Final = re.compile(rb"\ncontent-length:", re.IGNORECASE)  # h11 folds equal ones into one
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -176,7 +177,7 @@ class Http1Session:
 
     def _read_head(self, head: bytes) -> bool:
         """Judge a whole header; False when it was refused."""
-        if _AMBIGUOUS.search(head) is not None:
+        if _AMBIGUOUS.search(head) is not None or len(_LENGTH.findall(head)) > 1:
             self._refuse(400, "ambiguous header")
             return False
         try:
@@ -278,8 +279,6 @@ def _problem(request: h11.Request) -> str:
             return "two lengths"
         if request.http_version < b"1.1":
             return "transfer-encoding in HTTP/1.0"
-    if names.count(b"content-length") > 1:
-        return "two lengths"
     if request.target[:1] != b"/":
         return "target is not a path"
     return ""

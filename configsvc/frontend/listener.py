@@ -52,7 +52,7 @@ class Listener:
         self._new_tls = new_tls
         self._on_refused = on_refused
         self._loop = asyncio.get_running_loop()
-        self._accepting: set[asyncio.Task[object]] = set()
+        self._arriving: dict[ClientConnection, asyncio.Task[None]] = {}  # no transport yet
         self._pause: asyncio.TimerHandle | None = None
         self._complained = False
         self._loop.add_reader(sock.fileno(), self._accept)
@@ -76,6 +76,7 @@ class Listener:
 
     def opened(self, connection: ClientConnection) -> None:
         """A connection has its transport."""
+        self._arriving.pop(connection, None)
         self.connections[connection] = None
 
     def closed(self, connection: ClientConnection) -> None:
@@ -121,7 +122,7 @@ class Listener:
     def _welcome(self, sock: socket.socket, peer_ip: str) -> None:
         sock.setblocking(False)
         self._complained = False
-        if len(self.connections) + len(self._accepting) >= CONNECTIONS_MAX:
+        if len(self.connections) + len(self._arriving) >= CONNECTIONS_MAX:
             oldest = self.sweeper.oldest_young()
             if oldest is None:
                 sock.close()
@@ -134,14 +135,13 @@ class Listener:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         tls = self._new_tls() if self._new_tls is not None else None
         connection = ClientConnection(self, tls, peer_ip)
-        task: asyncio.Task[object] = self._loop.create_task(self._attach(sock, connection))
-        self._accepting.add(task)
-        task.add_done_callback(self._accepting.discard)
+        self._arriving[connection] = self._loop.create_task(self._attach(sock, connection))
 
     async def _attach(self, sock: socket.socket, connection: ClientConnection) -> None:
         try:
             await self._loop.connect_accepted_socket(lambda: connection, sock)
         except OSError:
+            self._arriving.pop(connection, None)
             sock.close()
 
 
