@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from configsvc.apply import cluster
 from configsvc.apply import commands as c
 from configsvc.apply.cluster import table_changes
-from configsvc.apply.rights import Rights
+from configsvc.apply.rights import Rights, is_cluster
 from configsvc.apply.state import CORRUPT, META_COMPACT, NO_SPACE, ApplyState, meta_change
 from configsvc.auth.messages import Change as AuthChange
 from configsvc.errors import (
@@ -23,7 +23,6 @@ from configsvc.errors import (
     CorruptError,
     InvalidArgumentError,
     NoSpaceError,
-    PermissionDeniedError,
 )
 from configsvc.lease.messages import Lease, creator_of
 from configsvc.mvcc.messages import DeleteOp, KeyValue, PutOp, Row, TxnOp
@@ -248,12 +247,11 @@ def cluster_version(env: c.Envelope, op: c.ClusterVersionOp, context: Context) -
     """The cluster raises it; lowering it takes an administrator."""
     state, rights, _, _ = context
     view = rights.view(env)
-    try:
-        rights.cluster_itself(env)
-        may_lower = False
-    except PermissionDeniedError:
+    may_lower = not is_cluster(env)
+    if may_lower:
         rights.capability(view, env, "maintenance.downgrade")
-        may_lower = True
+    else:
+        rights.cluster_itself(env)
     return Change(c.Done(), tables=cluster.cluster_version(state, op, may_lower=may_lower))
 
 
@@ -261,9 +259,9 @@ def signing_key(env: c.Envelope, op: c.SigningKeyOp, context: Context) -> Change
     """A member publishes its own; an administrator may retire any."""
     state, rights, index, _ = context
     view = rights.view(env)
-    try:
+    if is_cluster(env):
         rights.cluster_itself(env, op.member)
-    except PermissionDeniedError:
+    else:
         rights.capability(view, env, "keys.rotate")
     return Change(c.Done(), tables=cluster.signing_key(state, op, index))
 

@@ -184,8 +184,11 @@ class Rights:
     def cluster_itself(self, env: Envelope, member: int = 0) -> None:
         """Raise unless the cluster is the author, on the named member's behalf if one is named."""
         self.rule = "system"
-        if env.principal.kind not in (KIND_SYSTEM, KIND_MEMBER) or (
-            member and env.accepted_by != member
-        ):
+        if not is_cluster(env) or (member and env.accepted_by != member):
             self.rule = "default"
             raise PermissionDeniedError
+
+
+def is_cluster(env: Envelope) -> bool:
+    """Whether the cluster itself or a member is the author."""
+    return env.principal.kind in (KIND_SYSTEM, KIND_MEMBER)
