@@ -18,7 +18,6 @@ from configsvc.frontend.admission import Tally
 from configsvc.frontend.http1_session import Http1Session
 from configsvc.frontend.http2_session import Http2Session
 from configsvc.frontend.shared import Shared, judge, log
-from configsvc.frontend.tls_port import TlsFailed, TlsPort
 from configsvc.http2.protocol import PREFACE
 from configsvc.limits import (
     HANDSHAKE_SECONDS_MAX,
@@ -28,6 +27,7 @@ from configsvc.limits import (
     TLS_SHUTDOWN_SECONDS_MAX,
     WRITE_BUFFER_BYTES_HIGH,
 )
+from configsvc.net.shell import TlsConnection, TlsFailed
 
 if TYPE_CHECKING:
     from configsvc.frontend.listener import Listener
@@ -38,7 +38,7 @@ Session = Http1Session | Http2Session
 class ClientConnection(asyncio.Protocol):
     """The protocol of one accepted socket."""
 
-    def __init__(self, listener: Listener, tls: TlsPort | None, peer_ip: str) -> None:
+    def __init__(self, listener: Listener, tls: TlsConnection | None, peer_ip: str) -> None:
         self._listener = listener
         self._shared: Shared = listener.shared
         self._tls = tls
@@ -80,7 +80,7 @@ class ClientConnection(asyncio.Protocol):
                 self._write(answer)
             if self.session is None and tls.established:
                 self._choose_by_alpn(tls)
-        if data:
+        if data and not self._closing:
             if self.session is None:
                 data = self._choose_by_preface(data)
             if self.session is not None:
@@ -228,7 +228,7 @@ class ClientConnection(asyncio.Protocol):
 
     # --- choosing a protocol ---------------------------------------------------------------------
 
-    def _choose_by_alpn(self, tls: TlsPort) -> None:
+    def _choose_by_alpn(self, tls: TlsConnection) -> None:
         if tls.alpn == "h2":
             self._begin(Http2Session, tls)
         else:
@@ -246,7 +246,9 @@ class ClientConnection(asyncio.Protocol):
             self._begin(Http1Session, None)
         return data
 
-    def _begin(self, kind: type[Http1Session] | type[Http2Session], tls: TlsPort | None) -> None:
+    def _begin(
+        self, kind: type[Http1Session] | type[Http2Session], tls: TlsConnection | None
+    ) -> None:
         der = tls.peer_der if tls is not None else None
         identity = judge(self._shared, der, self.peer_ip, tls.version if tls is not None else "")
         tally = self._shared.admission.join(identity.key)

@@ -10,19 +10,20 @@ import asyncio
 import errno
 import ipaddress
 import socket
+import ssl
 from collections.abc import Callable
 from typing import Final
 
 from configsvc.frontend.connection import ClientConnection
 from configsvc.frontend.shared import Shared, log
 from configsvc.frontend.sweeper import Flusher, Sweeper
-from configsvc.frontend.tls_port import TlsPort
 from configsvc.limits import (
     ACCEPT_PAUSE_S,
     ACCEPTS_PER_PASS_MAX,
     CONNECTIONS_MAX,
     HANDSHAKES_PER_ADDRESS_MAX,
 )
+from configsvc.net.shell import TlsConnection
 
 Refused = Callable[[str, str], None]  # peer address, constant reason
 
@@ -40,16 +41,16 @@ class Listener:
         shared: Shared,
         flusher: Flusher,
         sweeper: Sweeper,
-        new_tls: Callable[[], TlsPort] | None,
+        tls: Callable[[], ssl.SSLContext] | None,
         on_refused: Refused | None = None,
     ) -> None:
-        """``new_tls`` makes the TLS half of one connection; None is plaintext."""
+        """``tls`` gives the context for the next connection; None is plaintext."""
         self.shared = shared
         self.flusher = flusher
         self.sweeper = sweeper
         self.connections: dict[ClientConnection, None] = {}
         self._sock = sock
-        self._new_tls = new_tls
+        self._tls = tls
         self._on_refused = on_refused
         self._loop = asyncio.get_running_loop()
         self._arriving: dict[ClientConnection, asyncio.Task[None]] = {}  # no transport yet
@@ -133,7 +134,9 @@ class Listener:
             if oldest is not None:
                 oldest.abort()
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        tls = self._new_tls() if self._new_tls is not None else None
+        tls = None
+        if self._tls is not None:
+            tls = TlsConnection(self._tls(), server_side=True)
         connection = ClientConnection(self, tls, peer_ip)
         self._arriving[connection] = self._loop.create_task(self._attach(sock, connection))
 

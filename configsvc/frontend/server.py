@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import resource
+import ssl
 from collections.abc import Callable
 
 from configsvc.api.contract import ApiTable, HttpApp
@@ -17,7 +18,6 @@ from configsvc.frontend.connection import ClientConnection
 from configsvc.frontend.listener import Listener, Refused, bind
 from configsvc.frontend.shared import Shared
 from configsvc.frontend.sweeper import Flusher, Sweeper
-from configsvc.frontend.tls_port import TlsPort
 from configsvc.limits import DRAIN_NOTICE_S, HTTP2_STREAMS_MAX
 
 
@@ -49,7 +49,7 @@ class Frontend:
         host: str,
         port: int,
         *,
-        new_tls: Callable[[], TlsPort] | None,
+        tls: Callable[[], ssl.SSLContext] | None,
         serves_grpc: bool = True,
         serves_http: bool = True,
     ) -> Listener:
@@ -58,8 +58,8 @@ class Frontend:
         Args:
             host: Address to bind; a name is resolved to its first address.
             port: 0 lets the system choose, see ``Listener.address``.
-            new_tls: Makes the TLS half of a connection; None is plaintext, which only
-                ``--insecure-dev`` may ask for.
+            tls: Gives the context for the next connection (``net.contexts``), so that a reload
+                counts for new ones; None is plaintext, which only ``--insecure-dev`` may ask for.
             serves_grpc: False for ``--listen-client-http-urls`` and ``--listen-metrics-urls``.
             serves_http: False when another listener takes HTTP off this one.
 
@@ -75,7 +75,7 @@ class Frontend:
             admission=self.admission,
         )
         listener = Listener(
-            bind(host, port), shared, self._flusher, self._sweeper, new_tls, self._on_refused
+            bind(host, port), shared, self._flusher, self._sweeper, tls, self._on_refused
         )
         self.listeners.append(listener)
         return listener

@@ -41,7 +41,7 @@ class World:
         self.frontend = Frontend(
             self.api, self.http, on_refused=lambda _ip, reason: self.refused.append(reason)
         )
-        self.listener: Listener = self.frontend.listen("127.0.0.1", 0, new_tls=None, **options)
+        self.listener: Listener = self.frontend.listen("127.0.0.1", 0, tls=None, **options)
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         reader, writer = await asyncio.open_connection(*self.listener.address)
