@@ -5,5 +5,5 @@ from __future__ import annotations
 
 def stream_origin(trust_domain: str, cluster_id: int, epoch: int, *, insecure: bool) -> str:
     """``<trust-domain>/<cluster-id>/audit/<epoch>``; development clusters are marked in front."""
-    origin = f"{trust_domain}/{cluster_id:x}/audit/{epoch}"
+    origin = f"{trust_domain}/{cluster_id:016x}/audit/{epoch}"
     return f"insecure/{origin}" if insecure else origin

@@ -8,11 +8,13 @@ from configsvc.cli import (
     commands_auth,
     commands_cluster,
     commands_completion,
+    commands_debug,
     commands_fleet,
     commands_history,
     commands_kv,
     commands_lease,
     commands_lock,
+    commands_pki,
     commands_policy,
     commands_service,
     commands_txn,
@@ -30,7 +32,9 @@ _GROUPS = (
     commands_policy,
     commands_fleet,
     commands_lock,
+    commands_pki,
     commands_service,
+    commands_debug,
     commands_completion,
 )
 
