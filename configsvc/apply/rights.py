@@ -14,7 +14,7 @@ from typing import Final
 from configsvc.apply.commands import Envelope
 from configsvc.auth.actions import KEY_ACTIONS, KV_DELETE, KV_PUT, KV_RANGE
 from configsvc.auth.decide import Decider, View
-from configsvc.auth.messages import Request
+from configsvc.auth.messages import ROOT, Request
 from configsvc.auth.standing import check_principal
 from configsvc.auth.state import AuthState
 from configsvc.errors import PermissionDeniedError
@@ -140,7 +140,11 @@ class Rights:
     def lease_write(self, view: View, env: Envelope, lease: Lease) -> None:
         """WRITE on every attached key; an empty lease is its creator's and root's."""
         if not lease.keys:
-            if not view.is_root and creator_of(env.principal) != lease.creator:
+            if creator_of(env.principal) == lease.creator:
+                self.rule = self.rule or "lease-creator"
+            elif view.is_root:
+                self.rule = self.rule or ROOT
+            else:
                 self.rule = "default"
                 raise PermissionDeniedError
             return
@@ -153,9 +157,12 @@ class Rights:
         for key, epoch in reversed(lease.keys.items()):
             if epoch <= judged:
                 break
-            if view.granted_put(key) is None:
+            granted = view.granted_put(key)
+            if granted is None:
                 certain = False
                 self._key(view, env, KV_PUT, KeySpan(key, key + b"\0"), 0)
+            else:
+                self.rule = granted
         self.rule = rule or self.rule
         if certain:
             if len(self._lease_views) >= LEASES_REMEMBERED_MAX:

@@ -26,6 +26,7 @@ from configsvc.auth.decide import Decider
 from configsvc.auth.state import AuthState
 from configsvc.lease.lessor import Lessor
 from configsvc.limits import LEASE_TTL_MIN_S, QUOTA_BYTES_DEFAULT
+from configsvc.mvcc.loading import LiveRows
 from configsvc.mvcc.messages import Row, TxnOp, TxnResult
 from configsvc.mvcc.store import NEVER_COMPACTED, Store
 from configsvc.mvcc.txn import read_txn
@@ -104,7 +105,7 @@ class ApplyState:
         self,
         tables: Tables,
         *,
-        live: Iterable[Row],
+        live: Iterable[Row] | LiveRows,
         revision: int,
         applied: int,
         term: int,
@@ -118,7 +119,7 @@ class ApplyState:
 
         Args:
             tables: Rows of the small tables, key columns first, in any order.
-            live: Newest row of each live key.
+            live: Newest row of each live key; ``LiveRows`` when they were gathered in slices.
             revision: Visible revision.
             applied: Raft index of the newest entry that is in.
             term: Its term.
@@ -133,7 +134,8 @@ class ApplyState:
         """
         meta: dict[str, bytes] = dict(tables.get("meta", ()))
         compact_revision = int(meta.get(META_COMPACT, b"%d" % NEVER_COMPACTED))
-        self.store.load(live, revision, compact_revision, superseded_bytes)
+        loaded = live if isinstance(live, LiveRows) else LiveRows(live)
+        self.store.adopt(loaded, revision, compact_revision, superseded_bytes)
         self.auth.load(
             users=tables.get("users", ()),
             roles=tables.get("roles", ()),

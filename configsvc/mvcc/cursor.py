@@ -15,7 +15,7 @@ from typing import Final
 
 from configsvc.errors import CompactedError
 from configsvc.mvcc.messages import KeyValue
-from configsvc.mvcc.store import Store
+from configsvc.mvcc.store import NeedHistory, Store
 from configsvc.types import KeySpan
 
 _UNCHANGED: Final = object()
@@ -43,6 +43,7 @@ class RangeCursor:
         "_position",
         "_start",
         "_store",
+        "_tail",
         "count",
         "done",
         "revision",
@@ -57,6 +58,7 @@ class RangeCursor:
         self.span = span
         self.revision = revision if revision > 0 else store.revision
         self._past: dict[bytes, KeyValue | None] = store.past(span, self.revision)
+        self._tail = store.tail
         self._position = store.tail.end
         self._start, self._end = span
         self._follow_floor = follow_floor
@@ -67,13 +69,14 @@ class RangeCursor:
         self.done = span.is_empty()  # nothing is left
         self._open = not self.done
         if self._open:
-            store.tail.pin(self.revision)
+            self._tail.pin(self.revision)
 
     def next_chunk(self, keys_max: int) -> list[KeyValue]:
         """The next key values; possibly none at all while ``done`` is still False.
 
         Raises:
             CompactedError: with ``follow_floor``, the floor passed this revision.
+            NeedHistory: the store was replaced by an install; ``position`` is where to go on.
         """
         store = self._store
         if self.done:
@@ -81,7 +84,10 @@ class RangeCursor:
         if self._follow_floor and self.revision < store.compact_revision:
             self.close()
             raise CompactedError
-        tail = store.tail
+        tail = self._tail
+        if store.tail is not tail:
+            self.close()
+            raise NeedHistory(self.revision)
         if self._position < tail.end:
             tail.undo(self.span, self._position, self._past)
             self._position = tail.end
@@ -123,4 +129,9 @@ class RangeCursor:
         self.done = True
         if self._open:
             self._open = False
-            self._store.tail.unpin(self.revision)
+            self._tail.unpin(self.revision)
+
+    @property
+    def position(self) -> bytes:
+        """No key below it is still to come."""
+        return self._start

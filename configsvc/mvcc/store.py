@@ -30,6 +30,7 @@ from configsvc.errors import (
     LeaseNotFoundError,
     ensure,
 )
+from configsvc.mvcc.loading import LiveRows
 from configsvc.mvcc.messages import (
     DeleteOp,
     DeleteResult,
@@ -121,18 +122,23 @@ class Store:
             superseded_bytes: Size of superseded rows above the floor, 0 if unknown. One row counts
                 ``window.ROW_BYTES`` + key + value.
         """
-        live: dict[bytes, KeyValue] = {}
-        total = 0
-        for mod, _sub, key, value, create, version, lease, _tombstone in rows:
-            live[key] = _new(KeyValue, (key, value, create, mod, version, lease))
-            total += len(key) + len(value)
-        self.live = live
-        self.keys = SortedList(live)
+        self.adopt(LiveRows(rows), revision, compact_revision, superseded_bytes)
+
+    def adopt(
+        self,
+        loaded: LiveRows,
+        revision: int,
+        compact_revision: int,
+        superseded_bytes: int = 0,
+    ) -> None:
+        """``load`` with rows that were gathered before; ``loaded`` belongs to the store then."""
+        self.live = loaded.live
+        self.keys = loaded.keys
         self.revision = revision
         self.compact_revision = compact_revision
         self.tail = Tail(revision)
         floor = max(compact_revision, FIRST_REVISION)
-        self.window = Window(total + ROW_BYTES * len(live), superseded_bytes, floor, revision)
+        self.window = Window(loaded.size, superseded_bytes, floor, revision)
 
     # --- figures ---------------------------------------------------------------------------------
 

@@ -9,7 +9,8 @@ from mvcc_tools import ALL, delete, do, put
 
 from configsvc.errors import CompactedError, FutureRevError
 from configsvc.mvcc.cursor import RangeCursor
-from configsvc.mvcc.messages import KeyValue, RangeOp
+from configsvc.mvcc.loading import LiveRows
+from configsvc.mvcc.messages import KeyValue, RangeOp, Row
 from configsvc.mvcc.store import NeedHistory, Store
 from configsvc.types import KeySpan
 
@@ -98,3 +99,28 @@ def test_empty_spans_and_early_close_hold_nothing() -> None:
     cursor.close()
     cursor.close()
     assert (store.tail._pins, cursor.next_chunk(3)) == ({}, [])
+
+
+def test_an_install_under_an_open_cursor_sends_it_to_history() -> None:
+    store = Store()
+    do(store, put(b"a"), put(b"b"))
+    cursor, idle = RangeCursor(store, ALL), RangeCursor(store, ALL)
+    cursor.next_chunk(1)
+    store.load((), revision=9, compact_revision=-1)
+    with pytest.raises(NeedHistory):
+        cursor.next_chunk(1)
+    assert cursor.position == b"a\0"
+    idle.close()
+
+
+def test_rows_may_come_in_slices_and_any_order() -> None:
+    rows = [Row(i + 2, 0, b"%03d" % i, b"v", i + 2, 1, 0, False) for i in range(300)]
+    loaded = LiveRows()
+    for at in (200, 0, 100):
+        loaded.add(rows[at : at + 100])
+    sliced, whole = Store(), Store()
+    sliced.adopt(loaded, 400, 5)
+    whole.load(rows, 400, 5)
+    assert sliced.live == whole.live
+    assert list(sliced.keys) == list(whole.keys) == sorted(whole.live)
+    assert (sliced.db_bytes, sliced.tail_floor) == (whole.db_bytes, 400)
