@@ -117,6 +117,7 @@ ROOT64 = b64encode(HEAD.root).decode()
         f"a+b\n7\n{ROOT64}\n",
         f"{ORIGIN}\n7\n{ROOT64[:-4]}\n",
         f"{ORIGIN}\n7\n{ROOT64[:-1]}\n",
+        f"{ORIGIN}\n7\n{bytes(32).hex()[:42]}B=\n",
         f"{ORIGIN}\n7\n {ROOT64}\n",
     ],
 )

@@ -49,6 +49,7 @@ def test_the_first_match_decides() -> None:
         'schema = "configsvc.audit/v2"',
         HEAD + "level = 1",
         HEAD + "rule = 1",
+        "=",
         HEAD + "[[rule]]",
         HEAD + '[[rule]]\nevents = ["kv.get"]\nlevel = "full"',
         HEAD + '[[rule]]\nevents = []\nlevel = "full"',

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from configsvc.audit.changes import join_records, split_records
 from configsvc.audit.checkpoint import Checkpoint
 from configsvc.audit.leaf import decode_leaf, encode_leaf
 from configsvc.audit.merkle import root_of
@@ -203,6 +204,17 @@ def test_rules_hold_even_for_whoever_can_sign(
     report = verify(make(), resigned=True)
     assert (report.verdict, report.bad_seq) == (Verdict.TAMPERED, seq)
     assert what in report.problem
+
+
+def test_change_records_must_be_in_order_even_under_a_new_root() -> None:
+    records = list(split_records(LOG.entries[5].changes))[::-1]
+    entries = [
+        entry._replace(changes=join_records(records)) if entry.seq == 5 else entry
+        for entry in releafed(5, root=root_of(records))
+    ]
+    report = verify(entries, resigned=True)
+    assert (report.verdict, report.bad_seq) == (Verdict.TAMPERED, 5)
+    assert "out of order" in report.problem
 
 
 def test_revisions_are_contiguous_even_where_rows_are_gone() -> None:

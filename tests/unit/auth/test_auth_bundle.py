@@ -163,6 +163,9 @@ def test_writing_order_does_not_matter() -> None:
         pytest.param(with_rule(keys='{ prefix = "" }'), "must not be empty", id="empty-prefix"),
         pytest.param(with_rule(keys="{ prefix = 7 }"), "another type", id="key-number"),
         pytest.param(with_rule(keys='{ range = ["/b", "/a"] }'), "ends before", id="backwards"),
+        pytest.param(
+            with_rule(keys='{ key = "%s" }' % ("k" * 2049)), "longer than a key", id="long-key"
+        ),
         pytest.param(with_rule(keys='{ range = ["/b"] }'), "start and an end", id="half-range"),
         pytest.param(
             with_rule(keys='{ prefix = "/{user}/" }'), "only substitution", id="substitution"
@@ -244,6 +247,9 @@ def test_caps_on_numbers() -> None:
         parse_bundle(many)
 
 
+GOOD = parse_bundle(HEAD + RULE).compiled
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -256,6 +262,13 @@ def test_caps_on_numbers() -> None:
         b'{"format":1,"name":"b","reader":1,"rules":[],"version":7} ',
         b'{"format":1,"name":"b","reader":1,"rules":[],"rules":[],"version":7}',
         b'{"format":1,"name":"b","reader":1,"rules":[{}],"version":7}',
+        GOOD.replace(b"deny", b"maim"),
+        GOOD.replace(b'["prefix"', b'["regex"'),
+        GOOD.replace(b'["/prod/"]', b'["/prod/","/q"]'),
+        GOOD.replace(b'["change.ticket_prefix",["CHG-"]]', b'["moon.phase",["full"]]'),
+        GOOD.replace(b"65536", b'["65536"]'),
+        GOOD.replace(b'"reader":1', b'"reader":"1"'),
+        b" " * (1024 * 1024 + 1),
     ],
 )
 def test_compiled_rules_have_one_encoding(data: bytes) -> None:

@@ -270,6 +270,41 @@ def test_globs(glob: str, key: bytes, matches: bool) -> None:
     assert decide(state_with(allow(), deny(keys=keys)), asked).allowed != matches
 
 
+def test_globs_take_the_name_as_one_segment() -> None:
+    keys = (KeyPattern("glob", ("/n/{principal.name}/*/x",)),)
+    agent = principal("n1", KIND_AGENT)
+    state = state_with(
+        allow(keys=keys), allow(name="key", keys=(KeyPattern("key", ("/k/{principal.name}",)),))
+    )
+    for key, allowed in (
+        (b"/n/n1/a/x", True),
+        (b"/n/n2/a/x", False),
+        (b"/n/n1/x", False),
+        (b"/k/n1", True),
+        (b"/k/n10", False),
+    ):
+        asked = PUT_A._replace(principal=agent, span=span_of(key, b""))
+        assert decide(state, asked).allowed == allowed
+    odd = PUT_A._replace(principal=principal("a/b", KIND_AGENT, uid=""))
+    ranged = (KeyPattern("range", ("/n/{principal.name}", "/o")),)
+    refusing = state_with(allow(), deny(keys=ranged))
+    assert not decide(refusing, odd).allowed  # no name, no end: everything could be meant
+
+
+def test_what_a_principal_may_read() -> None:
+    state = state_with(
+        allow(actions=("kv.range",), keys=prefix("c")), grants={"r": {(b"a", b"b"): READ}}
+    )
+    assert View(state, principal(), HOME).readable() == [KeySpan(b"a", b"b"), KeySpan(b"c", b"d")]
+    root = View(state, ROOT, HOME)
+    assert root.readable() == [KeySpan(b"", None)]
+    assert root.is_root
+    assert root.may_write_something
+    assert check_key(root, b"x", write=False)
+    assert not check_key(View(state, principal(), HOME), b"x", write=False)
+    assert View(state, principal("m", KIND_MEMBER), HOME).granted_put(b"x") is None
+
+
 def test_a_glob_grants_no_range_and_denies_every_range_it_may_touch() -> None:
     glob = (KeyPattern("glob", ("/a/*/c",)),)
     asked = PUT_A._replace(action="kv.delete", span=KeySpan(b"/a/b/c", b"/a/b/d"))

@@ -189,3 +189,67 @@ def test_pol12_explains_partial_cover_and_root() -> None:
         "ALLOW  rule=root  auth_rev=1 policy=test@1",
         "  1 rbac   role root  MATCH  passes everything but a deny",
     ]
+
+
+def test_tests_may_name_formats() -> None:
+    rule = """
+[[rule]]
+id = "json-only"
+effect = "deny"
+actions = ["kv.put"]
+unless = { "value.format" = ["json"] }
+"""
+    test = """
+[[test]]
+name = "%s"
+expect = { decision = "%s" }
+[test.request]
+principal = { name = "root", roles = ["root"] }
+action = "kv.put"
+key = "/a"
+formats = ["utf8"%s]
+"""
+    bundle = load(rule, test % ("json", "allow", ', "json"'), test % ("text", "deny", ""))
+    assert run_tests(bundle) == []
+
+
+@pytest.mark.parametrize(
+    ("condition", "have"),
+    [
+        ('"principal.name" = ["omar"]', "principal.name = hana"),
+        ('"auth.method" = ["token"]', "auth.method = certificate"),
+        ('"principal.role" = ["x"]', "principal.role = none"),
+        ('"source.cidr" = ["192.168.0.0/16"]', "source.cidr = 10.20.1.2"),
+        ('"value.format" = ["json"]', "value.format = utf8"),
+        ('"value.max_bytes" = 1', "value.max_bytes = 2"),
+        ('"change.reason_required" = true', "change.reason_required = none"),
+    ],
+)
+def test_pol12_names_what_was_there_instead(condition: str, have: str) -> None:
+    text = '[[rule]]\nid = "r"\neffect = "allow"\nactions = ["kv.put"]\nwhen = { %s }\n'
+    state = state_with(*load(text % condition).policy.rules)
+    asked = Request(
+        principal(),
+        HOME,
+        "kv.put",
+        span_of(b"a", b""),
+        WRITE,
+        facts={"value.format": "utf8"},
+        value_bytes=2,
+    )
+    (line,) = explain(state, asked).considered
+    assert (line.verdict, line.reason) == ("no match", have)
+
+
+def test_pol12_says_when_a_name_does_not_fit() -> None:
+    text = """
+[[rule]]
+id = "own"
+effect = "allow"
+actions = ["kv.put"]
+keys = { prefix = "/n/{principal.name}/" }
+"""
+    state = state_with(*load(text).policy.rules)
+    asked = Request(principal("", uid=""), HOME, "kv.put", span_of(b"/n//x", b""), WRITE)
+    (line,) = explain(state, asked).considered
+    assert line.reason == "principal's name does not fit into the keys"

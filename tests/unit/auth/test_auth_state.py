@@ -323,3 +323,30 @@ def test_a_full_deny_list_forgets_what_has_run_out(monkeypatch: pytest.MonkeyPat
         Change("revocations", ("jti", "aa"), None),
         Change("revocations", ("jti", "cc"), (0,)),
     )
+
+
+def test_role_names_are_printable() -> None:
+    state = Kept().state
+    for name in ("a\n", "x" * 253):
+        with pytest.raises(errors.InvalidArgumentError):
+            state.role_add(name)
+    assert state.role_add("Team A/ops")
+
+
+@pytest.mark.parametrize(
+    ("bound", "call"),
+    [
+        ("USERS_MAX", lambda s: s.user_add("omar", "", True, "02")),
+        ("ROLES_MAX", lambda s: s.role_add("more")),
+        ("ROLES_PER_USER_MAX", lambda s: s.user_grant_role("hana", "app")),
+        ("PERMISSIONS_PER_ROLE_MAX", lambda s: s.role_grant_permission("app", READ, b"k", b"")),
+    ],
+)
+def test_every_table_is_bounded(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch, bound: str, call: Callable[[AuthState], object]
+) -> None:
+    monkeypatch.setattr(f"configsvc.auth.state.{bound}", 0)
+    before = kept.reloaded()
+    with pytest.raises(errors.InvalidArgumentError, match="too many"):
+        call(kept.state)
+    assert same(before, kept.state)
