@@ -52,3 +52,31 @@ def decode_entries(first_index: int, blob: bytes | memoryview, count: int) -> tu
     if at != size:
         raise DecodeError("bytes behind the last record")
     return tuple(out)
+
+
+class RecordCache:
+    """Remembers the newest encoded batches, so that log and peers share one encoding.
+
+    First index, last index and last term name a batch: two logs that agree there agree on
+    everything before (log matching).
+    """
+
+    __slots__ = ("_batches", "_size")
+
+    def __init__(self, size: int = 8) -> None:
+        self._size = size
+        self._batches: dict[tuple[int, int, int], bytes] = {}
+
+    def encode(self, entries: Sequence[Entry]) -> bytes:
+        """As ``encode_entries``."""
+        if not entries:
+            return b""
+        last = entries[-1]
+        key = (entries[0].index, last.index, last.term)
+        found = self._batches.get(key)
+        if found is None:
+            found = encode_entries(entries)
+            while len(self._batches) >= self._size:
+                del self._batches[next(iter(self._batches))]
+            self._batches[key] = found
+        return found

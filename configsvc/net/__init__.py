@@ -1,1 +1,1 @@
-
+"""TLS contexts, and TLS as a function of bytes."""

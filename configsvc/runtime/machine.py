@@ -21,7 +21,7 @@ from typing import Protocol
 from configsvc.apply.applier import Applier
 from configsvc.apply.commands import Command, Effects, Refused
 from configsvc.codec.command import CommandDecoder
-from configsvc.codec.records import encode_entries
+from configsvc.codec.records import RecordCache
 from configsvc.errors import ExitCode, FatalError, ensure
 from configsvc.raft.confchange_codec import decode_conf_change
 from configsvc.raft.errors import RaftError
@@ -106,6 +106,7 @@ class Machine:
         hard_state: HardState,
         applied: int,
         durable: int,
+        records: RecordCache,
     ) -> None:
         self.raft = raft
         self.log = log
@@ -117,6 +118,7 @@ class Machine:
         self.lead = NodeId(0)
         self.role = Role.FOLLOWER
         self._writer = writer
+        self._records = records
         self._net = net
         self._listener = listener
         self._decoder = CommandDecoder()
@@ -212,7 +214,7 @@ class Machine:
                 self.durable = first - 1
         self._token += 1
         self._in_flight = steps
-        records = encode_entries(entries) if entries else b""
+        records = self._records.encode(entries)
         last_term = entries[-1].term if entries else 0
         self._writer.submit(self._hard_state, first, len(entries), last_term, records, self._token)
 

@@ -28,6 +28,7 @@ from configsvc.auth.decide import Decider
 from configsvc.codec import command as codec
 from configsvc.codec.answers import Headers
 from configsvc.codec.publishing import alarm_op
+from configsvc.codec.records import RecordCache
 from configsvc.config import ServerConfig
 from configsvc.errors import (
     ConfigServiceError,
@@ -119,6 +120,7 @@ class Parts:
     token_key: TokenKey
     log_key: TokenKey
     wal: Any  # storage.wal.WalWriter: compact(up_to)
+    records: RecordCache  # shared with the peer link
     bootstrap_op: bytes  # proposed by the first leader of a new cluster
     genesis: dict[int, tuple[str, ...]]  # id -> peer URLs of --initial-cluster
     die: Callable[[FatalError], None]  # ends the process with the error's code
@@ -207,6 +209,7 @@ class Member:
             hard_state=parts.hard_state,
             applied=parts.applied,
             durable=parts.durable,
+            records=parts.records,
         )
         self.membership = Membership(self)
         self.logins = Logins(

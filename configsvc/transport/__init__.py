@@ -1,1 +1,1 @@
-
+"""Member to member: length-prefixed frames over mutual TLS."""
