@@ -61,6 +61,9 @@ def plan(ready: Ready, durable_index: int, previous_hard_state: HardState) -> Pl
     ensure(write is not None or not promises, "a new term or vote must be written")
     early, late = split_messages(ready.messages, nothing_early=promises)
     committed = ready.committed_entries
+    if ready.entries:
+        # What this write replaces is still on disk under the same indexes.
+        durable_index = min(durable_index, ready.entries[0].index - 1)
     now = _durable_count(committed, durable_index)
     return Plan(early, write, committed[:now], late, committed[now:])
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from contextlib import suppress
 from typing import NamedTuple
 
 from core_sim_checks import Checks
 
 from configsvc.raft.confchange_codec import decode_conf_change
 from configsvc.raft.config import RaftConfig
-from configsvc.raft.errors import ConfChangeInvalid
+from configsvc.raft.errors import ConfChangeInvalid, RaftError
 from configsvc.raft.messages import (
     APPEND_THREAD,
     APPLY_THREAD,
@@ -61,6 +62,7 @@ class Member:
         # What does not.
         self.machine = start
         self.out: list[Message] = []
+        self.inbox: deque[Message] = deque()  # arrives in the middle of the next piece of work
         # Storage appends, with what may leave only after them.
         self.append_work: deque[tuple[Message | None, tuple[Message, ...]]] = deque()
         self.apply_work: deque[Message] = deque()
@@ -80,6 +82,7 @@ class Member:
     def restart(self) -> None:
         self.machine = self.saved
         self.out.clear()
+        self.inbox.clear()
         self.append_work.clear()
         self.apply_work.clear()
         self.core = self._start()
@@ -130,12 +133,12 @@ class Member:
         self._hard = ready.hard_state or self._hard
         self._send(steps.send_early)
         self._apply(steps.apply_now)
-        self._perhaps_crash()
+        self._meanwhile()
         if steps.write is not None:
             self._write(steps.write)
-        self._perhaps_crash()
+        self._meanwhile()
         self._send(steps.send_late)
-        self._perhaps_crash()
+        self._meanwhile()
         self._apply(steps.apply_after)
         self.core.advance()
 
@@ -168,9 +171,9 @@ class Member:
     def _append(self, message: Message) -> None:
         hard = HardState(message.term, message.vote, message.commit)
         hard = self.log.hard if hard == HardState() else hard
-        self._perhaps_crash()
+        self._meanwhile()
         self._write(Write(hard, message.entries, message.snapshot))
-        self._perhaps_crash()
+        self._meanwhile()
         self._answer(message)
 
     def _answer(self, work: Message) -> None:
@@ -180,7 +183,13 @@ class Member:
             else:
                 self._send((message,))
 
-    def _perhaps_crash(self) -> None:
+    def _meanwhile(self) -> None:
+        """Between two steps time goes by, messages come in, and the member may stop."""
+        if self.rng.random() < 0.05:
+            self.core.tick()
+        while self.inbox:
+            with suppress(RaftError):
+                self.core.step(self.inbox.popleft())
         if self.crash_chance and self.rng.random() < self.crash_chance:
             raise Crash
 
@@ -208,7 +217,9 @@ class Member:
         for entry in entries:
             machine = self.machine
             assert entry.index == machine.index + 1, "applied with a gap"
-            assert entry.index <= self.log.last_index(), "C5 applied before it is durable"
+            durable = entry.index <= self.log.last_index()
+            assert durable, "C5 applied before it is durable"
+            assert self.log.term(entry.index) == entry.term, "C5 applied what is not on disk"
             conf = machine.conf
             if entry.kind != EntryKind.NORMAL:
                 conf = self._change(entry.data, conf)

@@ -171,8 +171,11 @@ class World:
         lost = lost or (message.from_, message.to) in self.cut
         if message.type is MessageType.SNAP and message.snapshot is not None:
             self._deliver_snapshot(message, message.snapshot, lost=lost)
-        elif member is not None and not lost:
-            self._on(member, member.core.step, message)
+        elif member is not None and not lost and member.id not in self.down:
+            if self.rng.random() < 0.1:
+                member.inbox.append(message)
+            else:
+                self._on(member, member.core.step, message)
 
     def _deliver_snapshot(self, message: Message, snapshot: Snapshot, *, lost: bool) -> None:
         """An install ends with a report to the leader, one way or the other."""

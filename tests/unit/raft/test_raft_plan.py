@@ -69,6 +69,13 @@ def test_only_what_is_durable_is_applied_before_the_write(durable: int, now: int
     assert (made.apply_now, made.apply_after) == (committed[:now], committed[now:])
 
 
+def test_an_entry_that_replaces_a_durable_one_is_not_durable_yet() -> None:
+    new = (entry(3, 6), entry(3, 7))
+    work = ready(entries=new, committed_entries=new[:1], must_sync=True)
+    made = plan(work, 9, BEFORE)  # 6 to 9 of an older term are on disk
+    assert (made.apply_now, made.apply_after) == ((), new[:1])
+
+
 def test_a_new_vote_that_is_not_to_be_written_is_a_bug() -> None:
     with pytest.raises(InvariantViolationError):
         plan(ready(hard_state=BEFORE._replace(vote=NodeId(3))), 5, BEFORE)
