@@ -35,6 +35,17 @@ PROPOSALS_WAITING_MAX: Final = 20_000
 PROPOSALS_WAITING_BYTES_MAX: Final = 64 * MIB
 LOG_RETAINED_BYTES_MAX: Final = 256 * MIB
 
+# --- write-ahead log (reliability.md 5.10) --------------------------------------------------------
+WAL_SEGMENT_BYTES: Final = 16 * MIB  # zero-filled; one is always ready in advance
+WAL_SEGMENT_BYTES_MIN: Final = 16 * KIB  # for tests
+WAL_SEGMENT_BYTES_MAX: Final = 64 * MIB  # a larger file is refused unread
+WAL_FRAME_BYTES_MAX: Final = 4 * MIB  # records in one frame; more are split, a longer one is alone
+WAL_SUBMISSIONS_MAX: Final = 1_024  # waiting for the writer thread; the machine keeps one
+WAL_JOBS_MAX: Final = 64  # compactions and the like; beyond, the newest waits for its next call
+WAL_SEAL_IDLE_S: Final = 0.05  # after the last data frame (W6)
+WAL_PREPARE_STEP_BYTES: Final = 1 * MIB  # of the next segment, between two frames
+WAL_DROPPED_KEPT: Final = 4  # copies of torn tails put aside; the oldest goes
+
 # --- peer link (reliability.md 5.7) ---------------------------------------------------------------
 PEER_FRAME_BYTES_MAX: Final = 8 * MIB
 PEER_QUEUE_BYTES_MAX: Final = 8 * MIB
@@ -56,6 +67,7 @@ HISTORY_READERS_MAX: Final = 4  # reading connections kept; more are opened and 
 HISTORY_EVENTS_BYTES_MAX: Final = 4 * MIB  # one page of events ends at the revision that passes it
 HISTORY_LOG_ROWS_MAX: Final = 1_000  # rows of one page of a key's log, bytes as for events
 HISTORY_PLAN_ROWS_MAX: Final = 20_000  # versions in a span counted before choosing how to scan
+HISTORY_TASKS_MAX: Final = 16  # waiting for the writer's thread; OverloadedError beyond
 SEALED_PER_SEED_MAX: Final = 2**31  # then a new seed (ENC-4)
 SEED_AGE_S_MAX: Final = 90 * 86_400
 SEAL_BATCHES_CACHED: Final = 4_096  # batch id -> opener, dropped all at once beyond
@@ -175,3 +187,41 @@ WRITE_BUFFER_BYTES_HIGH: Final = 256 * KIB  # in the transport; beyond it the co
 HTTP_BODY_BYTES_MAX: Final = MESSAGE_BYTES_MAX  # 413 beyond
 HTTP_HEADER_BYTES_MAX: Final = 16 * KIB  # of HTTP/1.1; 431 beyond
 DRAIN_NOTICE_S: Final = 0.2  # for peers to hear that we leave, before we stop to accept streams
+
+# --- identity (security.md 3.2-3.4) ---------------------------------------------------------------
+IDENTITY_URI_CHARS_MAX: Final = 255  # longer ones are refused unread, as for the three below
+LEAF_DER_BYTES_MAX: Final = 8 * KIB
+CSR_BYTES_MAX: Final = 8 * KIB
+TRUST_BUNDLE_BYTES_MAX: Final = 64 * KIB
+TRUST_BUNDLE_CERTIFICATES_MAX: Final = 8  # old and new CA while one is rotated, and some room
+LEAF_HOSTS_MAX: Final = 32  # DNS and IP names of one leaf
+TOKEN_BYTES_MAX: Final = 4_096  # judged before any decoding
+TOKEN_TTL_S_MAX: Final = 3_600
+TOKEN_LEEWAY_S: Final = 5
+PASSWORD_BYTES_MIN: Final = 12
+PASSWORD_BYTES_MAX: Final = 1_024
+PASSWORD_THREADS_MAX: Final = 2  # about 19 MiB and 45 ms of a core each
+PASSWORD_QUEUE_MAX: Final = 16  # PoolFull beyond
+ARGON2_MEMORY_KIB_MAX: Final = 256 * KIB  # a stored string that asks for more is not computed
+ARGON2_ROUNDS_MAX: Final = 10
+ARGON2_LANES_MAX: Final = 4
+
+# --- net ------------------------------------------------------------------------------------------
+TLS_FILE_BYTES_MAX: Final = 64 * KIB  # certificate or key; refused beyond
+CRL_BYTES_MAX: Final = 16 * MIB
+
+# --- transport ------------------------------------------------------------------------------------
+PEER_HELLO_BYTES_MAX: Final = 4 * KIB  # any frame before the handshake is done; closed beyond
+PEER_CONTROL_QUEUE_BYTES_MAX: Final = 1 * MIB  # votes and heartbeats; dropped beyond
+PEER_WRITE_BYTES_HIGH: Final = 1 * MIB  # in the socket's buffer; beyond it messages stay queued
+PEER_PASS_BYTES_MAX: Final = 4 * MIB  # of raft messages in one frame
+PEER_MESSAGES_MAX: Final = 65_536  # in one frame; malformed beyond
+PEER_CONTEXT_BYTES_MAX: Final = 4 * KIB  # of one message; malformed beyond
+PEER_SNAPSHOT_NOTE_BYTES_MAX: Final = 64 * KIB  # a snapshot's name, not its bytes
+PEER_CONNECTIONS_MAX: Final = 256  # accepted; the oldest unfinished one is closed beyond
+PEER_DIAL_SECONDS_MAX: Final = 2.0  # TCP; TLS and hello have HANDSHAKE_SECONDS_MAX
+PEER_BACKOFF_MIN_S: Final = 0.05
+PEER_BACKOFF_MAX_S: Final = 1.0
+PEER_PING_S: Final = 1.0  # the dialer asks this often whether the other end still lives
+PEER_TERM_LEAP_MAX: Final = 2**32  # a message further ahead is absurd: dropped and counted
+PEER_MISBEHAVED_MAX: Final = 3  # malformed frames of one peer, then it is reported

@@ -131,6 +131,7 @@ def _connect(uri: str) -> sqlite3.Connection:
 def _prepare_writer(connection: Any, _record: object) -> None:
     for pragma in (
         f"busy_timeout = {_BUSY_TIMEOUT_MS}",
+        "auto_vacuum = INCREMENTAL",  # takes effect in an empty file only, so before all others
         "journal_mode = WAL",
         "synchronous = NORMAL",
         "wal_autocheckpoint = 0",

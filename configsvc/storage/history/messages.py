@@ -95,8 +95,7 @@ class EventPage(NamedTuple):
 
 
 class Lag(NamedTuple):
-    """How far SQL is behind what was submitted."""
+    """What was submitted and is not written yet."""
 
     entries: int
     bytes: int
-    seconds: float  # age of the oldest entry that is not written; 0 when none is

@@ -285,6 +285,13 @@ class History:
         except FileNotFoundError:
             return 0
 
+    def vacuum(self) -> None:
+        """Give freed pages of the file back to the file system (defragment)."""
+        cursor = cast(Any, self._connection.connection.cursor())
+        cursor.executescript("PRAGMA incremental_vacuum")  # ``execute`` would free one page
+        cursor.close()
+        self.checkpoint(wait_for_readers=True)
+
     def rewrap(self, new_key_file: KeyFile) -> int:
         """Wrap all seeds with another key file (ENC-5); the number of seeds. No row is touched."""
         with self._connection.begin():

@@ -19,13 +19,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from configsvc.apply.commands import Effects
-from configsvc.errors import ConfigServiceError, ExitCode, FatalError, ensure
+from configsvc.errors import (
+    ConfigServiceError,
+    ExitCode,
+    FatalError,
+    OverloadedError,
+    ensure,
+)
 from configsvc.limits import (
+    HISTORY_TASKS_MAX,
     READY_ENTRIES_MAX,
     SQL_BATCH_ENTRIES_MAX,
     SQL_BATCH_ENTRIES_MIN,
@@ -41,6 +48,8 @@ from configsvc.limits import (
 from configsvc.storage.history.messages import Lag
 from configsvc.storage.history.store import History
 
+T = TypeVar("T")
+
 _ENTRY_OVERHEAD: Final = 256  # bytes counted per entry besides its rows and leaf
 
 
@@ -49,6 +58,11 @@ class _Pending(NamedTuple):
     conf_state: bytes | None
     size: int
     since: float
+
+
+class _Task(NamedTuple):
+    work: Callable[[], Any]
+    done: Callable[[Any], None]
 
 
 class HistoryWriter:
@@ -80,8 +94,13 @@ class HistoryWriter:
         self._pending: deque[_Pending] = deque()
         self._bytes = 0
         self._wake = threading.Condition()
+        self._tasks: deque[_Task] = deque()
         self._closing = False
         self._checkpoint_asked = False
+        meta = history.meta()
+        self.written_index = meta.applied  # newest entry, and revision, that SQL holds
+        self.written_revision = meta.visible_revision
+        self.durable_index = meta.applied  # in this incarnation; what was opened has been synced
         self._dirty_since: float | None = None  # first write after the last complete checkpoint
         self._dirty_entries = 0
         self._dirty_bytes = 0
@@ -122,20 +141,40 @@ class HistoryWriter:
 
     def has_room(self) -> bool:
         """Whether apply may go on (Q2): entries, bytes and age of the oldest are below bounds."""
-        lag = self.lag()
+        entries, size = self.lag()
         return (
-            lag.entries < SQL_LAG_ENTRIES_MAX
-            and lag.bytes < SQL_LAG_BYTES_MAX
-            and lag.seconds < SQL_LAG_S_MAX
+            entries < SQL_LAG_ENTRIES_MAX
+            and size < SQL_LAG_BYTES_MAX
+            and self.lag_seconds() < SQL_LAG_S_MAX
         )
 
     def lag(self) -> Lag:
         """What has been submitted and not yet written."""
         with self._wake:
-            if not self._pending:
-                return Lag(0, 0, 0.0)
-            age = self._clock() - self._pending[0].since
-            return Lag(len(self._pending), self._bytes, age)
+            return Lag(len(self._pending), self._bytes)
+
+    def lag_seconds(self) -> float:
+        """Age of the oldest entry that is not written; 0 when none is."""
+        with self._wake:
+            return self._clock() - self._pending[0].since if self._pending else 0.0
+
+    def task(self, work: Callable[[], T], done: Callable[[T | ConfigServiceError], None]) -> None:
+        """Run ``work`` on the writer's thread between two transactions; ``done`` is called there.
+
+        A ``ConfigServiceError`` is handed to ``done``; any other failure ends the process.
+
+        Raises:
+            OverloadedError: ``HISTORY_TASKS_MAX`` tasks wait already, or the history is closing.
+        """
+        with self._wake:
+            if self._closing or len(self._tasks) >= HISTORY_TASKS_MAX:
+                raise OverloadedError
+            self._tasks.append(_Task(work, done))
+            self._wake.notify()
+
+    def vacuum(self) -> None:
+        """``History.vacuum``; call it in a ``task``."""
+        self._history.vacuum()
 
     def request_checkpoint(self) -> None:
         """Ask for a checkpoint once what is queued has been written; ``on_durable`` follows."""
@@ -162,7 +201,8 @@ class HistoryWriter:
             while self._step():
                 pass
             self._history.close()
-            self._on_durable(self._history.meta().applied)
+            self.durable_index = self._history.meta().applied
+            self._on_durable(self.durable_index)
         except FatalError as error:
             self._on_fatal(error)
         except (SQLAlchemyError, OSError, ConfigServiceError) as error:
@@ -183,7 +223,10 @@ class HistoryWriter:
         with self._wake:
             self._gather()
             batch = self._take()
-            finished = self._closing and not batch and not self._pending
+            task = self._tasks.popleft() if self._tasks else None
+            finished = self._closing and not batch and not task
+        if task:
+            self._perform(task)
         if batch:
             self._write(batch)
         if self._checkpoint_due():
@@ -192,7 +235,7 @@ class HistoryWriter:
 
     def _gather(self) -> None:
         """Wait until there is enough, or the oldest has waited long enough. Holds the lock."""
-        while not self._closing and not self._checkpoint_asked:
+        while not self._closing and not self._checkpoint_asked and not self._tasks:
             if len(self._pending) >= SQL_BATCH_ENTRIES_MIN:
                 return
             now = self._clock()
@@ -230,6 +273,7 @@ class HistoryWriter:
         if self._dirty_since is None:
             self._dirty_since = self._clock()
         meta = self._history.meta()
+        self.written_index, self.written_revision = meta.applied, meta.visible_revision
         self._on_written(meta.applied, meta.visible_revision)
 
     def _checkpoint_due(self) -> bool:
@@ -251,7 +295,18 @@ class HistoryWriter:
         self._dirty_entries = self._dirty_bytes = 0
         self._dirty_since = None if durable else self._clock()
         if durable:
+            self.durable_index = durable
             self._on_durable(durable)
+
+    def _perform(self, task: _Task) -> None:
+        try:
+            result = task.work()
+        except FatalError:
+            raise
+        except ConfigServiceError as error:
+            task.done(error)
+        else:
+            task.done(result)
 
 
 def _size(effects: Effects) -> int:

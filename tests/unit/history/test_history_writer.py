@@ -9,8 +9,15 @@ from typing import Any
 import pytest
 from history_world import World
 
-from configsvc.errors import ExitCode, FatalError, InvariantViolationError
+from configsvc.errors import (
+    ExitCode,
+    FatalError,
+    InvariantViolationError,
+    NotFoundError,
+    OverloadedError,
+)
 from configsvc.limits import (
+    HISTORY_TASKS_MAX,
     READY_ENTRIES_MAX,
     SQL_BATCH_ENTRIES_MAX,
     SQL_LAG_BYTES_MAX,
@@ -100,7 +107,7 @@ def test_everything_submitted_is_written_in_order(writer, watcher, history, reop
         )
     ]
     assert max(steps) <= SQL_BATCH_ENTRIES_MAX
-    assert writer.lag() == (0, 0, 0.0)
+    assert writer.lag() == (0, 0)
     assert writer.close(WAIT_S)
     assert watcher.durable[-1] == 700
     history = reopen()
@@ -156,12 +163,12 @@ def test_lag_counts_entries_bytes_and_age(history, watcher) -> None:
     now = [100.0]
     writer = make(history, watcher, clock=lambda: now[0])
     assert writer.has_room()
-    assert writer.lag() == (0, 0, 0.0)
+    assert writer.lag() == (0, 0)
     writer.submit(puts(10).effects)
     now[0] += 0.5
-    lag = writer.lag()
-    assert (lag.entries, lag.seconds) == (10, 0.5)
-    assert 10 * 256 < lag.bytes < 10 * 400
+    entries, size = writer.lag()
+    assert (entries, writer.lag_seconds()) == (10, 0.5)
+    assert 10 * 256 < size < 10 * 400
     assert writer.has_room()
     now[0] += SQL_LAG_S_MAX
     assert not writer.has_room()
@@ -210,3 +217,67 @@ def test_a_bug_reaches_the_supervisor_as_it_is(writer, watcher) -> None:
     writer.submit(puts(3).effects[1:])  # a gap
     watcher.wait_for(lambda: watcher.fatal)
     assert isinstance(watcher.fatal[0], InvariantViolationError)
+
+
+# --- tasks ----------------------------------------------------------------------------------------
+
+
+def test_a_task_runs_on_the_thread_between_batches(writer, watcher, history) -> None:
+    told: list[object] = []
+    ended = threading.Event()
+
+    def done(result: object) -> None:
+        told.append(result)
+        ended.set()
+
+    writer.submit(puts(40).effects)
+    writer.task(lambda: threading.current_thread().name, done)
+    assert ended.wait(WAIT_S)
+    assert told == ["history"]
+    ended.clear()
+    writer.task(writer.vacuum, done)
+    assert ended.wait(WAIT_S)
+    assert told[1] is None
+    watcher.wait_for(lambda: watcher.applied() == 40)
+    assert (writer.written_index, writer.written_revision) == (40, 41)
+
+
+def test_a_task_that_is_refused_says_so_and_nothing_ends(writer, watcher) -> None:
+    told: list[object] = []
+    ended = threading.Event()
+
+    def work() -> None:
+        raise NotFoundError("no such thing")
+
+    def done(result: object) -> None:
+        told.append(result)
+        ended.set()
+
+    writer.task(work, done)
+    assert ended.wait(WAIT_S)
+    assert isinstance(told[0], NotFoundError)
+    assert not watcher.fatal
+
+
+def test_tasks_are_bounded(history, watcher) -> None:
+    writer = make(history, watcher)
+    for _ in range(HISTORY_TASKS_MAX):
+        writer.task(lambda: None, lambda _result: None)
+    with pytest.raises(OverloadedError):
+        writer.task(lambda: None, lambda _result: None)
+    writer.start()
+    assert writer.close(WAIT_S)
+    with pytest.raises(OverloadedError):
+        writer.task(lambda: None, lambda _result: None)
+
+
+def test_vacuum_gives_pages_back(history) -> None:
+    world = World()
+    world.put(b"k", bytes(2_000_000))
+    history.write(world.effects)
+    history.checkpoint(wait_for_readers=True)
+    before = history.path.stat().st_size
+    with history._connection.begin():
+        history._connection.exec_driver_sql("DELETE FROM revisions")
+    history.vacuum()
+    assert history.path.stat().st_size < before - 1_900_000
