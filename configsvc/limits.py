@@ -225,3 +225,10 @@ PEER_BACKOFF_MAX_S: Final = 1.0
 PEER_PING_S: Final = 1.0  # the dialer asks this often whether the other end still lives
 PEER_TERM_LEAP_MAX: Final = 2**32  # a message further ahead is absurd: dropped and counted
 PEER_MISBEHAVED_MAX: Final = 3  # malformed frames of one peer, then it is reported
+
+# --- member-local audit stream (security.md AUD-5, AUD-6, LIM-9) ----------------------------------
+ANCHOR_RECORDS: Final = 256  # new local records after which their head is anchored
+ANCHOR_INTERVAL_NS: Final = 10_000_000_000  # or this long after the first of them
+REPEAT_WINDOW_NS: Final = 60_000_000_000
+REPEATS_SINGLE_MAX: Final = 100  # equal refusals of one window with a record each; then a count
+REPEAT_KINDS_MAX: Final = 10_000  # kinds of refusal counted at once; beyond, each gets its record

@@ -1,182 +1,217 @@
-"""A certificate names exactly one identity, or it is refused (ID-2, ID-3).
+"""From a leaf's DER to the one identity it names (ID-2, ID-3).
 
-The leaf's DER is parsed here, once per connection; the dict that ``ssl`` offers is no identity.
-Everything is matched byte for byte: no percent-encoding, no upper case, no second name.
+Pure: bytes in, identity or refusal out.
+
+TLS has proven the chain and the key. What OpenSSL does not judge is judged here: kind of key,
+exact extended key usage, no CA bit, one URI in one spelling, a lifetime we would issue.
+
+Not here: TLS (``net``), whether the identity is denied or known (``auth.standing``), issuing
+(``identity.authority``).
 """
 
 from __future__ import annotations
 
-import re
+import hashlib
 from typing import Final, NamedTuple
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.hazmat.primitives.asymmetric import ec
 
-from configsvc.errors import ConfigServiceError
-from configsvc.types import (
-    KIND_AGENT,
-    KIND_MEMBER,
-    KIND_SERVER,
-    KIND_SERVICE,
-    KIND_USER,
-    Principal,
-)
+from configsvc.errors import ensure
+from configsvc.identity.errors import CertificateRejected
+from configsvc.identity.names import CLIENT_KINDS, IdentityName, is_host_name, is_name, parse_uri
+from configsvc.identity.profiles import BACKDATED_S, PROFILES
+from configsvc.limits import LEAF_DER_BYTES_MAX
+from configsvc.types import KIND_AGENT, KIND_SERVICE, KIND_USER, Principal
 
-KINDS: Final = frozenset({KIND_USER, KIND_AGENT, KIND_SERVICE, KIND_MEMBER, KIND_SERVER})
-DER_BYTES_MAX: Final = 16 * 1024
-URI_BYTES_MAX: Final = 255
-NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
-_URI: Final = re.compile(
-    r"spiffe://([a-z0-9][a-z0-9.-]{0,126})/(user|agent|service|member|server)"
-    r"/([a-z0-9][a-z0-9._-]{0,62})"
-)
-_EKU: Final = {
-    KIND_USER: {ExtendedKeyUsageOID.CLIENT_AUTH},
-    KIND_AGENT: {ExtendedKeyUsageOID.CLIENT_AUTH},
-    KIND_SERVICE: {ExtendedKeyUsageOID.CLIENT_AUTH},
-    KIND_SERVER: {ExtendedKeyUsageOID.SERVER_AUTH},
-    KIND_MEMBER: {ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH},
+__all__ = ["CertificateRejected", "LeafIdentity", "check_time", "parse_leaf", "principal_of"]
+
+_LIFETIME_SLACK_S: Final = 3_600 + BACKDATED_S  # what other issuers back-date
+_USER_PREFIX: Final = {
+    KIND_USER: "",
+    KIND_AGENT: f"{KIND_AGENT}/",
+    KIND_SERVICE: f"{KIND_SERVICE}/",
 }
-PublicKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
-
-
-class CertificateRejected(ConfigServiceError):
-    """Why a leaf is no identity; for logs and records, never for the other side."""
 
 
 class LeafIdentity(NamedTuple):
-    """What an acceptable leaf says."""
+    """Who a certificate is; times in seconds of the Unix epoch."""
 
     kind: str
     name: str
     uri: str
-    serial: str  # lower-case hex
-    sha256: str  # of the DER, lower-case hex
-    not_before: int  # Unix seconds
-    not_after: int
+    serial_hex: str  # lower case, no leading zeros
+    sha256_hex: str  # of the DER
+    not_before: int  # first second that counts
+    not_after: int  # last second that counts
 
 
 def parse_leaf(der: bytes, *, trust_domain: str, kinds: frozenset[str]) -> LeafIdentity:
-    """The identity of a leaf whose chain TLS has verified.
+    """Judge everything of a leaf but the time of day and the deny-lists.
+
+    Args:
+        der: the certificate as the peer sent it.
+        trust_domain: the only acceptable one.
+        kinds: the kinds that may come in through this port.
 
     Raises:
-        CertificateRejected: anything is other than exactly as issued by our profiles.
+        CertificateRejected: any rule of ID-3 is broken; never another error.
     """
-    if len(der) > DER_BYTES_MAX:
-        raise CertificateRejected("certificate is too large")
+    certificate = _load(der)
     try:
-        cert = x509.load_der_x509_certificate(der)
-        return _judge(cert, trust_domain, kinds)
+        extensions = certificate.extensions
+        _check_key(certificate)
+        identity = _identity_of(extensions)
     except CertificateRejected:
         raise
-    except Exception as error:  # noqa: BLE001  # any doubt in authentication means no (FC-6)
-        raise CertificateRejected(f"certificate cannot be parsed: {type(error).__name__}") from None
-
-
-def _judge(cert: x509.Certificate, trust_domain: str, kinds: frozenset[str]) -> LeafIdentity:
-    key = cert.public_key()
-    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(
-        key.curve, ec.SECP256R1 | ec.SECP384R1
-    ):
-        raise CertificateRejected("key is neither P-256 nor P-384")
-    uri = _uri(cert)
-    match = _URI.fullmatch(uri)
-    if match is None or len(uri) > URI_BYTES_MAX:
-        raise CertificateRejected("URI name does not match the grammar")
-    domain, kind, name = match.groups()
-    if domain != trust_domain:
-        raise CertificateRejected("certificate of another trust domain")
-    if kind not in kinds:
-        raise CertificateRejected(f"certificate of kind {kind} is not accepted here")
-    _check_extensions(cert, kind)
+    except Exception:  # noqa: BLE001  # a parser's bug must not become an identity (FC-6)
+        raise CertificateRejected("cannot be parsed") from None
+    if identity.trust_domain != trust_domain:
+        raise CertificateRejected("another trust domain")
+    if identity.kind not in kinds:
+        raise CertificateRejected("this kind of identity may not use this port")
+    _check_usages(extensions, PROFILES[identity.kind].usages)
+    not_before, not_after = _lifetime(certificate)
+    if not_after - not_before > PROFILES[identity.kind].lifetime_max + _LIFETIME_SLACK_S:
+        raise CertificateRejected("lives longer than its kind may")
     return LeafIdentity(
-        kind,
-        name,
-        uri,
-        f"{cert.serial_number:x}",
-        cert.fingerprint(SHA256()).hex(),
-        int(cert.not_valid_before_utc.timestamp()),
-        int(cert.not_valid_after_utc.timestamp()),
+        identity.kind,
+        identity.name,
+        identity.uri,
+        format(certificate.serial_number, "x"),
+        hashlib.sha256(der).hexdigest(),
+        not_before,
+        not_after,
     )
 
 
-def _uri(cert: x509.Certificate) -> str:
-    try:
-        names = cert.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        raise CertificateRejected("certificate has no subject alternative name") from None
-    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
-    if len(uris) != 1:
-        raise CertificateRejected(f"certificate has {len(uris)} URI names, one is needed")
-    for dns in names.get_values_for_type(x509.DNSName):
-        if "*" in dns or "\0" in dns:
-            raise CertificateRejected("certificate has a wildcard or NUL in a name")
-    return uris[0]
+def parse_common_name(der: bytes) -> LeafIdentity:
+    """A leaf of etcd's kind: no URI, the user is its common name (ID-4; off by default).
 
-
-def _check_extensions(cert: x509.Certificate, kind: str) -> None:
+    Raises:
+        CertificateRejected: it has a URI, or not exactly one common name of the name grammar.
+    """
+    certificate = _load(der)
     try:
-        basic = cert.extensions.get_extension_for_class(x509.BasicConstraints).value
-        usage = cert.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except x509.ExtensionNotFound:
-        raise CertificateRejected("basic constraints or extended key usage is missing") from None
-    if basic.ca:
-        raise CertificateRejected("certificate is a CA")
-    if set(usage) != _EKU[kind]:
-        raise CertificateRejected("extended key usage does not fit the kind")
+        if _san_uris(certificate.extensions):
+            raise CertificateRejected("has a URI: its common name does not count")
+        names = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+        name = names[0].value if len(names) == 1 else ""
+        not_before, not_after = _lifetime(certificate)
+    except CertificateRejected:
+        raise
+    except Exception:  # noqa: BLE001  # as above
+        raise CertificateRejected("cannot be parsed") from None
+    if not isinstance(name, str) or not is_name(name):
+        raise CertificateRejected("its common name is no user name")
+    serial, digest = format(certificate.serial_number, "x"), hashlib.sha256(der).hexdigest()
+    return LeafIdentity(KIND_USER, name, "", serial, digest, not_before, not_after)
 
 
 def check_time(leaf: LeafIdentity, now: int) -> None:
-    """Raise ``CertificateRejected`` unless ``now`` (Unix seconds) lies in the validity."""
+    """Judge ``now`` (seconds) against the leaf; resumed and long connections need it again.
+
+    Raises:
+        CertificateRejected: not yet valid, or run out.
+    """
     if now < leaf.not_before:
-        raise CertificateRejected("certificate is not valid yet")
-    if now >= leaf.not_after:
-        raise CertificateRejected("certificate has run out")
-
-
-def user_name(kind: str, name: str) -> str:
-    """RBAC user of an identity: an agent called root is not root (ID-5)."""
-    return name if kind == KIND_USER else f"{kind}/{name}"
+        raise CertificateRejected("not valid yet")
+    if now > leaf.not_after:
+        raise CertificateRejected("expired")
 
 
 def principal_of(leaf: LeafIdentity) -> Principal:
-    """The principal of a certificate; the uid is filled in from applied state."""
+    """The principal a client's leaf proves; ``uid`` is empty until state is asked (ID-5, ID-8)."""
+    ensure(leaf.kind in CLIENT_KINDS, "members and servers are never data clients")
     return Principal(
-        leaf.kind,
-        leaf.name,
-        user_name(leaf.kind, leaf.name),
-        "",
-        leaf.uri,
-        leaf.serial,
-        leaf.sha256,
-        "certificate",
-        "",
-        "",
-        0,
+        kind=leaf.kind,
+        name=leaf.name,
+        user=_USER_PREFIX[leaf.kind] + leaf.name,
+        uid="",
+        cert_uri=leaf.uri,
+        cert_serial=leaf.serial_hex,
+        cert_sha256=leaf.sha256_hex,
+        method="certificate",
+        jti="",
+        key_id="",
+        auth_revision=0,
     )
 
 
-def load_bundle(pem: bytes, now: int) -> list[x509.Certificate]:
-    """CA certificates of a trust bundle, checked: CA:TRUE and in time (PKI-2, N62).
+def check_leaf_key(key: object) -> None:
+    """P-256 and P-384 are the keys a leaf may have (N47).
 
     Raises:
-        CertificateRejected: no certificate, one that is no CA, or one out of time.
+        CertificateRejected: any other kind of key.
     """
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(
+        key.curve, ec.SECP256R1 | ec.SECP384R1
+    ):
+        raise CertificateRejected("key is not P-256 or P-384")
+
+
+def _load(der: bytes) -> x509.Certificate:
+    if len(der) > LEAF_DER_BYTES_MAX:
+        raise CertificateRejected("too long")
     try:
-        certs = x509.load_pem_x509_certificates(pem)
-    except ValueError:
-        raise CertificateRejected("no certificate in the bundle") from None
-    for cert in certs:
-        try:
-            ca = cert.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-        except x509.ExtensionNotFound:
-            ca = False
-        if not ca:
-            raise CertificateRejected("the bundle holds a certificate that is no CA")
-        valid_from = cert.not_valid_before_utc.timestamp()
-        valid_to = cert.not_valid_after_utc.timestamp()
-        if not valid_from <= now < valid_to:
-            raise CertificateRejected("the bundle holds a CA that is out of time")
-    return certs
+        return x509.load_der_x509_certificate(der)
+    except Exception:  # noqa: BLE001  # as above
+        raise CertificateRejected("cannot be parsed") from None
+
+
+def _check_key(certificate: x509.Certificate) -> None:
+    check_leaf_key(certificate.public_key())
+
+
+def _identity_of(extensions: x509.Extensions) -> IdentityName:
+    found = [extension.value for extension in extensions]
+    constraints = [e for e in found if isinstance(e, x509.BasicConstraints)]
+    if not constraints or constraints[0].ca:
+        raise CertificateRejected("is a CA, or does not say that it is none")
+    for usage in found:
+        if isinstance(usage, x509.KeyUsage) and (
+            not usage.digital_signature or usage.key_cert_sign or usage.crl_sign
+        ):
+            raise CertificateRejected("key usage is not that of a leaf")
+    uris = _san_uris(extensions)
+    if len(uris) != 1:
+        raise CertificateRejected("needs exactly one URI")
+    identity = parse_uri(uris[0])
+    if identity is None:
+        raise CertificateRejected("URI is not of the identity grammar")
+    return identity
+
+
+def _san_uris(extensions: x509.Extensions) -> list[str]:
+    """All URIs; wildcards and names of other kinds than DNS, IP, URI are refused (PKI-6)."""
+    uris: list[str] = []
+    for extension in extensions:
+        if not isinstance(extension.value, x509.SubjectAlternativeName):
+            continue
+        for name in extension.value:
+            if isinstance(name, x509.UniformResourceIdentifier):
+                uris.append(name.value)
+            elif isinstance(name, x509.DNSName):
+                if not is_host_name(name.value):
+                    raise CertificateRejected("DNS name is a wildcard or not plain")
+            elif not isinstance(name, x509.IPAddress):
+                raise CertificateRejected("has a name of an unknown kind")
+    return uris
+
+
+def _check_usages(extensions: x509.Extensions, expected: frozenset[x509.ObjectIdentifier]) -> None:
+    for extension in extensions:
+        if isinstance(extension.value, x509.ExtendedKeyUsage):
+            usages = list(extension.value)
+            if len(usages) == len(expected) and expected.issuperset(usages):
+                return
+            raise CertificateRejected("extended key usage is not exact")
+    raise CertificateRejected("has no extended key usage")
+
+
+def _lifetime(certificate: x509.Certificate) -> tuple[int, int]:
+    not_before = int(certificate.not_valid_before_utc.timestamp())
+    not_after = int(certificate.not_valid_after_utc.timestamp())
+    if not_before >= not_after:
+        raise CertificateRejected("ends before it begins")
+    return not_before, not_after

@@ -1,24 +1,49 @@
-"""Member and cluster ids, derived as etcd derives them (compat.md P11)."""
+"""Member and cluster ids, as etcd derives them (compat.md P11), and the name in a member's leaf.
+
+A static bootstrap knows every id beforehand: genesis is a function of the initial cluster and its
+token. The hash is not a security boundary: members are authenticated by their certificates.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
+from typing import Final
 
 from configsvc.types import ClusterId, NodeId
 
+_NAME: Final = re.compile(r"[0-9a-f]{16}", re.ASCII)
 
-def member_id(peer_urls: Iterable[str], token: str, unix_time: int | None = None) -> NodeId:
-    """First 8 bytes, big-endian, of SHA-1 over the sorted URLs, the token and, for a member added
-    at run time, the Unix time in decimal. 0 is never handed out: it means "nobody".
+
+def member_id(peer_urls: Sequence[str], token: str, unix_time: int | None = None) -> NodeId:
+    """Id of the member that is reached under ``peer_urls``.
+
+    Args:
+        peer_urls: the advertised URLs, in any order.
+        token: ``--initial-cluster-token``.
+        unix_time: seconds; only for a member added at run time.
     """
-    text = "".join(sorted(peer_urls)) + token + ("" if unix_time is None else str(unix_time))
-    digest = hashlib.sha1(text.encode(), usedforsecurity=False).digest()
-    return NodeId(int.from_bytes(digest[:8], "big") or 1)
+    text = "".join(sorted(peer_urls)) + token
+    if unix_time is not None:
+        text += str(unix_time)
+    return NodeId(_first_eight(text.encode()))
 
 
-def cluster_id(members: Iterable[int]) -> ClusterId:
-    """First 8 bytes of SHA-1 over the initial members' ids, 8 bytes each, ascending."""
-    data = b"".join(i.to_bytes(8, "big") for i in sorted(members))
-    digest = hashlib.sha1(data, usedforsecurity=False).digest()
-    return ClusterId(int.from_bytes(digest[:8], "big") or 1)
+def cluster_id(member_ids: Iterable[int]) -> ClusterId:
+    """Id of the cluster whose initial members are ``member_ids``, in any order."""
+    return ClusterId(_first_eight(b"".join(i.to_bytes(8, "big") for i in sorted(member_ids))))
+
+
+def member_name(member: int) -> str:
+    """The name part of a member's URI: its id in 16 hex digits (PKI-9)."""
+    return format(member, "016x")
+
+
+def member_of_name(name: str) -> NodeId | None:
+    """The id that ``member_name`` spelt, or None."""
+    return NodeId(int(name, 16)) if _NAME.fullmatch(name) else None
+
+
+def _first_eight(data: bytes) -> int:
+    return int.from_bytes(hashlib.sha1(data, usedforsecurity=False).digest()[:8], "big")
