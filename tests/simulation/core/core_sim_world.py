@@ -279,3 +279,17 @@ class World:
         return len({member.machine for member in group}) == 1 and any(
             value[1] == payload for value in self.checks.committed.values()
         )
+
+    def counters_in_use(self) -> list[str]:
+        """I22: what is not zero, although it must be when nothing is going on."""
+        found = []
+        for member in self.members.values():
+            status = member.core.status()
+            counters = {
+                "bytes being applied": member.core.raft.log.applying_bytes(),
+                "uncommitted bytes": status.uncommitted_bytes,
+                "waiting reads": status.reads_waiting,
+                "windows": sum(peer.inflight for peer in status.progress.values()),
+            }
+            found += [f"{what} of {member.id}" for what, value in counters.items() if value]
+        return found

@@ -29,6 +29,11 @@ def simulate(seed: int) -> World:
         if world.converged(payload):
             break
     assert world.converged(payload), "I24 no progress after the heal"
+    for _ in range(30):
+        if not world.counters_in_use():
+            break
+        world.run(10)
+    assert not world.counters_in_use(), "I22 counters do not return to zero"
     return world
 
 
