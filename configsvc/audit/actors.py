@@ -36,12 +36,13 @@ ACTOR_FIELDS: Final = (
     "tls",
     "client",
     "client_version",
+    "roles",  # names, one per line: roles held when the entry was decided
 )
 
 _Known = tuple[bytes, bytes, bytes]  # hash, record, salt: the last two empty when known before
 
 
-def encode_actor(principal: Principal, source: Source) -> bytes:
+def encode_actor(principal: Principal, source: Source, roles: tuple[str, ...] = ()) -> bytes:
     """Canonical bytes: a format byte, then number, 2 bytes of length and UTF-8 per field set."""
     values = (
         principal.kind,
@@ -56,6 +57,7 @@ def encode_actor(principal: Principal, source: Source) -> bytes:
         source.tls,
         source.client_name,
         source.client_version,
+        "\n".join(roles),
     )
     parts = [bytes((_FORMAT,))]
     for number, value in enumerate(values, start=1):
@@ -98,7 +100,7 @@ class KnownActors:
         self._capacity = capacity
         self._hashes: dict[bytes, bytes] = {}  # in order of making
         # A shortcut, not state: several principals (two tokens' times) may share one record.
-        self._by_principal: dict[tuple[Principal, Source], _Known] = {}
+        self._by_principal: dict[tuple[Principal, Source, tuple[str, ...]], _Known] = {}
 
     def load(self, records: Iterable[tuple[bytes, bytes]]) -> None:
         """Become the newest of ``records``: (record, hash), in order of making."""
@@ -111,18 +113,27 @@ class KnownActors:
         """(record, hash) in order of making, for ``load``."""
         return list(self._hashes.items())
 
-    def resolve(self, principal: Principal, source: Source, entry_salt: bytes) -> _Known:
-        """Hash of the actor; with record and salt when this entry is the first to name it."""
-        found = self._by_principal.get((principal, source))
+    def resolve(
+        self,
+        principal: Principal,
+        source: Source,
+        entry_salt: bytes,
+        roles: tuple[str, ...] = (),
+    ) -> _Known:
+        """Hash of the actor; with record and salt when this entry is the first to name it.
+
+        ``roles`` are those held at the entry's decision, ascending: another set is another record.
+        """
+        found = self._by_principal.get((principal, source, roles))
         if found is not None:
             return found
-        record = encode_actor(principal, source)
+        record = encode_actor(principal, source, roles)
         hashed = self._hashes.get(record)
         if hashed is not None:
             known = (hashed, b"", b"")
             if len(self._by_principal) >= self._capacity:
                 self._by_principal.clear()
-            self._by_principal[(principal, source)] = known
+            self._by_principal[(principal, source, roles)] = known
             return known
         salt = field_salt(entry_salt, "actor")
         hashed = actor_hash(salt, record)

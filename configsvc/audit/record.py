@@ -14,7 +14,7 @@ Not here: which event an operation is (``apply``), storing (``storage.history``)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from struct import Struct
 from typing import Final, NamedTuple, Protocol
@@ -132,14 +132,25 @@ _HEAD_VALUE: Final = head_of(VALUE)
 _HEAD_PREV: Final = head_of(PREV_VALUE)
 
 
+def _no_roles(_principal: Principal) -> tuple[str, ...]:
+    return ()
+
+
 class Recorder:
     """The audit stream's growing end."""
 
-    __slots__ = ("_rules", "actors", "frontier")
+    __slots__ = ("_roles_of", "_rules", "actors", "frontier")
 
-    def __init__(self, frontier: Frontier | None = None, actors: KnownActors | None = None) -> None:
+    def __init__(
+        self,
+        frontier: Frontier | None = None,
+        actors: KnownActors | None = None,
+        roles_of: Callable[[Principal], tuple[str, ...]] = _no_roles,
+    ) -> None:
+        """``roles_of``: roles a principal holds in the state that decides, for its actor record."""
         self.frontier = Frontier() if frontier is None else frontier
         self.actors = KnownActors() if actors is None else actors
+        self._roles_of = roles_of
         self._rules: dict[str, bytes] = {}  # encoded field per rule label, for the hot path
 
     def put(
@@ -166,7 +177,10 @@ class Recorder:
         raft_index, raft_term, revision, auth_rev, policy_rev = position
         salt = envelope.salt
         time_ns = envelope.time_ns
-        actor, record, actor_salt = self.actors.resolve(envelope.principal, envelope.source, salt)
+        principal = envelope.principal
+        actor, record, actor_salt = self.actors.resolve(
+            principal, envelope.source, salt, self._roles_of(principal)
+        )
         frontier = self.frontier
         seq = frontier.size
         block = salt + HMAC_PAD
@@ -233,7 +247,7 @@ class Recorder:
         ensure(change is None or changes is None, "changes stand in the leaf or beside it")
         salt = envelope.salt
         actor, actor_record, actor_salt = self.actors.resolve(
-            envelope.principal, envelope.source, salt
+            envelope.principal, envelope.source, salt, self._roles_of(envelope.principal)
         )
         raft_index, raft_term, revision, auth_rev, policy_rev = position
         seq = self.frontier.size

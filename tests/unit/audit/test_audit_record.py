@@ -228,7 +228,7 @@ def test_actor_records_come_back() -> None:
         b"\1\1",
         b"\1\1\0\1",
         b"\1\1\0\0",
-        b"\1\x0d\0\1a",
+        b"\1\x0e\0\1a",
         b"\1\2\0\1a\1\0\1a",
         b"\1\1\0\1\xff",
     ],
@@ -248,6 +248,18 @@ def test_an_actor_is_stored_once_under_a_salted_hash() -> None:
     later = HANA._replace(auth_revision=9)  # another principal, the same record
     assert actors.resolve(later, HOME, b"f" * 32) == (hashed, b"", b"")
     assert KnownActors().resolve(HANA, HOME, b"f" * 32)[0] != hashed
+
+
+def test_roles_are_part_of_who_acted() -> None:
+    """AUD-2: roles as held when the entry was decided."""
+    held: list[tuple[str, ...]] = [("app", "ops"), ("app", "ops"), ("app",)]
+    recorder = Recorder(roles_of=lambda _: held[recorder.frontier.size])
+    records = [recorder.record(Envelope(), AT, "kv.txn", changes=())[1][7] for _ in held]
+    assert dict(decode_actor(records[0]))["roles"] == "app\nops"
+    assert records[1] == b""
+    assert dict(decode_actor(records[2]))["roles"] == "app"
+    fast = Recorder(roles_of=lambda _: ("app", "ops"))
+    assert fast.put(Envelope(), AT, "", b"k", b"v", 0, 0, None)[1][7] == records[0]
 
 
 def test_eviction_is_the_same_with_and_without_a_restart() -> None:
