@@ -6,6 +6,8 @@ happened on the way.
 """
 
 from configsvc.client import administration, inquiries, operations
+from configsvc.client.aio import AsyncClient
+from configsvc.client.aio_streams import AsyncLeaseKeeper, AsyncWatch, hold_lease_async
 from configsvc.client.endpoints import Endpoint, parse_endpoint, parse_endpoints
 from configsvc.client.errors import (
     ClientError,
@@ -24,6 +26,9 @@ from configsvc.client.txn import Txn
 from configsvc.client.watching import WatchBatch, WatchOptions
 
 __all__ = [
+    "AsyncClient",
+    "AsyncLeaseKeeper",
+    "AsyncWatch",
     "Client",
     "ClientError",
     "ClientSettings",
@@ -44,6 +49,7 @@ __all__ = [
     "Why",
     "administration",
     "hold_lease",
+    "hold_lease_async",
     "inquiries",
     "operations",
     "parse_endpoint",
