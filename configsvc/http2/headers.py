@@ -11,6 +11,7 @@ sent on any connection.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable
 from typing import Final
 
@@ -37,6 +38,8 @@ STATUS_INDEX: Final = 8  # static table: ":status" with value 200; 8 is the firs
 CONTENT_TYPE_INDEX: Final = 31
 SIZE_UPDATE: Final = 0x20  # in the upper three bits
 SIZE_UPDATE_TO_ZERO: Final = b"\x20"
+# Two are the most that can make sense in one block (RFC 7541, 4.2).
+_THREE_SIZE_UPDATES: Final = re.compile(rb"(?:[\x20-\x3e]|\x3f[\x80-\xff]*[\x00-\x7f]){3}")
 
 
 class _WatchedTable(HeaderTable):
@@ -95,6 +98,8 @@ class HeaderDecoder:
         """
         if len(block) > HEADER_BLOCK_BYTES_MAX:
             raise ConnectionFault(ENHANCE_YOUR_CALM, "header block too large")
+        if _THREE_SIZE_UPDATES.match(block) is not None:
+            raise ConnectionFault(COMPRESSION_ERROR, "too many table size updates")
         before = self._table.changes
         try:
             fields = self._indexed(block)

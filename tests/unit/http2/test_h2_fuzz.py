@@ -78,6 +78,6 @@ def test_how_it_is_cut_does_not_matter(pieces: list[bytes], cut: int) -> None:
 
 
 def test_the_search_finds_a_planted_defect(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_unpad", lambda payload: payload[1 : len(payload) - payload[0]])
+    monkeypatch.setattr(module, "_check_priority", lambda _stream, payload: payload[4])
     with pytest.raises(BaseException):  # noqa: B017 - whatever the search reports
         test_nothing_makes_it_raise_or_break_its_bounds()
