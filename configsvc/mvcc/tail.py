@@ -128,9 +128,9 @@ class Tail:
 
     def _drop(self, count: int) -> int:
         rows = self._rows
-        # A revision is never split.
+        # A revision is never split: the rest of the last one goes too, for SQL holds it whole.
         while 0 < count < len(rows) and rows[count][0] == rows[count - 1][0]:
-            count -= 1
+            count += 1
         if not count:
             return 0
         self.floor = rows[count - 1][0]

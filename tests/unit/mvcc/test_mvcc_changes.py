@@ -187,3 +187,13 @@ def test_compaction_frees_the_tail_below_the_floor() -> None:
     store.compact(6)
     assert store.trim_tail(9) == 4  # revisions 2-5
     assert store.range(get(b"k", revision=6)).kvs[0].mod_revision == 6
+
+
+def test_tail_never_splits_a_revision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("configsvc.mvcc.tail.TAIL_ROWS_MAX", 3)
+    store = Store()
+    do(store, put(b"a"), txn(put(b"b"), put(b"c"), put(b"d")))
+    assert (store.trim_tail(3), store.tail_floor, len(store.tail)) == (1, 2, 3)
+    assert store.range_at(RangeOp(ALL), 2).count == 1
+    do(store, put(b"e"))
+    assert (store.trim_tail(4), store.tail_floor, len(store.tail)) == (3, 3, 1)

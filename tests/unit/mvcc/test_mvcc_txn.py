@@ -226,3 +226,10 @@ def test_T18_responses_match_the_branch(store: Store) -> None:
 def test_read_txn_refuses_to_have_written(store: Store) -> None:
     with pytest.raises(InvariantViolationError):
         read_txn(store, txn(put(b"c")))
+
+
+def test_W16_each_row_carries_the_value_before_the_revision(store: Store) -> None:
+    before = store.get(b"a")
+    staged = stage(store, txn(put(b"a", b"9"), delete(b"a", b"\0"), put(b"z")))
+    assert [row.key for row in staged.rows] == [b"a", b"a", b"b", b"z"]
+    assert staged.prevs == (before, before, store.get(b"b"), None)
