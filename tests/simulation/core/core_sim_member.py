@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from contextlib import suppress
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from core_sim_checks import Checks
 
@@ -38,7 +38,8 @@ class Crash(Exception):
     """The member stops here; its disk image stays."""
 
 
-class Machine(NamedTuple):
+@dataclass(frozen=True)
+class Machine:
     """The state machine: a rolling digest of what was applied, and the configuration."""
 
     index: int

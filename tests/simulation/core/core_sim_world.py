@@ -191,10 +191,10 @@ class World:
 
     def _disturb(self) -> None:
         rng, faults = self.rng, self.faults
-        for member in list(self.down):
-            if self.down[member] <= self.now:
-                del self.down[member]
-                self.members[member].restart()
+        for stopped in list(self.down):
+            if self.down[stopped] <= self.now:
+                del self.down[stopped]
+                self.members[stopped].restart()
         for member in self.members.values():
             member.crash_chance = faults.crash
         if rng.random() < faults.partition:

@@ -335,11 +335,12 @@ def test_a_joint_configuration_needs_both_halves() -> None:
 def test_the_barrier_is_up_until_a_change_is_applied() -> None:
     group = Group()
     leader = group.lead()
-    assert not leader.conf_change_unapplied
+    barrier = [leader.conf_change_unapplied]
     leader.propose_conf_change(remove(THREE))
-    assert leader.conf_change_unapplied
+    barrier.append(leader.conf_change_unapplied)
     group.settle()
-    assert not leader.conf_change_unapplied
+    barrier.append(leader.conf_change_unapplied)
+    assert barrier == [False, True, False]
     assert leader.status().conf_state.voters == (1, 2)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from raft_fakes import entry
 
@@ -23,7 +25,7 @@ EARLY = {
 }
 
 
-def ready(**changes: object) -> Ready:
+def ready(**changes: Any) -> Ready:
     empty = Ready(None, None, (), (), None, (), (), False)
     return empty._replace(**changes)
 
