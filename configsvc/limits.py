@@ -54,8 +54,8 @@ PEER_QUEUE_BYTES_MAX: Final = 8 * MIB
 SQL_LAG_ENTRIES_MAX: Final = 5_000
 SQL_LAG_BYTES_MAX: Final = 64 * MIB
 SQL_BATCH_ENTRIES_MAX: Final = 256
-SQL_BATCH_ENTRIES_MIN: Final = 32  # a smaller batch waits this long for company:
-SQL_LINGER_S: Final = 0.01
+SQL_BATCH_ENTRIES_MIN: Final = 128  # a smaller batch waits this long for company:
+SQL_LINGER_S: Final = 0.02
 SQL_LAG_S_MAX: Final = 1.0  # age of the oldest unwritten entry; beyond any of the three apply waits
 SQL_CHECKPOINT_ENTRIES: Final = 10_000  # checkpoint after that many entries,
 SQL_CHECKPOINT_BYTES: Final = 16 * MIB  # or that much payload,
@@ -232,3 +232,9 @@ ANCHOR_INTERVAL_NS: Final = 10_000_000_000  # or this long after the first of th
 REPEAT_WINDOW_NS: Final = 60_000_000_000
 REPEATS_SINGLE_MAX: Final = 100  # equal refusals of one window with a record each; then a count
 REPEAT_KINDS_MAX: Final = 10_000  # kinds of refusal counted at once; beyond, each gets its record
+
+# --- fleet (agent.md 8.2) -------------------------------------------------------------------------
+FLEET_NODES_MAX: Final = 20_000  # per member; the node heard from longest ago goes first
+FLEET_SETS_MAX: Final = 256  # of one report; refused beyond
+FLEET_FILES_MAX: Final = 200  # per-file details kept of one node
+FLEET_REASON_CHARS_MAX: Final = 1_024

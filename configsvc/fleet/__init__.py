@@ -1,1 +1,1 @@
-
+"""What agents report, and later the rules of rollouts."""

@@ -42,25 +42,18 @@ class Housekeeping:
         self._removed_at: float | None = None
         self._differs: set[int] = set()
         self.peers: dict[int, tuple[int, int, int]] = {}  # applied, wall ns, lag
-        self.sql_written = 0
         self.stalls_total = 0
 
     # --- writes ----------------------------------------------------------------------------------
 
     def hold_writes(self) -> bool:
         """Whether SQL lags so far that new proposals wait (Q2, O2)."""
-        entries, size = self._member.history.lag()
+        lag = self._member.history.lag()
         return bool(
-            entries >= limits.SQL_LAG_ENTRIES_MAX
-            or size >= limits.SQL_LAG_BYTES_MAX
+            2 * lag.entries >= limits.SQL_LAG_ENTRIES_MAX
+            or 2 * lag.bytes >= limits.SQL_LAG_BYTES_MAX
             or self._member.committed - self._member.applied >= limits.APPLY_LAG_ENTRIES_MAX
         )
-
-    def written(self, applied: int) -> None:
-        """SQL moved on."""
-        self.sql_written = applied
-        if self._member.proposals.queued:
-            self._member.wake()
 
     def note_digest(self, index: int, digest: bytes) -> None:
         """Remember the digest after ``index`` for comparison with the others (A3)."""
@@ -94,7 +87,7 @@ class Housekeeping:
     # --- log and memory --------------------------------------------------------------------------
 
     def _trim_memory(self) -> None:
-        self._member.store.trim_tail(self._member.history.written_revision)
+        self._member.store.trim_tail(self._member.written_revision)
 
     def _cut_log(self) -> None:
         member = self._member
@@ -106,9 +99,7 @@ class Housekeeping:
             and log.bytes_retained < limits.APPLY_LAG_BYTES_MAX
         ):
             return
-        cut = min(
-            member.applied - member.config.snapshot_catchup_entries, member.history.durable_index
-        )
+        cut = min(member.applied - member.config.snapshot_catchup_entries, member.history_durable)
         if log.bytes_retained < CATCH_UP_BYTES_MAX:
             cut = min(cut, self._slowest_match())
         if cut < first:
@@ -136,7 +127,7 @@ class Housekeeping:
         if not lead or lead == member.self_id or not self._digests:
             return
         index, digest = self._digests[-1]
-        lag, _ = member.history.lag()
+        lag = member.history.lag().entries
         body = _ENVELOPE.pack(index, digest, member.time_ns(), lag)
         member.net.send_frame(lead, FRAME_ENVELOPE, body)
 

@@ -22,11 +22,15 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from configsvc.apply.applier import Applier
-from configsvc.apply.commands import Command, Effects, Granted
+from configsvc.apply.commands import Command, Effects, Envelope, Granted
+from configsvc.apply.rights import Rights
 from configsvc.apply.state import ApplyState
+from configsvc.audit.checkpoint import Checkpoint, encode_checkpoint
 from configsvc.auth.decide import Decider
+from configsvc.auth.facts import facts_wanted
 from configsvc.codec import command as codec
 from configsvc.codec.answers import Headers
+from configsvc.codec.confstate import encode_conf_state
 from configsvc.codec.publishing import alarm_op
 from configsvc.codec.records import RecordCache
 from configsvc.config import ServerConfig
@@ -38,7 +42,7 @@ from configsvc.errors import (
     RequestTimeoutError,
     ensure,
 )
-from configsvc.identity.tokens import TokenKey, TokenKeys
+from configsvc.identity.tokens import TokenKey, TokenKeys, public_key
 from configsvc.mvcc.store import Store
 from configsvc.raft.errors import ProposalDropped
 from configsvc.raft.messages import ConfState, HardState, Message, Ready, Role
@@ -116,7 +120,9 @@ class Parts:
     conf_state: ConfState
     hard_state: HardState
     applied: int
-    durable: int
+    durable: int  # last index that the log holds
+    written_revision: int
+    history_durable: int  # applied index that SQL holds on disk
     token_key: TokenKey
     log_key: TokenKey
     wal: Any  # storage.wal.WalWriter: compact(up_to)
@@ -147,19 +153,24 @@ class Member:
         self.log_key = parts.log_key
         self.state: ApplyState = parts.applier.state
         self.decider = Decider(self.state.auth)
+        self._rights = Rights(self.state.auth, self.decider, self.state.lessor)
         self.headers = Headers(parts.cluster_id, parts.self_id)
         self.streams: set[Any] = set()  # running watch streams
+        self.written_revision = parts.written_revision
+        self.history_durable = parts.history_durable
         self.change_pending = False
         self.stopping = False
         self.leading_since_term = 0  # own term's first entry is applied: proposals may be stamped
         self._scheduled = False
         self._ready = False
+        self._conf_submitted: ConfState | None = None
         self._ready_watchers: dict[Any, Callable[[], None]] = {}
         self._last_tick = parts.clock.monotonic()
         self._leader_lost_at: float | None = None
         self._transfer: tuple[NodeId, Waiting, float] | None = None
         self._tick_handle: asyncio.TimerHandle | None = None
-        self._token_keys: tuple[int, TokenKeys] = (-1, {})
+        self._token_keys: tuple[Any, TokenKeys] = (None, {})
+        self._facts_wanted = (-1, False)
         timeout = parts.config.request_timeout
         self.proposals = Proposals(
             self_id=parts.self_id,
@@ -277,15 +288,41 @@ class Member:
     @property
     def token_keys(self) -> TokenKeys:
         """Public token keys in force, rebuilt when the replicated set changed."""
-        version = self.state.keys_version
-        if self._token_keys[0] != version:
-            self._token_keys = (version, self.state.token_keys())
+        held = self.state.signing_keys
+        mark = (len(held), max((k.since_index for k in held.values()), default=0))
+        if self._token_keys[0] != mark:
+            keys = {
+                k.kid: public_key(k.public, accepted=k.state in ("active", "retired"))
+                for k in held.values()
+                if k.use == "token"
+            }
+            self._token_keys = (mark, keys)
         return self._token_keys[1]
 
     @property
-    def policy_facts(self) -> frozenset[str]:
-        """Facts that the policy in force asks for."""
-        return self.state.auth.policy_facts
+    def policy_facts(self) -> bool:
+        """Whether the policy in force asks for the format of values."""
+        auth = self.state.auth
+        if self._facts_wanted[0] != auth.version:
+            self._facts_wanted = (auth.version, facts_wanted(auth.policy))
+        return self._facts_wanted[1]
+
+    @property
+    def log_origin(self) -> str:
+        """Name of the audit log in checkpoints (TE-2)."""
+        mark = "insecure/" if self.config.insecure_dev else ""
+        return f"{mark}{self.config.trust_domain}/{self.cluster_id:016x}/audit/0"
+
+    def sign_checkpoint(self, checkpoint: Checkpoint) -> bytes:
+        """This member's signature over a size whose leaves it holds (TE-3)."""
+        return self.log_key.sign(encode_checkpoint(checkpoint).encode())
+
+    def log_public_key(self, member: int) -> bytes | None:
+        """A member's public log key, if it published one."""
+        for key in self.state.signing_keys.values():
+            if key.member == member and key.use == "log" and key.state == "active":
+                return key.public
+        return None
 
     def time_ns(self) -> int:
         return self.clock.time_ns()
@@ -304,7 +341,11 @@ class Member:
 
     def may_write_lease(self, principal: Principal, source: Source, lease_id: int) -> None:
         """Raise unless the caller may renew or revoke the lease (3.5)."""
-        self.state.check_lease_write(self.decider, principal, source, lease_id, self.time_ns())
+        lease = self.state.lessor.leases.get(lease_id)
+        if lease is None:
+            return  # told as such by whoever renews or revokes it
+        env = Envelope(0, principal, source, "", "", b"", (), "", self.time_ns(), False, 0, 0)
+        self._rights.lease_write(self._rights.view(env), env, lease)
 
     def report_failure(self, error: BaseException) -> str:
         """Log an unexpected failure by class; the client only gets the id."""
@@ -399,7 +440,8 @@ class Member:
                 self.reads.flush(self.machine.raft)
         elif self.proposals.queued:
             self.proposals.refuse_foreign()
-        again = self.machine.run()
+        # Apply waits while SQL lags at its bound (Q2); the writer wakes us when there is room.
+        again = self.machine.run() if self.history.has_room() else False
         if self.hub.behind:
             again = self.hub.catch_up() or again
         if again:
@@ -500,7 +542,10 @@ class Member:
     def on_applied(self, effects: Sequence[Effects], commands: Sequence[Command | None]) -> None:
         """Rows to SQL, answers to callers, events to watchers: in the pass that applied them."""
         machine = self.machine
-        self.history.submit(effects, machine.conf_state)
+        conf = machine.conf_state
+        changed = conf is not self._conf_submitted
+        self._conf_submitted = conf
+        self.history.submit(effects, encode_conf_state(conf) if changed else None)
         accepted = [c.envelope.accepted_by if c is not None else 0 for c in commands]
         if self.is_leader:
             self._as_leader(effects)
@@ -557,10 +602,15 @@ class Member:
 
     # --- history ---------------------------------------------------------------------------------
 
-    def on_written(self, applied: int) -> None:
+    def on_written(self, applied: int, revision: int) -> None:
         """SQL holds everything up to ``applied`` (called on the loop)."""
+        self.written_revision = revision
         self.gate.on_written(applied)
-        self.housekeeping.written(applied)
+        self.wake()
+
+    def on_history_durable(self, applied: int) -> None:
+        """SQL holds everything up to ``applied`` on disk (called on the loop)."""
+        self.history_durable = applied
 
     def history_task(self, work: Callable[[], Any], answer: Callable[[Any], bytes]) -> Waiting:
         """Run a task of the history writer's thread; answered on the loop."""

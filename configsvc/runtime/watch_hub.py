@@ -39,10 +39,20 @@ class Sink(Protocol):
     def send(self, payload: bytes) -> bool: ...
 
 
+class EventPage(Protocol):
+    """A page of history: every revision up to ``through`` has been looked at."""
+
+    @property
+    def groups(self) -> Batches: ...
+
+    @property
+    def through(self) -> int: ...
+
+
 class HistoryEvents(Protocol):
     def events(
         self, span: KeySpan, from_revision: int, to_revision: int, limit_revisions: int
-    ) -> Batches:
+    ) -> EventPage:
         """Events with their previous values, oldest first, whole revisions (reader thread)."""
 
 
@@ -351,7 +361,7 @@ class WatchHub:
         limit = limits.WATCH_CATCHUP_REVISIONS
         span = watcher.span
 
-        def loaded(result: Batches | ConfigServiceError) -> None:
+        def loaded(result: EventPage | ConfigServiceError) -> None:
             watcher.loading = False
             if watcher.key not in self._watchers:
                 return
@@ -359,12 +369,10 @@ class WatchHub:
                 self.remove(watcher)
                 watcher.stream.on_refused(watcher, result)
                 return
-            full = len(result) >= limit
-            next_revision = result[-1][0] + 1 if full else to_revision + 1
             if start < self._store.compact_revision:
                 self._advance(watcher)
             else:
-                self._hand_over(watcher, result, next_revision)
+                self._hand_over(watcher, result.groups, result.through + 1)
             self._wake()
 
         try:

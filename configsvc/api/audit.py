@@ -1,0 +1,213 @@
+"""configsvc.v1.Audit: checkpoints, proofs and the export of stream M."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any, Final
+
+from configsvc.api.contract import Caller, StreamHandler, StreamSink
+from configsvc.api.service import Service
+from configsvc.audit.checkpoint import Checkpoint, merge
+from configsvc.audit.proof_text import InclusionProof, encode_proof
+from configsvc.audit.proofs import consistency_proof, inclusion_proof, root_at
+from configsvc.codec import requests
+from configsvc.errors import ConfigServiceError, InvalidArgumentError, NotFoundError
+from configsvc.proto import v1_pb2
+from configsvc.runtime.waiting import Waiting
+
+EXPORT_CHUNK_LEAVES: Final = 200
+
+
+class AuditService(Service):
+    """Handlers of Audit."""
+
+    @property
+    def _origin(self) -> str:
+        return self.member.log_origin
+
+    def checkpoint(self, caller: Caller, raw: bytes) -> Waiting:
+        """Size and root of what SQL holds, signed by this member and by others that agree."""
+        requests.parse(v1_pb2.CheckpointRequest, raw)
+
+        def answer(found: tuple[int, bytes, int]) -> bytes:
+            size, root, applied = found
+            return v1_pb2.CheckpointResponse(
+                note=self._note(size, root), size=size, root=root, applied_index=applied
+            ).SerializeToString()
+
+        return self._ask(caller, "audit.verify", self._head, answer)
+
+    def _head(self) -> tuple[int, bytes, int]:
+        meta = self.member.reader.meta()
+        return meta.tree_size, root_at(meta.tree_size, self.member.reader.node), meta.applied
+
+    def _note(self, size: int, root: bytes) -> str:
+        checkpoint = Checkpoint(self._origin, size, root)
+        signatures = {
+            self.member.log_key.public_bytes: self.member.sign_checkpoint(checkpoint),
+        }
+        for (who, at), (other_root, signature) in self.member.state.signatures.items():
+            public = self.member.log_public_key(who)
+            if at == size and other_root == root and public is not None:
+                signatures[public] = signature
+        return merge(checkpoint, signatures)
+
+    def inclusion(self, caller: Caller, raw: bytes) -> Waiting:
+        """That a leaf is in the tree: C2SP tlog-proof."""
+        m = requests.parse(v1_pb2.InclusionRequest, raw)
+
+        def ask() -> Any:
+            reader = self.member.reader
+            held = reader.meta().tree_size
+            size = m.tree_size or held
+            if not m.seq < size <= held:
+                raise NotFoundError("there is no such leaf in that tree")
+            leaf = reader.commits(m.seq, m.seq + 1)[0].leaf
+            path = inclusion_proof(m.seq, size, reader.node)
+            return leaf, size, path, root_at(size, reader.node)
+
+        def answer(found: Any) -> bytes:
+            leaf, size, path, root = found
+            proof = encode_proof(InclusionProof(m.seq, tuple(path), self._note(size, root)))
+            return v1_pb2.InclusionResponse(
+                leaf=leaf, tree_size=size, hashes=path, proof=proof
+            ).SerializeToString()
+
+        return self._ask(caller, "audit.verify", ask, answer)
+
+    def consistency(self, caller: Caller, raw: bytes) -> Waiting:
+        """That an earlier tree is a prefix of a later one."""
+        m = requests.parse(v1_pb2.ConsistencyRequest, raw)
+
+        def ask() -> Any:
+            reader = self.member.reader
+            held = reader.meta().tree_size
+            size = m.new_size or held
+            if not 0 < m.old_size <= size <= held:
+                raise InvalidArgumentError("old_size, new_size: 0 < old <= new <= tree size")
+            return size, consistency_proof(m.old_size, size, reader.node)
+
+        def answer(found: Any) -> bytes:
+            size, hashes = found
+            return v1_pb2.ConsistencyResponse(
+                hashes=hashes, old_size=m.old_size, new_size=size
+            ).SerializeToString()
+
+        return self._ask(caller, "audit.verify", ask, answer)
+
+    def _ask(self, caller: Caller, action: str, ask: Any, answer: Any) -> Waiting:
+        def start() -> Waiting:
+            self.need(caller, action)
+            return self.member.gate.ask(self.member.applied, ask, answer)
+
+        return self.linearizable(caller, start)
+
+    def export(self, caller: Caller, sink: StreamSink) -> StreamHandler:
+        """Leaves in order, with what the caller may see of their openings; recorded (BK-3)."""
+        self.need(caller, "audit.read")
+        return _Export(self, caller, sink)
+
+    def note_of(self, size: int, root: bytes) -> str:
+        """The signed checkpoint text for a size this member holds."""
+        return self._note(size, root)
+
+
+class _Export:
+    """One export: pages read on a reader thread, sent as the client takes them."""
+
+    def __init__(self, service: AuditService, caller: Caller, sink: StreamSink) -> None:
+        self._service = service
+        self._sink = sink
+        self._actors_sent: set[bytes] = set()
+        self._next = 0
+        self._end = -1
+        self._started = self._ended = self._busy = False
+        service.member.report.info(
+            "audit", "export", identity=caller.principal.cert_uri, address=caller.source.ip
+        )
+
+    def on_message(self, raw: bytes) -> None:
+        m = requests.parse(v1_pb2.ExportRequest, raw)
+        if self._started:
+            return
+        self._started = True
+        self._next = m.from_seq
+        limit = m.limit
+
+        def size() -> int:
+            held = self._service.member.reader.meta().tree_size
+            return min(held, m.from_seq + limit) if limit else held
+
+        def begin(result: int | ConfigServiceError) -> None:
+            if isinstance(result, ConfigServiceError):
+                self._finish(result)
+                return
+            self._end = result
+            keys = [
+                v1_pb2.ExportedKey(
+                    name=self._service.member.log_origin,
+                    member=key.member,
+                    public=key.public,
+                    state=key.state,
+                )
+                for key in self._service.member.state.signing_keys.values()
+                if key.use == "log"
+            ]
+            self._sink.send(v1_pb2.ExportChunk(keys=keys).SerializeToString())
+            self._page()
+
+        self._service.member.gate.run(self._service.member.applied, size, begin)
+
+    def _page(self) -> None:
+        if self._ended or self._busy or self._end < 0:
+            return
+        self._busy = True
+        self._service.member.gate.run(0, self._read, self._send)
+
+    def _read(self) -> v1_pb2.ExportChunk:
+        reader = self._service.member.reader
+        chunk = v1_pb2.ExportChunk()
+        end = min(self._end, self._next + EXPORT_CHUNK_LEAVES)
+        wanted: set[bytes] = set()
+        for entry in islice(reader.verify_entries(self._next, end), EXPORT_CHUNK_LEAVES):
+            item = chunk.leaves.add(seq=entry.seq, leaf=entry.leaf, changes=entry.changes)
+            if entry.opening is not None:
+                item.salt = entry.opening.salt
+                item.reason, item.ticket = entry.opening.reason, entry.opening.ticket
+            if entry.columns is not None:
+                wanted.add(entry.columns.actor)
+        for hashed, actor in reader.actors().items() if wanted - self._actors_sent else ():
+            if hashed in wanted and hashed not in self._actors_sent:
+                self._actors_sent.add(hashed)
+                chunk.actors.add(hash=hashed, record=actor.record, salt=actor.salt)
+        self._next = end
+        if end >= self._end:
+            root = root_at(self._end, reader.node)
+            chunk.checkpoint = self._service.note_of(self._end, root)
+        return chunk
+
+    def _send(self, result: v1_pb2.ExportChunk | ConfigServiceError) -> None:
+        self._busy = False
+        if self._ended:
+            return
+        if isinstance(result, ConfigServiceError):
+            self._finish(result)
+            return
+        more = self._sink.send(result.SerializeToString())
+        if self._next >= self._end:
+            self._finish(None)
+        elif more:
+            self._page()
+
+    def _finish(self, error: ConfigServiceError | None) -> None:
+        self._ended = True
+        self._sink.finish(error)
+
+    def on_writable(self) -> None:
+        self._page()
+
+    def on_half_close(self) -> None:
+        return
+
+    def on_cancel(self) -> None:
+        self._ended = True
