@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from core_sim_checks import Checks
@@ -51,12 +55,29 @@ def test_invariants_hold_under_faults(batch: int) -> None:
     assert not [what for what in wanted if counts[what] == 0], counts
 
 
-def test_same_seed_same_run() -> None:
-    first, second = simulate(7), simulate(7)
-    assert first.now == second.now
-    assert first.checks.committed == second.checks.committed
-    assert first.checks.votes == second.checks.votes
-    assert first.serial == second.serial
+_TRACE = """
+import sys
+sys.path[:0] = sys.argv[1:]
+from test_core_sim import simulate
+for seed in range(4):
+    checks = simulate(seed).checks
+    print(checks.committed, checks.votes, checks.digests, checks.counts)
+"""
+
+
+def test_same_seed_same_run_whatever_the_hash_seed() -> None:
+    here = Path(__file__).resolve().parent
+    traces = [
+        subprocess.run(
+            [sys.executable, "-c", _TRACE, str(here), str(here.parents[2])],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for hash_seed in ("1", "2")
+    ]
+    assert traces[0] == traces[1]
+    assert traces[0].count(b"\n") == 4
 
 
 def test_the_checks_can_fail() -> None:
