@@ -7,9 +7,21 @@ from __future__ import annotations
 
 from typing import Final
 
+from configsvc.auth.actions import ACTIONS, KEY_ACTIONS
 from configsvc.auth.conditions import parse_network
 from configsvc.auth.names import is_name
-from configsvc.auth.rules import ATTRIBUTES, FLAG, GLOB, NAME_MARK, NUMBER, RANGE, KeyPattern
+from configsvc.auth.rules import (
+    ALLOW,
+    ATTRIBUTES,
+    FLAG,
+    GLOB,
+    NAME_MARK,
+    NUMBER,
+    RANGE,
+    KeyPattern,
+    Policy,
+    Rule,
+)
 from configsvc.limits import (
     KEY_BYTES_MAX,
     POLICY_GLOB_SEGMENTS_MAX,
@@ -89,3 +101,46 @@ def _glob_problem(glob: str) -> str:
     if segments[0] in ("*", "**"):
         return "glob must start with literal text"
     return ""
+
+
+def policy_problem(policy: Policy) -> str:
+    """What no bundle could have been compiled to; empty when nothing.
+
+    Compiled rules come out of a log entry, thus from another member: apply believes that they were
+    tested, not that every text and number in them is one that the language allows.
+    """
+    if policy.version < 1 or not is_name(policy.name):
+        return "name or version is not acceptable"
+    ids = [rule.id for rule in policy.rules]
+    if len(set(ids)) != len(ids):
+        return "an id is used twice"
+    for rule in policy.rules:
+        problem = _rule_problem(rule)
+        if problem:
+            return problem
+    return ""
+
+
+def _rule_problem(rule: Rule) -> str:
+    if not is_name(rule.id) or (rule.effect == ALLOW and rule.unless):
+        return "a rule has an id or a guard that is not acceptable"
+    if not rule.actions or list(rule.actions) != sorted(set(rule.actions) & ACTIONS):
+        return f"rule {rule.id} names actions that are not acceptable"
+    if rule.keys and not set(rule.actions) <= set(KEY_ACTIONS):
+        return f"rule {rule.id} has keys where none go"
+    for pattern in rule.keys:
+        if not all(_is_encodable(text) for text in pattern.texts) or key_pattern_problem(pattern):
+            return f"rule {rule.id} has keys that are not acceptable"
+    for condition in (*rule.when, *rule.unless):
+        operand = condition.operand
+        value: object = list(operand) if isinstance(operand, tuple) else operand
+        if ATTRIBUTES[condition.attribute] == FLAG:
+            value = operand == 1
+        if operand_of(condition.attribute, value) != operand:
+            return f"rule {rule.id} has a condition that is not acceptable"
+    return ""
+
+
+def _is_encodable(text: str) -> bool:
+    """Whether ``text`` is Unicode that UTF-8 can carry: no lone surrogates."""
+    return not any("\ud800" <= char <= "\udfff" for char in text)

@@ -195,7 +195,8 @@ def decode_policy(data: bytes) -> Policy:
         tree = json.loads(data)
         if tree["reader"] > FORMAT:
             raise DecodeError("compiled policy needs a newer program")
-        policy = Policy(tree["name"], tree["version"], tuple(_rule(r) for r in tree["rules"]))
+        rules = tuple(_rule(item) for item in tree["rules"])
+        policy = Policy(_text(tree["name"]), _whole(tree["version"]), rules)
     except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
         raise DecodeError("compiled policy cannot be read") from error
     if len(policy.rules) > POLICY_RULES_MAX or encode_policy(policy) != data:
@@ -207,20 +208,32 @@ def _rule(tree: dict[str, Any]) -> Rule:
     if tree["effect"] not in (ALLOW, DENY):
         raise DecodeError("compiled policy names an unknown effect")
     return Rule(
-        tree["id"],
+        _text(tree["id"]),
         tree["effect"],
-        tuple(tree["actions"]),
+        tuple(_text(action) for action in tree["actions"]),
         tuple(_pattern(*pattern) for pattern in tree["keys"]),
         tuple(_condition(*condition) for condition in tree["when"]),
         tuple(_condition(*condition) for condition in tree["unless"]),
     )
 
 
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise DecodeError("compiled policy has something else where a text belongs")
+    return value
+
+
+def _whole(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise DecodeError("compiled policy has something else where a number belongs")
+    return value
+
+
 def _pattern(operator: str, texts: list[str]) -> KeyPattern:
     wanted = 2 if operator == RANGE else 1
     if operator not in (KEY, PREFIX, RANGE, GLOB) or len(texts) != wanted:
         raise DecodeError("compiled policy names an unknown key operator")
-    return KeyPattern(operator, tuple(str(text) for text in texts))
+    return KeyPattern(operator, tuple(_text(text) for text in texts))
 
 
 def _condition(attribute: str, operand: list[str] | int) -> Condition:
@@ -228,5 +241,5 @@ def _condition(attribute: str, operand: list[str] | int) -> Condition:
     if shape is None or isinstance(operand, int) != (shape in (NUMBER, FLAG)):
         raise DecodeError("compiled policy names an unknown condition")
     if isinstance(operand, int):
-        return Condition(attribute, operand)
-    return Condition(attribute, tuple(str(text) for text in operand))
+        return Condition(attribute, _whole(operand))
+    return Condition(attribute, tuple(_text(text) for text in operand))

@@ -23,6 +23,7 @@ from typing import Final
 
 from configsvc.auth import names
 from configsvc.auth.messages import READWRITE, ROOT, Change, Permission, User
+from configsvc.auth.operands import policy_problem
 from configsvc.auth.rules import NO_POLICY, Policy, decode_policy
 from configsvc.errors import (
     AuthDisableRefusedError,
@@ -291,7 +292,8 @@ class AuthState:
 
         Raises:
             ConflictError: ``version`` is not above the active one.
-            PolicyInvalidError: ``compiled`` is not canonical, or not of this name and version.
+            PolicyInvalidError: ``compiled`` is not canonical, not of this name and version, or says
+                what no bundle may say.
         """
         if version <= self.policy.version:
             raise ConflictError(f"policy version must be above {self.policy.version}")
@@ -301,6 +303,9 @@ class AuthState:
             raise PolicyInvalidError(str(error)) from error
         if (policy.name, policy.version) != (name, version):
             raise PolicyInvalidError("compiled policy is of another name or version")
+        problem = policy_problem(policy)
+        if problem:
+            raise PolicyInvalidError(f"compiled policy: {problem}")
         changes = []
         if self.policy.version:
             before = (self.policy.name, self.policy_source, self.policy_compiled, False)

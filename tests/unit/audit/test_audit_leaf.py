@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configsvc.audit.actors import encode_actor
+from configsvc.audit.actors import decode_actor, encode_actor
+from configsvc.audit.changes import split_records
 from configsvc.audit.events import CODES, EVENTS
 from configsvc.audit.leaf import FIELDS, Value, decode_leaf, encode_leaf
 from configsvc.audit.render import to_json
@@ -132,3 +134,10 @@ def test_json_is_for_people() -> None:
     assert shown["who"]["user"] == "hana"
     assert list(shown) == sorted(shown)
     assert to_json(encode_leaf({"event": 9999, "code": 99}))["event"] == "9999"
+
+
+@given(st.binary(max_size=80) | st.binary(max_size=40).map(lambda tail: HEAD + tail))
+def test_no_bytes_raise_anything_else(data: bytes) -> None:
+    for decode in (decode_leaf, decode_actor, lambda text: list(split_records(text))):
+        with contextlib.suppress(DecodeError):
+            decode(data)

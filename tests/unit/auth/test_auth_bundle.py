@@ -301,3 +301,47 @@ def test_the_shipped_bundle_passes_its_own_tests() -> None:
     bundle = parse_bundle(path.read_text(), path.name)
     assert run_tests(bundle, strict=True) == []
     assert {rule.id for rule in bundle.policy.rules} >= {"deny-agents-change", "allow-operators"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"id":"guard"', b'"id":"Guard"'),
+        (b'"id":"guard"', b'"id":7'),
+        (b'["kv.put"]', b"[]"),
+        (b'["kv.put"]', b'["kv.put","kv.delete"]'),
+        (b'["kv.put"]', b'["kv.push"]'),
+        (b'["kv.put"]', b'["auth.admin"]'),
+        (b'"/prod/"', b'"\\ud800"'),
+        (b'"/prod/"', b'""'),
+        (b'["CHG-"]', b'["b","a"]'),
+        (b'["CHG-"]', b"[]"),
+        (b"65536", b"-1"),
+        (b"65536", b"true"),
+        (b'"deny"', b'"allow"'),
+    ],
+)
+def test_apply_believes_no_compiled_rule_that_no_bundle_gives(old: bytes, new: bytes) -> None:
+    assert old in GOOD
+    state = AuthState()
+    with pytest.raises(PolicyInvalidError):
+        state.load_policy(name="b", version=7, source="", compiled=GOOD.replace(old, new))
+    assert state.policy.version == 0
+    state.load_policy(name="b", version=7, source="", compiled=GOOD)
+
+
+@given(
+    st.binary(max_size=60)
+    | st.builds(
+        lambda at, cut: GOOD[:at] + cut + GOOD[at + len(cut) :],
+        st.integers(0, len(GOOD)),
+        st.binary(max_size=3),
+    )
+)
+def test_no_bytes_raise_anything_else(data: bytes) -> None:
+    state = AuthState()
+    try:
+        state.load_policy(name="b", version=7, source="", compiled=data)
+    except PolicyInvalidError:
+        return
+    assert encode_policy(state.policy) == data
