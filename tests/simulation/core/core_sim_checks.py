@@ -54,11 +54,11 @@ class Checks:
         """I7, and I8: what a message promises is durable when it leaves."""
         kind, term = message.type, message.term
         if kind is MessageType.VOTE:
-            assert (disk.term, disk.vote) == (term, sender), "I8 candidacy before it is durable"
+            assert _kept(disk, term, sender), "I8 candidacy before it is durable"
             self._voted(sender, term, sender)
             assert last >= message.index, "I8 candidacy with entries that are not durable"
         elif kind is MessageType.VOTE_RESP and not message.reject:
-            assert (disk.term, disk.vote) == (term, message.to), "I8 vote before it is durable"
+            assert _kept(disk, term, message.to), "I8 vote before it is durable"
             self._voted(sender, term, message.to)
         elif kind is MessageType.APP_RESP and not message.reject:
             assert message.index <= last, "I8 acknowledged before it is durable"
@@ -112,3 +112,8 @@ class Checks:
         """I12: a read sees every commit that was known anywhere before it began."""
         assert index >= self.reads[context], "I12 stale read"
         self.count("reads")
+
+
+def _kept(disk: HardState, term: int, candidate: NodeId) -> bool:
+    """Whether no crash can make the member vote for anybody but ``candidate`` in ``term``."""
+    return disk.term > term or (disk.term, disk.vote) == (term, candidate)
