@@ -44,6 +44,7 @@ WAL_SUBMISSIONS_MAX: Final = 1_024  # waiting for the writer thread; the machine
 WAL_JOBS_MAX: Final = 64  # compactions and the like; beyond, the newest waits for its next call
 WAL_SEAL_IDLE_S: Final = 0.05  # after the last data frame (W6)
 WAL_PREPARE_STEP_BYTES: Final = 1 * MIB  # of the next segment, between two frames
+WAL_SPACE_RETRY_S: Final = 1.0  # after the next segment could not be made
 WAL_DROPPED_KEPT: Final = 4  # copies of torn tails put aside; the oldest goes
 
 # --- peer link (reliability.md 5.7) ---------------------------------------------------------------

@@ -8,7 +8,7 @@ goes into the log frame and to every peer.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from configsvc.errors import DecodeError
 from configsvc.raft.messages import Entry
@@ -80,3 +80,25 @@ class RecordCache:
                 del self._batches[next(iter(self._batches))]
             self._batches[key] = found
         return found
+
+
+def last_record_term(blob: bytes, count: int) -> int:
+    """Term of the last of ``count`` records that ``encode_entries`` made."""
+    at = 0
+    for _ in range(count - 1):
+        at += _HEAD.size + int(_HEAD.unpack_from(blob, at)[2])
+    return int(_HEAD.unpack_from(blob, at)[0])
+
+
+def split_records(blob: bytes, bytes_max: int) -> Iterator[tuple[int, bytes]]:
+    """(count, records) of runs of at most ``bytes_max`` bytes; a longer record is alone."""
+    start = at = count = 0
+    while at < len(blob):
+        end = at + _HEAD.size + int(_HEAD.unpack_from(blob, at)[2])
+        if count and end - start > bytes_max:
+            yield count, blob[start:at]
+            start, count = at, 0
+        at = end
+        count += 1
+    if count:
+        yield count, blob[start:at]

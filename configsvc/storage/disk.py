@@ -1,7 +1,10 @@
 """The file operations that durability depends on, as a port: the product, and simulated disks.
 
-Every write is a positioned write, every sync is explicit, and names become durable by syncing
-their directory. Errors are ``OSError``; what they mean is decided by the caller (W8).
+A ``Disk`` is one directory. Every write is positioned, every sync is explicit, and a name is
+durable once its directory was synced. Errors are ``OSError``; what they mean is decided by the
+caller (reliability.md W8). Also here: who else may reach a path of ours (DEF-6, N11).
+
+Not here: what the files hold (``wal``), files of the database engine (``history``).
 """
 
 from __future__ import annotations
@@ -10,11 +13,11 @@ import fcntl
 import os
 import stat
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from configsvc.errors import ConfigError
 
-ZERO_BLOCK = bytes(1 << 20)
+LOCK_NAME: Final = "lock"
 
 
 class File(Protocol):
@@ -27,7 +30,7 @@ class File(Protocol):
         """Up to ``length`` bytes; short only at the end of the file."""
 
     def sync(self) -> None:
-        """Make the written bytes durable (fdatasync)."""
+        """Make the written bytes and the size durable; never retried after an error."""
 
     def size(self) -> int: ...
 
@@ -37,36 +40,49 @@ class File(Protocol):
 class Disk(Protocol):
     """One directory's worth of files; names have no slashes."""
 
+    def lock(self) -> bool:
+        """Take the directory for the life of the process; False: somebody else has it."""
+
     def open(self, name: str) -> File:
         """An existing file, for reading and writing."""
 
-    def create_zeroed(self, name: str, size: int) -> File:
-        """A new file filled with zeros, synced; its name is not durable yet."""
+    def create(self, name: str) -> File:
+        """A new, empty file; one of that name is emptied. The name is not durable yet."""
 
-    def rename(self, old: str, new: str) -> None: ...
+    def rename(self, old: str, new: str) -> None:
+        """Atomic; replaces ``new``."""
 
     def unlink(self, name: str) -> None: ...
 
-    def sync_dir(self) -> None: ...
+    def sync_dir(self) -> None:
+        """Make names durable: creations, renames and unlinks so far."""
 
     def names(self) -> list[str]:
         """Sorted."""
 
     def free_bytes(self) -> int: ...
 
+    def close(self) -> None:
+        """Give the lock back."""
+
 
 class OsFile:
     """A file of the operating system."""
+
+    __slots__ = ("_fd", "_sync")
 
     def __init__(self, descriptor: int, *, sync: bool = True) -> None:
         self._fd = descriptor
         self._sync = sync
 
     def pwrite(self, data: bytes, offset: int) -> None:
-        view = memoryview(data)
+        done = os.pwrite(self._fd, data, offset)
+        if done == len(data):
+            return
+        view = memoryview(data)[done:]
         while view:
-            done = os.pwrite(self._fd, view, offset)
             offset += done
+            done = os.pwrite(self._fd, view, offset)
             view = view[done:]
 
     def pread(self, length: int, offset: int) -> bytes:
@@ -95,7 +111,7 @@ class OsDisk:
     """A directory of the operating system.
 
     Args:
-        path: The directory; it exists and was checked.
+        path: The directory; it exists and was checked (``check_private_path``).
         sync: False only under ``--unsafe-no-fsync``.
     """
 
@@ -106,29 +122,23 @@ class OsDisk:
         self._lock: int | None = None
 
     def lock(self) -> bool:
-        """Take the directory's lock for the life of the process; False: somebody has it."""
-        self._lock = os.open(
-            "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=self._dir
-        )
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(LOCK_NAME, flags, 0o600, dir_fd=self._dir)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(self._lock)
-            self._lock = None
+            os.close(descriptor)
             return False
+        self._lock = descriptor
         return True
 
     def open(self, name: str) -> OsFile:
         flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
         return OsFile(os.open(name, flags, dir_fd=self._dir), sync=self._sync)
 
-    def create_zeroed(self, name: str, size: int) -> OsFile:
+    def create(self, name: str) -> OsFile:
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-        made = OsFile(os.open(name, flags, 0o600, dir_fd=self._dir), sync=self._sync)
-        for at in range(0, size, len(ZERO_BLOCK)):
-            made.pwrite(ZERO_BLOCK[: size - at], at)
-        made.sync()
-        return made
+        return OsFile(os.open(name, flags, 0o600, dir_fd=self._dir), sync=self._sync)
 
     def rename(self, old: str, new: str) -> None:
         os.rename(old, new, src_dir_fd=self._dir, dst_dir_fd=self._dir)
@@ -148,39 +158,104 @@ class OsDisk:
         return facts.f_bavail * facts.f_frsize
 
     def close(self) -> None:
-        os.close(self._dir)
         if self._lock is not None:
             os.close(self._lock)
+            self._lock = None
+        os.close(self._dir)
 
 
-def private_directory(path: str | os.PathLike[str], what: str) -> Path:
-    """Make ``path`` a directory of ours, 0700, or check that it is one (DEF-6, N11).
+# --- who else may reach a path -------------------------------------------------------------------
+
+
+def check_private_path(
+    path: str | os.PathLike[str], what: str = "data directory", *, create_mode: int | None = 0o700
+) -> Path:
+    """Check that only we can reach the directory or file ``path``; make a missing directory.
+
+    Refused are: an owner that is not us, any bit for group or others, a symlink, and a parent that
+    is neither ours nor root's or that others may write without the sticky bit. Modes of what
+    exists are never changed: somebody may have looked inside already.
+
+    Args:
+        path: A directory, or an existing file.
+        what: What it is called in messages.
+        create_mode: Mode of a directory to be made; None: it must exist.
+
+    Returns:
+        The absolute path.
 
     Raises:
-        ConfigError: wrong owner or mode, a symlink, or a parent that others may write; exit 78.
+        ConfigError: exit 78, naming the fix.
     """
     target = Path(os.path.abspath(path))
-    if not os.path.lexists(target):
-        try:
-            os.makedirs(target, mode=0o700)
-        except OSError as error:
-            raise ConfigError(f"{what} {target}: {error.strerror}", "name another path") from None
-    facts = os.lstat(target)
-    if not stat.S_ISDIR(facts.st_mode):
-        raise ConfigError(f"{what} {target}: not a directory, or a symlink", "name a directory")
-    if facts.st_uid != os.geteuid():
-        raise ConfigError(f"{what} {target}: owned by somebody else", f"chown it: {target}")
-    if facts.st_mode & 0o077:
-        raise ConfigError(f"{what} {target}: others may reach it", f"chmod 700 {target}")
     check_parents(target, what)
+    if create_mode is not None and not os.path.lexists(target):
+        _make(target, what, create_mode)
+    try:
+        facts = os.lstat(target)
+    except OSError as error:
+        raise ConfigError(f"{what} {target}: {error.strerror}", "name one that exists") from None
+    if stat.S_ISLNK(facts.st_mode):
+        raise ConfigError(
+            f"{what} {target}: is a symlink", f"name its target: {os.readlink(target)}"
+        )
+    is_directory = stat.S_ISDIR(facts.st_mode)
+    if not is_directory and not stat.S_ISREG(facts.st_mode):
+        raise ConfigError(f"{what} {target}: neither directory nor file", "name another path")
+    if facts.st_uid != os.geteuid():
+        raise ConfigError(
+            f"{what} {target}: belongs to user id {facts.st_uid}, not to us ({os.geteuid()})",
+            f"chown {os.geteuid()} {target}",
+        )
+    if facts.st_mode & 0o077:
+        mode = "700" if is_directory else "600"
+        raise ConfigError(
+            f"{what} {target}: mode {stat.S_IMODE(facts.st_mode):04o} lets others in",
+            f"chmod {mode} {target}",
+        )
     return target
 
 
 def check_parents(target: Path, what: str) -> None:
-    """Every parent is ours or root's, and nobody else may write it unless it is sticky."""
-    for parent in target.parents:
-        facts = os.stat(parent)
+    """Every existing parent is ours or root's, and others may write it only if it is sticky.
+
+    A parent that is a symlink is judged by where it leads; the link itself lies in a directory
+    that is judged as well.
+
+    Raises:
+        ConfigError: exit 78, naming the fix.
+    """
+    chain = dict.fromkeys([*target.parents, *target.parent.resolve().parents])
+    chain[target.parent.resolve()] = None
+    for parent in chain:
+        try:
+            facts = os.stat(parent)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise ConfigError(f"{what} {target}: {parent}: {error.strerror}", "") from None
         if facts.st_uid not in (0, os.geteuid()):
-            raise ConfigError(f"{what} {target}: {parent} is somebody else's", "move it elsewhere")
+            raise ConfigError(
+                f"{what} {target}: its parent {parent} belongs to user id {facts.st_uid}",
+                "move it below a directory of root's or of this user's",
+            )
         if facts.st_mode & 0o022 and not facts.st_mode & stat.S_ISVTX:
-            raise ConfigError(f"{what} {target}: others may write {parent}", f"chmod go-w {parent}")
+            raise ConfigError(
+                f"{what} {target}: others may write its parent {parent}", f"chmod go-w {parent}"
+            )
+
+
+def _make(target: Path, what: str, mode: int) -> None:
+    try:
+        if not target.parent.exists():
+            os.makedirs(target.parent, mode=0o755)
+        os.mkdir(target, mode)
+        descriptor = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise ConfigError(
+            f"{what} {target}: cannot be made: {error.strerror}", "name another path"
+        ) from None

@@ -1,300 +1,310 @@
-"""What stands in the log's directory, and whether it can be trusted. Reads only.
+"""What a log directory proves about the past, and when it must not be believed. Reads only.
 
-Frames are read in order; at the first bad one the rest is scanned for a frame with the right salt
-and a higher number. None: a torn tail, dropped. Some: corruption, refused with segment and offset
-(W5). Nothing here guesses.
+The table (W5; codes of reliability.md 2.2):
+
+    found                                                        outcome
+    -----------------------------------------------------------  --------------------------------
+    bad frame, nothing behind it, in the newest segment          torn tail: dropped
+    the same, but SQL or the noted frame number covers it        82
+    bad frame, a later frame or segment behind it                82
+    good CRCs, but chain, number or seal are wrong               82
+    segment missing in the middle                                82
+    both header copies bad, newest segment / an older one        83 / 82
+    no segment at all                                            83
+    SQL ahead of a whole log; log begins above what SQL holds    84
+    another cluster, member or store                             85
+    format or frame kind of a newer program                      86
+    data key does not unwrap under a good header                 78, nothing touched
+
+Term and vote are the newest found anywhere: in headers, frames and twins they only ever move
+forward. The commit index is a hint and is cut to what is there.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
-from typing import Final, NamedTuple, NoReturn
+from itertools import pairwise
+from typing import NamedTuple
 
 from configsvc.codec.records import decode_entries
-from configsvc.errors import ConfigError, DecodeError, ExitCode, FatalError
+from configsvc.errors import DecodeError, ExitCode, FatalError
 from configsvc.raft.messages import Entry, HardState
-from configsvc.storage.disk import Disk, File
-from configsvc.storage.seal.errors import SealBroken
-from configsvc.storage.seal.frames import FrameSealer
+from configsvc.storage.disk import Disk
 from configsvc.storage.seal.keyfile import KeyFile
-from configsvc.storage.wal import format as fmt
-
-PREFIX: Final = "segment-"
-SUFFIX: Final = ".wal"
-NEXT_NAME: Final = "next.tmp"
-REPLACE: Final = "replace this member; keep the directory for inspection"
-_INSTALLED = struct.Struct("<QQQ")  # index, term, generation
-
-
-class Installed(NamedTuple):
-    """A full install that this log begins with (reliability.md S2)."""
-
-    index: int  # type: ignore[assignment]
-    term: int
-    generation: int
-    conf_state: bytes
-
-
-class Frame(NamedTuple):
-    """One recovered frame, opened."""
-
-    header: fmt.FrameHeader
-    payload: bytes
-    crc: int
+from configsvc.storage.wal.format import (
+    FLAG_INSECURE,
+    FrameKind,
+    Installed,
+    SegmentHeader,
+    decode_installed,
+)
+from configsvc.storage.wal.segments import (
+    REPLACE,
+    Frame,
+    Segment,
+    damaged,
+    read_header,
+    read_segment,
+    segment_name,
+    segment_numbers,
+    unwrap_key,
+)
+from configsvc.types import LogIndex
 
 
-class Segment(NamedTuple):
-    """One segment as found."""
+class WalIdentity(NamedTuple):
+    """Whose log it is; stands in every segment header.
 
-    name: str
-    header: fmt.SegmentHeader
-    frames: list[Frame]
-    end: int  # offset behind the last good frame
+    As an expectation, an empty ``store_id`` stands for any.
+    """
+
+    cluster_id: int
+    member_id: int
+    store_id: bytes  # 16 random bytes, made with the data directory (G1)
+    insecure: bool = False  # born under --insecure-dev
 
 
-class Content(NamedTuple):
-    """What the frames add up to."""
+class SegmentFacts(NamedTuple):
+    """What is remembered of a segment that is no longer written."""
 
+    number: int
+    size: int
+    first_index: int  # as its header has it
+    max_index: int  # highest index that occurs in it; 0: none
+
+
+class LogImage(NamedTuple):
+    """A log directory, understood. Nothing was written yet."""
+
+    identity: WalIdentity
+    incarnation: int  # of the last start
     hard_state: HardState
-    base_index: int
-    base_term: int
+    first_index: int  # of ``entries``, or of the next entry when there are none
+    first_prev_term: int
     entries: list[Entry]
-    installed: Installed | None
+    installed: Installed | None  # the last one, if its frame is still there
+    generation: int  # that the last install filled, ever; 0: none was installed
     clean_stop: bool
+    older: list[SegmentFacts]
+    newest: Segment
+
+    @property
+    def last_index(self) -> int:
+        return self.first_index - 1 + len(self.entries)
 
 
-def segment_name(number: int) -> str:
-    return f"{PREFIX}{number:016x}{SUFFIX}"
-
-
-def encode_installed(i: Installed) -> bytes:
-    """Payload of an INSTALLED frame."""
-    return _INSTALLED.pack(i.index, i.term, i.generation) + i.conf_state
-
-
-def decode_installed(payload: bytes) -> Installed:
-    if len(payload) < _INSTALLED.size:
-        raise DecodeError("install frame is cut short")
-    index, term, generation = _INSTALLED.unpack_from(payload)
-    return Installed(index, term, generation, payload[_INSTALLED.size :])
-
-
-def read_segments(disk: Disk, key_file: KeyFile) -> tuple[list[Segment], list[str], int]:
-    """(good segments in order, names that are void, bytes of a dropped torn tail).
+def read_log(disk: Disk, keys: Sequence[KeyFile]) -> LogImage:
+    """Read and judge the whole directory.
 
     Raises:
-        ConfigError: the key file does not open the segment keys; exit 78.
-        FatalError: exit 82 damaged, 83 hard state lost, 86 too new.
+        ConfigError: 78, a data key does not unwrap.
+        FatalError: 82, 83 or 86, naming segment and offset.
     """
-    names = [n for n in disk.names() if n.startswith(PREFIX) and n.endswith(SUFFIX)]
-    if not names:
-        return [], [], 0
-    headers = [(name, _read_header(disk, name, last=name == names[-1])) for name in names]
-    void = _void(headers)
-    alive = [(name, header) for name, header in headers if name not in void]
-    segments: list[Segment] = []
-    dropped = 0
-    for at, (name, header) in enumerate(alive):
-        following = alive[at + 1][1] if at + 1 < len(alive) else None
-        segment, torn = _read_segment(disk, name, header, key_file, following)
-        segments.append(segment)
-        dropped += torn
-    return segments, sorted(void), dropped
-
-
-def _read_header(disk: Disk, name: str, *, last: bool) -> fmt.SegmentHeader:
-    file = disk.open(name)
-    try:
-        block = file.pread(fmt.BLOCK, 0)
-    finally:
-        file.close()
-    try:
-        header = fmt.decode_segment_header(block)
-    except fmt.TooNewError as error:
-        raise FatalError(ExitCode.TOO_NEW, f"{name}: {error}", "start the newer release") from None
-    except DecodeError as error:
-        if last:
-            raise FatalError(
-                ExitCode.HARD_STATE_LOST,
-                f"{name}, offset 0: {error}; term and vote are lost",
-                "this id may never vote again: replace the member",
-            ) from None
-        raise FatalError(ExitCode.LOG_DAMAGED, f"{name}, offset 0: {error}", REPLACE) from None
-    if segment_name(header.segment) != name:
-        raise FatalError(
-            ExitCode.LOG_DAMAGED, f"{name} says it is segment {header.segment}", REPLACE
+    headers = _headers(disk)
+    for header in headers:  # keys first: a wrong one must not look like damage (W2)
+        unwrap_key(header, keys)
+    replay = Replay(headers[0])
+    facts: list[SegmentFacts] = []
+    for position, header in enumerate(headers):
+        segment = read_segment(disk, header, keys)
+        if position + 1 < len(headers):
+            _check_end(segment, headers[position + 1])
+        replay.segment(segment)
+        facts.append(
+            SegmentFacts(header.segment, segment.size, header.first_index, max_index(segment))
         )
-    return header
-
-
-def _void(headers: Sequence[tuple[str, fmt.SegmentHeader]]) -> set[str]:
-    """Segments that a later one repeats; and the check that none is missing between."""
-    void: set[str] = set()
-    for at in range(len(headers) - 1, 0, -1):
-        number = headers[at][1].segment
-        before = headers[at - 1][1].segment
-        replaces = headers[at][1].flags & fmt.FLAG_REPLACES
-        if before == number - 1:
-            if replaces:
-                void.add(headers[at - 1][0])
-        elif not (replaces and before == number - 2):
-            raise FatalError(
-                ExitCode.LOG_DAMAGED,
-                f"{segment_name(number - 1)} is missing",
-                REPLACE,
-            )
-    return void
-
-
-def _read_segment(
-    disk: Disk,
-    name: str,
-    header: fmt.SegmentHeader,
-    key_file: KeyFile,
-    following: fmt.SegmentHeader | None,
-) -> tuple[Segment, int]:
-    sealer = FrameSealer(unwrap_key(header, key_file, name))
-    file = disk.open(name)
-    try:
-        size = file.size()
-        frames, at, reason = _read_frames(file, name, header, sealer, size)
-        last = frames[-1].header.number if frames else header.last_frame
-        if following is not None:
-            if last != following.last_frame:
-                _damaged(name, at, reason or "frames are missing")
-            return Segment(name, header, frames, at), 0
-        torn = 0
-        if _later_frame(file, header, at, size, last):
-            _damaged(name, at, reason or "a bad frame with valid ones behind it")
-        if reason:
-            torn = min(size - at, fmt.BLOCK)
-        return Segment(name, header, frames, at), torn
-    finally:
-        file.close()
-
-
-def unwrap_key(header: fmt.SegmentHeader, key_file: KeyFile, name: str) -> bytes:
-    """The segment's data key; a wrong key file is 78, never damage (W2)."""
-    key_id = header.key_id.decode("ascii", "replace")
-    try:
-        if key_id != key_file.key_id:
-            raise SealBroken("another key")
-        return key_file.unwrap(header.wrapped_key, key_aad(header))
-    except SealBroken:
-        raise ConfigError(
-            f"{name} was sealed under key {key_id}, {key_file.path} holds {key_file.key_id}",
-            "name the right file with --encryption-key-file; nothing was touched",
-        ) from None
-
-
-def key_aad(header: fmt.SegmentHeader) -> bytes:
-    """What a wrapped segment key is bound to."""
-    return struct.pack(
-        "<QQ16sQ", header.cluster_id, header.member_id, header.store_id, header.segment
+    return LogImage(
+        identity=_identity(headers),
+        incarnation=headers[-1].incarnation,
+        hard_state=replay.final_hard_state(),
+        first_index=replay.first_index,
+        first_prev_term=replay.prev_term,
+        entries=replay.entries,
+        installed=replay.installed,
+        generation=replay.generation,
+        clean_stop=replay.last_kind == FrameKind.CLEAN_STOP and not segment.tail.bytes,
+        older=facts[:-1],
+        newest=segment,
     )
 
 
-def _read_frames(
-    file: File, name: str, header: fmt.SegmentHeader, sealer: FrameSealer, size: int
-) -> tuple[list[Frame], int, str]:
-    frames: list[Frame] = []
-    at = fmt.BLOCK
-    expected, previous = header.last_frame + 1, header.last_crc
-    while at + fmt.BLOCK <= size:
-        head = file.pread(fmt.FRAME_HEAD_BYTES, at)
-        try:
-            found = fmt.decode_frame_header(head, header.salt)
-        except fmt.TooNewError as error:
-            raise FatalError(
-                ExitCode.TOO_NEW, f"{name}, offset {at}: {error}", "start the newer release"
-            ) from None
-        if found is None:
-            return frames, at, "the frame header is bad" if any(head) else ""
-        frame, crc = found
-        if frame.number < expected:
-            return frames, at, ""  # of the segment's earlier life: cannot be, the salt differs
-        if frame.number != expected or frame.previous_crc != previous:
-            return frames, at, f"frame {frame.number} stands where {expected} belongs"
-        length = fmt.frame_blocks(frame.payload_bytes) * fmt.BLOCK
-        if at + length > size:
-            return frames, at, "the frame is longer than its segment"
-        sealed = file.pread(frame.payload_bytes, at + fmt.FRAME_HEAD_BYTES)
-        if fmt.crc(sealed) != frame.payload_crc:
-            return frames, at, "the payload's checksum differs"
-        aad = fmt.frame_aad(
-            frame.kind, frame.number, frame.records, frame.first_index, frame.hard_state
-        )
-        try:
-            payload = sealer.open(frame.number, aad, sealed)
-        except SealBroken as error:
-            _damaged(name, at, str(error))
-        frames.append(Frame(frame, payload, crc))
-        expected, previous = frame.number + 1, crc
-        at += length
-    return frames, at, ""
+def max_index(segment: Segment) -> int:
+    """Highest index that any frame of the segment is about."""
+    highest = 0
+    for frame in segment.frames:
+        index = frame.header.last_index
+        if frame.header.kind == FrameKind.INSTALLED:
+            index = decode_installed(frame.payload).index
+        highest = max(highest, index)
+    return highest
 
 
-def _later_frame(file: File, header: fmt.SegmentHeader, at: int, size: int, last: int) -> bool:
-    """Whether a frame newer than ``last`` stands somewhere behind ``at``."""
-    offset = at
-    while offset + fmt.BLOCK <= size:
-        chunk = file.pread(min(1 << 20, size - offset), offset)
-        for block in range(0, len(chunk), fmt.BLOCK):
-            head = chunk[block : block + fmt.FRAME_HEAD_BYTES]
-            if head[:4] != b"CGWF":
-                continue
-            if offset + block == at:
-                continue  # the bad one itself
-            try:
-                found = fmt.decode_frame_header(head, header.salt)
-            except fmt.TooNewError:
-                return True
-            if found is not None and found[0].number > last:
-                return True
-        offset += len(chunk)
-    return False
+def check_expectations(
+    image: LogImage, expect: WalIdentity | None, sql_applied: int, noted_frame: int
+) -> None:
+    """Compare the log with what other stores remember.
 
-
-def _damaged(name: str, offset: int, reason: str) -> NoReturn:
-    raise FatalError(ExitCode.LOG_DAMAGED, f"{name}, offset {offset}: {reason}", REPLACE)
-
-
-def add_up(segments: Sequence[Segment]) -> Content:
-    """Hard state and entries; a later frame with a lower first index supersedes (W1).
+    Args:
+        image: The log.
+        expect: Ids from SQL, certificate and settings; None: not compared.
+        sql_applied: Index that SQL holds durably.
+        noted_frame: Last frame number noted elsewhere at a clean stop; 0: none.
 
     Raises:
-        FatalError: exit 82, the frames contradict one another.
+        FatalError: 82, 84 or 85.
     """
-    first = segments[0].header
-    hard = first.hard_state
-    base_index, base_term = first.first_index - 1, first.term_before
-    entries: list[Entry] = []
-    installed: Installed | None = None
-    clean = False
-    for segment in segments:
-        for header, payload, _ in segment.frames:
-            hard = header.hard_state
-            clean = header.kind == fmt.KIND_CLEAN_STOP
+    if expect is not None:
+        _check_identity(image.identity, expect)
+    name, tail = image.newest.name, image.newest.tail
+    if image.newest.last_frame < noted_frame:
+        what = f"{tail.reason}, but frame {noted_frame} was noted as written"
+        damaged(name, tail.offset, what)
+    if sql_applied > image.last_index:
+        if tail.bytes:
+            what = f"{tail.reason}, and SQL holds index {sql_applied}: no torn tail"
+            damaged(name, tail.offset, what)
+        raise FatalError(
+            ExitCode.STORES_DISAGREE,
+            f"stores disagree: SQL has applied {sql_applied}, the log in {name} ends at "
+            f"{image.last_index}, offset {tail.offset}",
+            "replace this member, or restore a backup if it is the only one",
+        )
+    if sql_applied < image.first_index - 1:
+        raise FatalError(
+            ExitCode.STORES_DISAGREE,
+            f"stores disagree: SQL has applied {sql_applied}, the log begins at "
+            f"{image.first_index}",
+            "replace this member, or restore a backup if it is the only one",
+        )
+
+
+class Replay:
+    """Adds up frames to a log: hard state, base, entries."""
+
+    def __init__(self, oldest: SegmentHeader) -> None:
+        self.first_index = oldest.first_index
+        self.prev_term = oldest.term_before
+        self.entries: list[Entry] = []
+        self.installed: Installed | None = None
+        self.generation = oldest.generation
+        self.last_kind = 0
+        self._hard = oldest.hard_state
+
+    def segment(self, segment: Segment) -> None:
+        """Take the frames of the next segment.
+
+        Raises:
+            FatalError: 82, the frames contradict one another.
+        """
+        self._hard = newer(self._hard, segment.header.hard_state)
+        for frame in segment.frames:
             try:
-                if header.kind == fmt.KIND_INSTALLED:
-                    installed = decode_installed(payload)
-                    base_index, base_term = installed.index, installed.term
-                    entries = []
-                elif header.records:
-                    _extend(entries, base_index, header, payload)
+                self._frame(frame)
             except DecodeError as error:
-                _damaged(segment.name, 0, f"frame {header.number}: {error}")
-    return Content(hard, base_index, base_term, entries, installed, clean)
+                damaged(segment.name, frame.offset, f"frame {frame.header.number}: {error}")
+        if segment.tail.twin is not None:
+            self._hard = newer(self._hard, segment.tail.twin)
+
+    def _frame(self, frame: Frame) -> None:
+        header = frame.header
+        self._hard = newer(self._hard, header.hard_state)
+        self.last_kind = header.kind
+        if header.kind == FrameKind.INSTALLED:
+            self.installed = decode_installed(frame.payload)
+            self.generation = self.installed.generation
+            self.first_index = self.installed.index + 1
+            self.prev_term = self.installed.term
+            self.entries = []
+        elif header.records:
+            fresh = decode_entries(header.first_index, frame.payload, header.records)
+            self._extend(header.first_index, fresh)
+
+    def _extend(self, first: int, fresh: tuple[Entry, ...]) -> None:
+        """Append; a lower first index than the next one supersedes what stands from there on.
+
+        Below the base nothing is needed any more: the log was compacted there, so entries that
+        supersede it say no more than the term before the first one that is kept.
+        """
+        keep = first - self.first_index
+        if keep > len(self.entries):
+            raise DecodeError(f"index {self.first_index + len(self.entries)} is missing")
+        if keep >= 0:
+            del self.entries[keep:]
+            self.entries.extend(fresh)
+            return
+        below = min(-keep, len(fresh))
+        self.first_index = first + below
+        self.prev_term = fresh[below - 1].term
+        self.entries = list(fresh[below:])
+
+    def final_hard_state(self) -> HardState:
+        """The newest term and vote; the commit hint within the log."""
+        hard = self._hard
+        last = self.first_index - 1 + len(self.entries)
+        commit = min(max(hard.commit, self.first_index - 1), last)
+        return hard._replace(commit=LogIndex(commit))
 
 
-def _extend(entries: list[Entry], base_index: int, header: fmt.FrameHeader, payload: bytes) -> None:
-    fresh = decode_entries(header.first_index, payload, header.records)
-    keep = header.first_index - base_index - 1
-    if keep < 0:
-        fresh = fresh[-keep:]
-        keep = 0
-    if keep > len(entries):
-        raise DecodeError("a gap in the log")
-    del entries[keep:]
-    entries.extend(fresh)
+def newer(one: HardState, other: HardState) -> HardState:
+    """The later of two hard states of one member; the higher of the commit hints.
+
+    Terms only grow, and within a term a vote is cast once and never taken back.
+    """
+    later = max(one, other, key=lambda hard: (hard.term, hard.vote != 0))
+    return later._replace(commit=max(one.commit, other.commit))
+
+
+# --- checks over several segments ----------------------------------------------------------------
+
+
+def _headers(disk: Disk) -> list[SegmentHeader]:
+    numbers = segment_numbers(disk)
+    if not numbers:
+        raise FatalError(
+            ExitCode.HARD_STATE_LOST,
+            "hard state lost: the log directory holds no segment",
+            "this member id may never vote again: replace the member",
+        )
+    for before, number in pairwise(numbers):
+        if number != before + 1:
+            damaged(segment_name(before + 1), 0, "the segment is missing")
+    return [read_header(disk, number, newest=number == numbers[-1]) for number in numbers]
+
+
+def _check_end(segment: Segment, following: SegmentHeader) -> None:
+    """The next segment's header says which frame was the last one here."""
+    if (segment.last_frame, segment.last_crc) != (following.last_frame, following.last_crc):
+        what = f"{segment.tail.reason}; the next segment follows frame {following.last_frame}"
+        damaged(segment.name, segment.tail.offset, what)
+
+
+def _identity(headers: Sequence[SegmentHeader]) -> WalIdentity:
+    found = [
+        WalIdentity(h.cluster_id, h.member_id, h.store_id, bool(h.flags & FLAG_INSECURE))
+        for h in headers
+    ]
+    for header, identity in zip(headers, found, strict=True):
+        if identity != found[-1]:
+            raise FatalError(
+                ExitCode.WRONG_IDENTITY,
+                f"wrong identity: {segment_name(header.segment)} is of another store than "
+                f"{segment_name(headers[-1].segment)}",
+                REPLACE,
+            )
+    return found[-1]
+
+
+def _check_identity(found: WalIdentity, expect: WalIdentity) -> None:
+    pairs = (
+        ("cluster id", f"{found.cluster_id:016x}", f"{expect.cluster_id:016x}"),
+        ("member id", f"{found.member_id:016x}", f"{expect.member_id:016x}"),
+        ("store id", found.store_id.hex(), expect.store_id.hex() or found.store_id.hex()),
+        ("--insecure-dev mark", str(found.insecure), str(expect.insecure)),
+    )
+    for what, ours, theirs in pairs:
+        if ours != theirs:
+            raise FatalError(
+                ExitCode.WRONG_IDENTITY,
+                f"wrong identity: {what} is {ours} in the log and {theirs} elsewhere",
+                "name the data directory that belongs to this member",
+            )

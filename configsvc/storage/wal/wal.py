@@ -1,119 +1,168 @@
-"""The write-ahead log of one member: segments of sealed frames in one directory.
+"""The open log of one member: segments of sealed frames in one directory.
 
-Single-threaded; in the product its thread is the writer's (``writer``). Any ``OSError`` is the
-caller's to end the process with (W8): nothing here is retried.
+Single-threaded; in the product the writer thread owns it (``writer``). Nothing is retried: after
+an ``OSError`` the process must end (W8).
 
 Always true:
   * Frame n+1 is written only after the sync of frame n returned (W3).
-  * Every start writes the last segment anew, under a new key, and syncs it before anything else
-    is promised (W7); the old one is void from the moment the new one has its name.
-  * Segments are removed oldest first, so a crash leaves a contiguous run (W4).
+  * A segment has its name only with a durable header, and its directory is synced before its
+    first frame is written.
+  * A (data key, frame number) pair seals one frame: every start writes under a new key (W2, W7).
+  * Segments go oldest first, each with a directory sync, so that a crash leaves a contiguous run.
+
+Not here: what a directory proves after a crash (``recovery``), files in the making (``spare``).
 """
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Callable
-from typing import Final, NamedTuple
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple, NoReturn, Self
 
+from configsvc import limits
+from configsvc.codec.records import last_record_term, split_records
 from configsvc.errors import ExitCode, FatalError, ensure
 from configsvc.raft.messages import Entry, HardState
 from configsvc.storage.disk import Disk, File
+from configsvc.storage.seal.aead import KEY_BYTES
 from configsvc.storage.seal.frames import FrameSealer
 from configsvc.storage.seal.keyfile import KeyFile
-from configsvc.storage.wal import format as fmt
-from configsvc.storage.wal.recovery import (
-    NEXT_NAME,
-    REPLACE,
+from configsvc.storage.wal import copyforward
+from configsvc.storage.wal.format import (
+    BLOCK,
+    FIRST_FRAME,
+    FLAG_INSECURE,
+    FLAG_RECYCLED,
+    FRAME_HEAD_BYTES,
+    SALT_BYTES,
+    SEAL_BYTES,
+    FrameEncoder,
+    FrameKind,
     Installed,
-    Segment,
-    add_up,
+    SegmentHeader,
+    decode_installed,
     encode_installed,
-    key_aad,
-    read_segments,
-    segment_name,
+    encode_segment_header,
+    frame_blocks,
 )
+from configsvc.storage.wal.recovery import (
+    LogImage,
+    SegmentFacts,
+    WalIdentity,
+    check_expectations,
+    max_index,
+    read_log,
+)
+from configsvc.storage.wal.segments import (
+    SPARE_NAME,
+    read_header,
+    segment_name,
+    segment_numbers,
+    unwrap_key,
+)
+from configsvc.storage.wal.spare import Spare
 
-SEGMENT_BYTES: Final = 16 << 20
-SEGMENT_BYTES_MIN: Final = 16 << 10
-_KEY_BYTES: Final = 32
 Entropy = Callable[[int], bytes]
+SqlApplied = int | Callable[[int], int]
+_QUIET: Final = frozenset({FrameKind.SEAL, FrameKind.CLEAN_STOP})  # hold nothing that could rot
 
 
-class WalIdentity(NamedTuple):
-    """Whose log this is; in every segment header."""
+class WalOptions(NamedTuple):
+    """Settings of a log; the defaults are the product's."""
 
-    cluster_id: int
-    member_id: int
-    store_id: bytes
-    insecure: bool = False
+    segment_bytes: int = limits.WAL_SEGMENT_BYTES
+    entropy: Entropy = os.urandom
 
 
 class Recovered(NamedTuple):
     """What the log held at start."""
 
     identity: WalIdentity
-    incarnation: int  # of this start
+    incarnation: int  # of this start; grows with each (G2)
     hard_state: HardState
-    base_index: int  # entries follow this index
-    base_term: int
-    entries: list[Entry]
-    installed: Installed | None
+    first_index: int  # of ``entries``, or of the next entry when there are none
+    first_prev_term: int  # term of the entry before it; 0: none
+    entries: list[Entry]  # contiguous, superseded suffixes resolved
+    installed: Installed | None  # the last one, if compaction has not taken its frame
+    generation: int  # of the history to open: the last one installed; 0: none ever was
     clean_stop: bool
     dropped_tail_bytes: int
 
     @property
     def last_index(self) -> int:
-        return self.base_index + len(self.entries)
+        return self.first_index - 1 + len(self.entries)
 
 
 class Wal:
-    """An open log."""
+    """Create with ``create`` (first start) or ``open`` (every other)."""
 
     def __init__(
-        self,
-        disk: Disk,
-        key_file: KeyFile,
-        identity: WalIdentity,
-        incarnation: int,
-        *,
-        segment_bytes: int = SEGMENT_BYTES,
-        entropy: Entropy = os.urandom,
+        self, disk: Disk, key_file: KeyFile, identity: WalIdentity, options: WalOptions
     ) -> None:
+        ensure(
+            limits.WAL_SEGMENT_BYTES_MIN <= options.segment_bytes <= limits.WAL_SEGMENT_BYTES_MAX
+            and options.segment_bytes % BLOCK == 0,
+            "segments have 16 KiB to 64 MiB, in whole blocks",
+        )
+        self.identity = identity
+        self.incarnation = 1
         self._disk = disk
         self._key_file = key_file
-        self.identity = identity
-        self.incarnation = incarnation
-        self._segment_bytes = segment_bytes
-        self._entropy = entropy
-        self._segments: list[fmt.SegmentHeader] = []  # oldest first, the current one last
+        self._options = options
+        self._spare = Spare(disk, options.segment_bytes)
+        self._older: deque[SegmentFacts] = deque()
+        self._segment = 0  # number of the current one
+        self._size = 0
+        self._first_index = 1  # as the current header has it
+        self._max_index = 0  # highest index in the current segment
         self._file: File | None = None
-        self._sealer = FrameSealer(bytes(_KEY_BYTES))
+        self._encoder: FrameEncoder | None = None
         self._at = 0
-        self._number = 0
-        self._crc = 0
+        self._synced = True
         self._hard = HardState()
-        self._last_index = 0
-        self._last_term = 0
-        self._sealed = True  # nothing that rot could pass off as a torn tail
+        self._next_index = 1
+        self._generation = 0
+        self._last_term = 0  # of the entry before ``_next_index``, unless records are given:
+        self._last_records: tuple[int, bytes] | None = None  # count and bytes that end there
+        self._quiet = True  # a sealing frame is the last one
 
     # --- opening ---------------------------------------------------------------------------------
+
+    @staticmethod
+    def exists(disk: Disk) -> bool:
+        """Whether a log was ever begun here; else this is a first start."""
+        return bool(segment_numbers(disk))
 
     @classmethod
     def create(
         cls,
         disk: Disk,
-        key_file: KeyFile,
         identity: WalIdentity,
+        key_file: KeyFile,
         *,
-        segment_bytes: int = SEGMENT_BYTES,
-        entropy: Entropy = os.urandom,
-    ) -> Wal:
-        """Start an empty log."""
-        wal = cls(disk, key_file, identity, 1, segment_bytes=segment_bytes, entropy=entropy)
-        wal._begin_segment(1, flags=0, last_frame=0, last_crc=0)
-        wal.write_frame(fmt.KIND_START, HardState(), 0, 0, 0, b"")
-        wal.sync()
+        options: WalOptions = WalOptions(),  # noqa: B008  # frozen
+    ) -> Self:
+        """Begin an empty log and take the directory's lock. Incarnation 1.
+
+        Raises:
+            FatalError: 81 no space, 84 the directory is in use or holds a log.
+            OSError: the disk failed.
+        """
+        _lock(disk)
+        if cls.exists(disk):
+            raise FatalError(
+                ExitCode.STORES_DISAGREE,
+                "stores disagree: the directory of a new log holds one already",
+                "name an empty directory",
+            )
+        wal = cls(disk, key_file, identity, options)
+        with _SpaceAtStart(disk, options.segment_bytes):
+            wal._spare.adopt()
+            wal._begin_segment(1, 0)
+            wal.write_frame(FrameKind.START, HardState(), 0, 0, b"")
+            wal.sync()
         return wal
 
     @classmethod
@@ -123,247 +172,378 @@ class Wal:
         key_file: KeyFile,
         *,
         expect: WalIdentity | None = None,
-        sql_applied: int = 0,
-        segment_bytes: int = SEGMENT_BYTES,
-        entropy: Entropy = os.urandom,
-    ) -> tuple[Wal, Recovered]:
-        """Recover, check, and write the tail anew.
+        sql_applied: SqlApplied = 0,
+        noted_frame: int = 0,
+        older_keys: Sequence[KeyFile] = (),
+        options: WalOptions = WalOptions(),  # noqa: B008  # frozen
+    ) -> tuple[Self, Recovered]:
+        """Lock, recover, check against other stores, then write the tail anew (W7).
 
         Args:
             disk: The log's directory.
-            key_file: Unwraps the segment keys.
-            expect: Ids from elsewhere (SQL, certificate); None: take the log's.
-            sql_applied: Applied index that SQL holds durably.
-            segment_bytes: Size of new segments.
-            entropy: Source of keys and salts.
+            key_file: Wraps new data keys and unwraps those it wrapped.
+            expect: Ids from SQL, certificate and settings.
+            sql_applied: Index that SQL holds durably; or a function that is given the generation
+                of the history (0: the first) and finds out, before anything is written.
+            noted_frame: ``last_frame`` as noted elsewhere at a clean stop; 0: none.
+            older_keys: More key files, while a change of keys is under way.
+            options: Settings.
 
         Raises:
-            ConfigError: exit 78, wrong key file; nothing was touched.
-            FatalError: exits 82 to 86; nothing was touched.
+            ConfigError: 78, no key file opens a data key; nothing was touched.
+            FatalError: 81 to 86, each with the way out; nothing was touched, except by 81.
+            OSError: the disk failed.
         """
-        segments, void, dropped = read_segments(disk, key_file)
-        if not segments:
-            raise FatalError(ExitCode.HARD_STATE_LOST, "the log is empty", REPLACE)
-        newest = segments[-1].header
-        identity = WalIdentity(
-            newest.cluster_id,
-            newest.member_id,
-            newest.store_id,
-            bool(newest.flags & fmt.FLAG_INSECURE),
+        _lock(disk)
+        keys = (key_file, *older_keys)
+        image = read_log(disk, keys)
+        applied = sql_applied if isinstance(sql_applied, int) else sql_applied(image.generation)
+        check_expectations(image, expect, applied, noted_frame)
+        wal = cls(disk, key_file, image.identity, options)
+        with _SpaceAtStart(disk, options.segment_bytes):
+            wal._take_over(image)
+            wal.write_frame(FrameKind.START, wal._hard, 0, 0, b"")
+            wal.sync()
+        return wal, Recovered(
+            image.identity,
+            wal.incarnation,
+            image.hard_state,
+            image.first_index,
+            image.first_prev_term,
+            image.entries,
+            image.installed,
+            image.generation,
+            image.clean_stop,
+            image.newest.tail.bytes,
         )
-        if expect is not None and expect != identity:
-            raise FatalError(
-                ExitCode.WRONG_IDENTITY,
-                f"the log is of member {identity.member_id:016x} in cluster "
-                f"{identity.cluster_id:016x}, expected {expect.member_id:016x} in "
-                f"{expect.cluster_id:016x}",
-                "name the right data directory",
-            )
-        content = add_up(segments)
-        last = content.base_index + len(content.entries)
-        if sql_applied > last:
-            raise FatalError(
-                ExitCode.STORES_DISAGREE,
-                f"SQL has applied entry {sql_applied}, the log ends at {last}",
-                "replace this member, or restore a backup if it is the only one",
-            )
-        incarnation = newest.incarnation + 1
-        wal = cls(
-            disk, key_file, identity, incarnation, segment_bytes=segment_bytes, entropy=entropy
-        )
-        wal._take_over(segments, void)
-        recovered = Recovered(
-            identity,
-            incarnation,
-            content.hard_state,
-            content.base_index,
-            content.base_term,
-            content.entries,
-            content.installed,
-            content.clean_stop,
-            dropped,
-        )
-        wal._last_index = last
-        wal._last_term = content.entries[-1].term if content.entries else content.base_term
-        return wal, recovered
 
-    def _take_over(self, segments: list[Segment], void: list[str]) -> None:
-        """Copy-forward (W7): repeat the last segment in a fresh one, then drop the old."""
-        for name in void:
-            self._disk.unlink(name)
-        if void:
-            self._disk.sync_dir()
-        last = segments[-1]
-        self._segments = [s.header for s in segments[:-1]]
-        self._hard = last.header.hard_state
-        self._last_index = last.header.first_index - 1
-        self._last_term = last.header.term_before
-        self._begin_segment(
-            last.header.segment + 1,
-            flags=fmt.FLAG_REPLACES,
-            last_frame=last.header.last_frame,
-            last_crc=last.header.last_crc,
-            room=last.end + fmt.BLOCK,
-        )
-        for frame, payload, _ in last.frames:
-            if frame.kind in (fmt.KIND_ENTRIES, fmt.KIND_INSTALLED):
-                self._put(frame.kind, frame.hard_state, frame.first_index, frame.records, payload)
-            else:
-                self._hard = frame.hard_state
-        self._put(fmt.KIND_START, self._hard, 0, 0, b"")
-        self.sync()
-        self._disk.unlink(last.name)
-        self._disk.sync_dir()
+    def _take_over(self, image: LogImage) -> None:
+        """Put a fresh copy of the newest segment in its place, atomically by its name (W7).
 
-    # --- segments --------------------------------------------------------------------------------
-
-    def _begin_segment(
-        self, number: int, *, flags: int, last_frame: int, last_crc: int, room: int = 0
-    ) -> None:
-        """A new segment under a new salt and key: zeroed, synced, renamed, directory synced."""
-        name = segment_name(number)
-        size = max(self._segment_bytes, -(-room // fmt.BLOCK) * fmt.BLOCK)
-        if NEXT_NAME in self._disk.names() and size == self._segment_bytes:
-            file = self._disk.open(NEXT_NAME)
-            if file.size() != size:
-                file.close()
-                file = self._disk.create_zeroed(NEXT_NAME, size)
-        else:
-            file = self._disk.create_zeroed(NEXT_NAME, size)
-        key = self._entropy(_KEY_BYTES)
-        insecure = fmt.FLAG_INSECURE if self.identity.insecure else 0
-        header = fmt.SegmentHeader(
-            flags | insecure,
-            self.identity.cluster_id,
-            self.identity.member_id,
-            self.identity.store_id,
-            self.incarnation,
+        Its pages may be readable and yet not on the disk; what this start will promise rests on
+        the copy, which is synced first.
+        """
+        newest = image.newest
+        self._older = deque(image.older)
+        self._spare.adopt()
+        self.incarnation = image.incarnation + 1
+        copyforward.keep_tail(self._disk, newest, self.incarnation)
+        number = newest.header.segment
+        file, recycled = self._spare.take(newest.size)
+        header, key = self._new_header(
             number,
-            self._entropy(fmt.SALT_BYTES),
-            last_frame,
-            last_crc,
-            self._hard,
-            self._last_index + 1,
-            self._last_term,
-            self._key_file.key_id.encode(),
-            b"",
+            recycled,
+            newest.header._replace(hard_state=image.hard_state),
         )
-        header = header._replace(wrapped_key=self._key_file.wrap(key, key_aad(header)))
-        file.pwrite(fmt.encode_segment_header(header), 0)
-        file.sync()
-        self._disk.rename(NEXT_NAME, name)
+        encoder = FrameEncoder(FrameSealer(key), header.salt, header.last_frame, header.last_crc)
+        self._at = copyforward.write_copy(file, header, encoder, newest.frames)
+        self._disk.rename(SPARE_NAME, segment_name(number))
         self._disk.sync_dir()
-        if self._file is not None:
-            self._file.close()
-        self._file = file
-        self._segments.append(header)
-        self._sealer = FrameSealer(key)
-        self._at = fmt.BLOCK
-        self._number, self._crc = last_frame, last_crc
-
-    def prepare_next(self) -> bool:
-        """Make the next segment in advance, while nothing waits; False: it is there already."""
-        if NEXT_NAME in self._disk.names():
-            return False
-        self._disk.create_zeroed(NEXT_NAME, self._segment_bytes).close()
-        return True
+        self._file, self._encoder = file, encoder
+        self._segment, self._size = number, file.size()
+        self._first_index, self._max_index = header.first_index, max_index(newest)
+        self._hard = image.hard_state
+        self._next_index = image.last_index + 1
+        self._generation = image.generation
+        self._last_term = image.entries[-1].term if image.entries else image.first_prev_term
 
     # --- frames ----------------------------------------------------------------------------------
 
-    def write_frame(
-        self,
-        kind: int,
-        hard: HardState,
-        first_index: int,
-        count: int,
-        last_term: int,
-        records: bytes,
-    ) -> None:
-        """Append one frame; durable after ``sync``. Conflicting entries are superseded (W1)."""
-        self._put(kind, hard, first_index, count, records)
-        if count:
-            self._last_index = first_index + count - 1
-            self._last_term = last_term
+    def append(self, hard_state: HardState, first_index: int, count: int, records: bytes) -> None:
+        """Make entries and hard state durable: frames are written and synced when this returns.
 
-    def write_installed(self, hard: HardState, installed: Installed) -> None:
-        """The log begins anew behind an install."""
-        self._put(fmt.KIND_INSTALLED, hard, 0, 0, encode_installed(installed))
-        self._last_index, self._last_term = installed.index, installed.term
-
-    def _put(self, kind: int, hard: HardState, first: int, count: int, payload: bytes) -> None:
-        blocks = fmt.frame_blocks(len(payload) + 16)
-        if self._at + blocks * fmt.BLOCK > self._size():
+        Args:
+            hard_state: The newest; every frame carries it whole.
+            first_index: Index of the first record; at most one above the last one written. Lower:
+                what stands from there on is superseded. 0 without records.
+            count: Records; 0: only the hard state is new.
+            records: As ``encode_entries`` made them.
+        """
+        if len(records) <= limits.WAL_FRAME_BYTES_MAX and self._fits_segment(len(records)):
+            self.write_frame(FrameKind.ENTRIES, hard_state, first_index, count, records)
             self.sync()
-            self._begin_segment(
-                self._segments[-1].segment + 1,
-                flags=0,
-                last_frame=self._number,
-                last_crc=self._crc,
-                room=(blocks + 2) * fmt.BLOCK,
-            )
-        number = self._number + 1
-        aad = fmt.frame_aad(kind, number, count, first, hard)
-        sealed = self._sealer.seal(number, aad, payload)
-        salt = self._segments[-1].salt
-        data, crc = fmt.encode_frame(kind, number, count, first, hard, sealed, self._crc, salt)
-        ensure(self._file is not None, "an open log has a segment")
-        self._file.pwrite(data, self._at)  # type: ignore[union-attr]
-        self._at += len(data)
-        self._number, self._crc, self._hard = number, crc, hard
-        self._sealed = kind in (fmt.KIND_SEAL, fmt.KIND_CLEAN_STOP)
+            return
+        room = self._options.segment_bytes - FIRST_FRAME - BLOCK - FRAME_HEAD_BYTES - SEAL_BYTES
+        for part_count, part in split_records(records, min(limits.WAL_FRAME_BYTES_MAX, room)):
+            self.write_frame(FrameKind.ENTRIES, hard_state, first_index, part_count, part)
+            self.sync()
+            first_index += part_count
 
-    def _size(self) -> int:
-        ensure(self._file is not None, "an open log has a segment")
-        return self._file.size() if self._file is not None else 0
+    def install(self, hard_state: HardState, installed: Installed) -> None:
+        """Make it durable that a snapshot took the log's place; the next entry follows it.
+
+        The log before is void from here on: ``compact(installed.index)`` removes its segments.
+        """
+        self.write_frame(FrameKind.INSTALLED, hard_state, 0, 0, encode_installed(installed))
+        self.sync()
+
+    def write_frame(
+        self, kind: int, hard_state: HardState, first_index: int, count: int, payload: bytes
+    ) -> None:
+        """Write one frame behind the last one; durable after ``sync``.
+
+        A frame that changes term or vote is followed, in the same write, by a twin on a page of
+        its own (W6).
+        """
+        ensure(self._synced, "a frame is written only after the one before was synced")
+        self._check_order(hard_state, first_index, count)
+        hard = self._hard
+        twin = hard_state.term != hard.term or hard_state.vote != hard.vote
+        blocks = frame_blocks(len(payload) + SEAL_BYTES) + (1 if twin else 0)
+        if self._at + blocks * BLOCK > self._size:
+            self._rotate(blocks)
+        file, encoder = self._open_parts()
+        data = encoder.encode(kind, hard_state, first_index, count, payload)
+        if twin:
+            data += encoder.encode(FrameKind.TWIN, hard_state, 0, 0, b"")
+        self._synced = False
+        file.pwrite(data, self._at)
+        self._at += len(data)
+        self._hard = hard_state
+        self._quiet = kind in _QUIET
+        if count:
+            self._next_index = first_index + count
+            self._last_records = (count, payload)
+            self._max_index = max(self._max_index, self._next_index - 1)
+        elif kind == FrameKind.INSTALLED:
+            self._took_snapshot(payload)
 
     def sync(self) -> None:
-        """Make everything written durable."""
-        if self._file is not None:
-            self._file.sync()
+        """Make the written frame durable."""
+        self._open_parts()[0].sync()
+        self._synced = True
 
     def seal_idle(self) -> bool:
-        """An empty frame behind the last data, so that rot there is not taken for a torn tail (W6).
-
-        False: nothing was written since the last one.
+        """Write and sync an empty frame behind the last data, so that rot there is never taken
+        for a torn tail (W6). False: that is the last frame already.
         """
-        if self._sealed:
+        if self._quiet:
             return False
-        self._put(fmt.KIND_SEAL, self._hard, 0, 0, b"")
+        self.write_frame(FrameKind.SEAL, self._hard, 0, 0, b"")
         self.sync()
         return True
 
-    # --- removal ---------------------------------------------------------------------------------
-
-    def compact(self, up_to: int) -> int:
-        """Remove segments whose entries are all at or below ``up_to``; how many went."""
-        gone = 0
-        while len(self._segments) > 1 and self._segments[1].first_index - 1 <= up_to:
-            name = segment_name(self._segments[0].segment)
-            if NEXT_NAME in self._disk.names():
-                self._disk.unlink(name)
-            else:
-                # A new life under a new salt and key: old frames there mean nothing any more.
-                self._disk.rename(name, NEXT_NAME)
-            self._disk.sync_dir()
-            del self._segments[0]
-            gone += 1
-        return gone
-
-    @property
-    def bytes_on_disk(self) -> int:
-        return len(self._segments) * self._segment_bytes
-
-    @property
-    def last_index(self) -> int:
-        return self._last_index
-
     def close_clean(self) -> None:
-        """Note an orderly stop and close."""
-        self._put(fmt.KIND_CLEAN_STOP, self._hard, 0, 0, b"")
+        """Note an orderly stop, and close."""
+        self.write_frame(FrameKind.CLEAN_STOP, self._hard, 0, 0, b"")
         self.sync()
         self.close()
 
     def close(self) -> None:
+        """Close files and give the lock back; writes nothing."""
+        self._spare.close()
         if self._file is not None:
             self._file.close()
             self._file = None
+        self._disk.close()
+
+    def _check_order(self, hard_state: HardState, first_index: int, count: int) -> None:
+        ensure(hard_state.term >= self._hard.term, "the term never goes back")
+        ensure(
+            hard_state.term > self._hard.term or self._hard.vote in (0, hard_state.vote),
+            "one vote per term",
+        )
+        ensure(first_index <= self._next_index, "the log has no gaps")
+        ensure(bool(first_index) == bool(count), "an index comes with records")
+
+    def _fits_segment(self, payload_bytes: int) -> bool:
+        blocks = frame_blocks(payload_bytes + SEAL_BYTES) + 1
+        return FIRST_FRAME + blocks * BLOCK <= self._options.segment_bytes
+
+    def _took_snapshot(self, payload: bytes) -> None:
+        installed = decode_installed(payload)
+        self._next_index = installed.index + 1
+        self._generation = installed.generation
+        self._last_term, self._last_records = installed.term, None
+        self._max_index = max(self._max_index, installed.index)
+
+    def _open_parts(self) -> tuple[File, FrameEncoder]:
+        file, encoder = self._file, self._encoder
+        if file is None or encoder is None:
+            raise ValueError("the log is closed")
+        return file, encoder
+
+    # --- segments --------------------------------------------------------------------------------
+
+    def _rotate(self, blocks: int) -> None:
+        """Go on in a new segment with room for ``blocks``."""
+        facts = SegmentFacts(self._segment, self._size, self._first_index, self._max_index)
+        self._begin_segment(self._segment + 1, FIRST_FRAME + blocks * BLOCK)
+        self._older.append(facts)
+
+    def _begin_segment(self, number: int, size: int) -> None:
+        encoder = self._encoder
+        origin = SegmentHeader(
+            flags=0,
+            cluster_id=0,
+            member_id=0,
+            store_id=b"",
+            incarnation=0,
+            segment=number,
+            salt=b"",
+            last_frame=encoder.last_number if encoder else 0,
+            last_crc=encoder.last_crc if encoder else 0,
+            hard_state=self._hard,
+            first_index=self._next_index,
+            term_before=self._term_before_next(),
+            generation=self._generation,
+            key_id=b"",
+            wrapped_key=b"",
+        )
+        file, recycled = self._spare.take(max(size, self._options.segment_bytes))
+        header, key = self._new_header(number, recycled, origin)
+        copyforward.write_header(file, header)
+        file.sync()
+        self._disk.rename(SPARE_NAME, segment_name(number))
+        self._disk.sync_dir()
+        if self._file is not None:
+            self._file.close()
+        self._file, self._segment, self._size = file, number, file.size()
+        self._encoder = FrameEncoder(
+            FrameSealer(key), header.salt, header.last_frame, header.last_crc
+        )
+        self._at = FIRST_FRAME
+        self._first_index, self._max_index = header.first_index, 0
+
+    def _new_header(
+        self, number: int, recycled: bool, origin: SegmentHeader
+    ) -> tuple[SegmentHeader, bytes]:
+        """(a header with ``origin``'s place in the log, new salt and new key; the key)."""
+        flags = FLAG_INSECURE if self.identity.insecure else 0
+        header = origin._replace(
+            flags=flags | (FLAG_RECYCLED if recycled else 0),
+            cluster_id=self.identity.cluster_id,
+            member_id=self.identity.member_id,
+            store_id=self.identity.store_id,
+            incarnation=self.incarnation,
+            segment=number,
+            salt=self._options.entropy(SALT_BYTES),
+        )
+        key = self._options.entropy(KEY_BYTES)
+        return copyforward.with_key(header, self._key_file, key), key
+
+    def _term_before_next(self) -> int:
+        if self._last_records is not None:
+            count, records = self._last_records
+            self._last_term, self._last_records = last_record_term(records, count), None
+        return self._last_term
+
+    def prepare_step(self) -> bool:
+        """Make a piece of the next segment in advance; True while there is more to do.
+
+        Raises:
+            OSError: among others, no space: nothing is lost yet, the trigger of O7.
+        """
+        return self._spare.step()
+
+    @property
+    def spare_ready(self) -> bool:
+        """Whether the next segment exists; with it the log cannot run out of space."""
+        return self._spare.ready
+
+    @property
+    def half_full(self) -> bool:
+        """Whether it is time to make the next segment, busy or not."""
+        return self._at * 2 > self._size
+
+    # --- removal ---------------------------------------------------------------------------------
+
+    def compact(self, up_to: int) -> int:
+        """Give up the segments that hold nothing above index ``up_to``; how many went.
+
+        ``up_to`` must be applied and durable in SQL. The current segment always stays.
+        """
+        gone = 0
+        while self._older and self._older[0].max_index <= up_to:
+            facts = self._older.popleft()
+            self._spare.recycle(segment_name(facts.number), facts.size)
+            gone += 1
+        return gone
+
+    @property
+    def retained_first_index(self) -> int:
+        """Lowest index that a recovery could still find."""
+        return self._older[0].first_index if self._older else self._first_index
+
+    @property
+    def bytes_on_disk(self) -> int:
+        """Of all segments and a ready spare."""
+        spare = self._options.segment_bytes if self._spare.ready else 0
+        return sum(facts.size for facts in self._older) + self._size + spare
+
+    @property
+    def last_frame(self) -> int:
+        """Number of the newest frame, worth noting elsewhere at a clean stop (W5)."""
+        return self._encoder.last_number if self._encoder is not None else 0
+
+    @property
+    def position(self) -> str:
+        """File and offset of the next write, for messages."""
+        return f"{segment_name(self._segment)}, offset {self._at}"
+
+    @property
+    def segment_count(self) -> int:
+        """Segments in use."""
+        return len(self._older) + 1
+
+    # --- keys ------------------------------------------------------------------------------------
+
+    def rewrap(self, key_file: KeyFile, older_keys: Sequence[KeyFile] = ()) -> int:
+        """Wrap every segment's data key under ``key_file``; how many changed (ENC-5).
+
+        The copies of a header are written one after the other, each synced: one of them is good
+        at any time. When this returns, no segment needs an older key.
+        """
+        keys = (key_file, self._key_file, *older_keys)
+        changed = 0
+        for number in [facts.number for facts in self._older] + [self._segment]:
+            header = read_header(self._disk, number, newest=number == self._segment)
+            if header.key_id.decode("ascii", "replace") == key_file.key_id:
+                continue
+            key = unwrap_key(header, keys)
+            block = encode_segment_header(copyforward.with_key(header, key_file, key))
+            file = self._disk.open(segment_name(number))
+            try:
+                for offset in (0, BLOCK):
+                    file.pwrite(block, offset)
+                    file.sync()
+            finally:
+                file.close()
+            changed += 1
+        self._key_file = key_file
+        return changed
+
+
+# --- start ---------------------------------------------------------------------------------------
+
+
+def _lock(disk: Disk) -> None:
+    if not disk.lock():
+        raise FatalError(
+            ExitCode.STORES_DISAGREE,
+            "stores disagree: another process holds the lock of the log directory",
+            "stop the other process first",
+        )
+
+
+class _SpaceAtStart:
+    """Turns "no space" at start into exit 81, which says how much is needed."""
+
+    def __init__(self, disk: Disk, needed: int) -> None:
+        self._disk = disk
+        self._needed = needed
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise FatalError(
+            ExitCode.NO_SPACE,
+            f"no space for the next log segment: it takes {self._needed} bytes, "
+            f"{self._disk.free_bytes()} are free",
+            f"free {2 * self._needed} bytes on the disk of the log",
+        ) from None

@@ -1,34 +1,67 @@
 """The one thread that writes and syncs the log (P1).
 
-Frames go out in the order they were submitted, the next only after the sync of the one before
-returned. The loop is woken once per frame. A write or sync error never comes back: the process
-ends (P2, W8).
+Always true:
+  * Frames go out in the order of ``submit``, the next only after the sync of the one before (W3).
+  * What was submitted while a frame was under way becomes one frame: the batch grows as the disk
+    slows down, and no timer is added.
+  * ``on_durable`` is called once per frame, in this thread, with the newest token of the frame.
+  * An error never returns to the loop: the process ends within 100 ms, with one line (P2, W8).
+
+While nothing waits, the thread seals the last data frame (W6), does queued jobs (compaction,
+change of keys) and makes the next segment in advance.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from contextlib import suppress
+from typing import Final, NamedTuple
 
+from configsvc import limits
+from configsvc.errors import ConfigServiceError, ExitCode, FatalError, ensure
 from configsvc.raft.messages import HardState
-from configsvc.storage.wal import format as fmt
-from configsvc.storage.wal.recovery import Installed
+from configsvc.storage.wal.format import Installed
 from configsvc.storage.wal.wal import Wal
 
-IDLE_SEAL_S: Final = 0.05
-JOIN_S: Final = 2.0
+_STDERR: Final = 2
+_NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class Submission(NamedTuple):
+    """One write that the machine asked for, or several merged into one."""
+
+    hard_state: HardState
+    first_index: int  # 0 without records
+    count: int  # type: ignore[assignment]
+    records: bytes
+    token: int
+    installed: Installed | None
+    since: float  # when the oldest of them was submitted
+
+
+def end_process(error: FatalError) -> None:
+    """Say why in one line, and end the process without waiting for anybody."""
+    line = f"configsvc: {error}; {error.remedy} (exit {int(error.code)})\n"
+    with suppress(OSError):
+        os.write(_STDERR, line.encode("utf-8", "replace"))
+    os._exit(int(error.code))
 
 
 class WalWriter:
-    """Owns a ``Wal`` from ``start`` to the end of ``stop``. Callbacks come from its thread.
+    """Owns a ``Wal`` from ``start`` to the return of ``stop``.
 
     Args:
-        wal: Used by nobody else meanwhile.
-        on_durable: Token of the newest durable submission.
-        on_fatal: Ends the process; does not return.
+        wal: Opened; used by nobody else from now on.
+        on_durable: Takes the newest durable token. Called in the writer's thread: hand it to the
+            loop with ``call_soon_threadsafe``.
+        on_space: Told False when the next segment cannot be made (O7: local NOSPACE while there
+            is still room to stop in order), True when it could be again.
+        die: Ends the process with the error's code; must not come back in the product.
         clock: Seconds, monotonic.
     """
 
@@ -37,114 +70,265 @@ class WalWriter:
         wal: Wal,
         *,
         on_durable: Callable[[int], None],
-        on_fatal: Callable[[BaseException], None],
+        on_space: Callable[[bool], None] = lambda _: None,
+        die: Callable[[FatalError], None] = end_process,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._wal = wal
         self._on_durable = on_durable
-        self._on_fatal = on_fatal
+        self._on_space = on_space
+        self._die = die
         self._clock = clock
         self._wake = threading.Condition()
-        self._work: deque[Callable[[], int]] = deque()
-        self._closing = False
-        self._busy_since: float | None = None
-        self.syncs_total = 0
-        self.sync_seconds_total = 0.0
-        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._waiting: deque[Submission] = deque()
+        self._jobs: deque[Callable[[Wal], object]] = deque()
+        self._compact_to = 0
+        self._stopping = False
+        self._clean = True
+        self._in_flight_since: float | None = None
+        self._seal_at: float | None = None
+        self._space = True
+        self._space_retry_at = 0.0
+        self.frames_total = 0
+        self.bytes_total = 0
+        self.sync_seconds_total = 0.0  # from the start of each write to the end of its sync
+        self.sync_seconds_last = 0.0
+        self.segments = wal.segment_count  # the following three are as of the last frame or job
+        self.bytes_on_disk = wal.bytes_on_disk
+        self.retained_first_index = wal.retained_first_index
+        self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
+
+    # --- called by the loop ----------------------------------------------------------------------
 
     def start(self) -> None:
         self._thread.start()
 
     def submit(
+        self, hard_state: HardState, first_index: int, count: int, records: bytes, token: int
+    ) -> None:
+        """Queue a write; returns at once. ``on_durable`` follows with ``token`` or a later one.
+
+        Args:
+            hard_state: The newest one.
+            first_index: Index of the first record; 0 without records.
+            count: Records.
+            records: As ``encode_entries`` made them.
+            token: Grows with every submission; above 0.
+        """
+        self._put(hard_state, first_index, count, records, token, None)
+
+    def submit_installed(self, hard_state: HardState, installed: Installed, token: int) -> None:
+        """Queue an INSTALLED frame; the log before it is void once it is durable.
+
+        The next submission may begin at ``installed.index + 1``.
+        """
+        self._put(hard_state, 0, 0, b"", token, installed)
+
+    def compact(self, up_to: int) -> None:
+        """Give up what holds nothing above ``up_to``, when the thread has time for it."""
+        with self._wake:
+            self._compact_to = max(self._compact_to, up_to)
+            self._wake.notify()
+
+    def run_job(self, job: Callable[[Wal], object]) -> bool:
+        """Run ``job`` with the log in the writer's thread, between frames; False: too many wait."""
+        with self._wake:
+            if len(self._jobs) >= limits.WAL_JOBS_MAX:
+                return False
+            self._jobs.append(job)
+            self._wake.notify()
+            return True
+
+    def oldest_unsynced_age(self, now: float) -> float:
+        """Seconds since the oldest submission that is not durable yet; 0: there is none (D1)."""
+        with self._wake:
+            since = self._in_flight_since
+            if since is None and self._waiting:
+                since = self._waiting[0].since
+        return max(0.0, now - since) if since is not None else 0.0
+
+    def stop(self, *, clean: bool = True, timeout: float = 5.0) -> bool:
+        """Write what is queued, note a clean stop unless told otherwise, close the log.
+
+        Returns:
+            False: the disk hangs, the thread did not end in ``timeout`` seconds.
+        """
+        with self._wake:
+            self._stopping, self._clean = True, clean
+            self._wake.notify()
+        if self._thread.ident is None:
+            return True
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _put(
         self,
         hard_state: HardState,
         first_index: int,
         count: int,
-        last_term: int,
         records: bytes,
         token: int,
+        installed: Installed | None,
     ) -> None:
-        """Queue one frame; returns at once. ``on_durable(token)`` follows its sync."""
-
-        def write() -> int:
-            wal = self._wal
-            wal.write_frame(fmt.KIND_ENTRIES, hard_state, first_index, count, last_term, records)
-            wal.sync()
-            return token
-
-        self._queue(write)
-
-    def submit_installed(self, hard_state: HardState, installed: Installed, token: int) -> None:
-        """Queue an INSTALLED frame."""
-
-        def write() -> int:
-            self._wal.write_installed(hard_state, installed)
-            self._wal.sync()
-            return token
-
-        self._queue(write)
-
-    def compact(self, up_to: int) -> None:
-        """Remove segments at or below ``up_to`` when their turn comes."""
-
-        def remove() -> int:
-            self._wal.compact(up_to)
-            return 0
-
-        self._queue(remove)
-
-    def oldest_unsynced_age(self) -> float:
-        """Seconds that the write under way has taken; 0 when none is (D1)."""
-        since = self._busy_since
-        return self._clock() - since if since is not None else 0.0
-
-    def stop(self) -> None:
-        """Finish what is queued, note a clean stop, close."""
+        asked = Submission(hard_state, first_index, count, records, token, installed, self._clock())
         with self._wake:
-            self._closing = True
+            ensure(len(self._waiting) < limits.WAL_SUBMISSIONS_MAX, "the machine waits for its log")
+            ensure(not self._stopping, "nothing is written while the log is closed")
+            self._waiting.append(asked)
             self._wake.notify()
-        if self._thread.is_alive():
-            self._thread.join(JOIN_S)
 
-    def _queue(self, work: Callable[[], int]) -> None:
-        with self._wake:
-            self._work.append(work)
-            self._wake.notify()
+    # --- the thread ------------------------------------------------------------------------------
 
     def _run(self) -> None:
         try:
-            while self._step():
+            while self._pass():
                 pass
-            self._wal.close_clean()
-        except BaseException as error:  # noqa: BLE001  # whatever it is, nothing was promised for it
-            self._on_fatal(error)
-
-    def _step(self) -> bool:
-        with self._wake:
-            if not self._work and not self._closing:
-                self._wake.wait(IDLE_SEAL_S)
-            if not self._work:
-                if self._closing:
-                    return False
-                work = None
+            if self._clean:
+                self._wal.close_clean()
             else:
-                work = self._work.popleft()
-        if work is None:
-            self._idle()
+                self._wal.close()
+        except BaseException as error:  # noqa: BLE001  # nothing may be promised after any of them
+            self._fatal(error)
+
+    def _pass(self) -> bool:
+        """One frame, or one piece of work for which nobody waits; False: time to stop."""
+        work = self._take()
+        if work is not None:
+            self._write(work)
+            if not self._wal.spare_ready and self._wal.half_full:
+                self._prepare()  # under steady load there is no idle time
             return True
-        began = self._clock()
-        self._busy_since = began
-        token = work()
-        self._busy_since = None
-        if token:
-            self.syncs_total += 1
-            self.sync_seconds_total += self._clock() - began
-            self._on_durable(token)
+        if self._stopping:
+            return False
+        if self._idle():
+            return True
+        with self._wake:
+            if not (self._waiting or self._jobs or self._compact_to or self._stopping):
+                self._wake.wait(self._patience())
         return True
 
-    def _idle(self) -> None:
-        if self._wal.seal_idle() or self._wal.prepare_next():
-            return
+    def _take(self) -> Submission | None:
+        """The submissions that fit into one frame."""
         with self._wake:
-            while not self._work and not self._closing:
-                self._wake.wait()
+            if not self._waiting:
+                return None
+            parts = [self._waiting.popleft()]
+            size = len(parts[0].records)
+            while self._waiting and may_merge(parts[-1], self._waiting[0], size):
+                parts.append(self._waiting.popleft())
+                size += len(parts[-1].records)
+            self._in_flight_since = parts[0].since
+        return parts[0] if len(parts) == 1 else merge(parts)
+
+    def _write(self, work: Submission) -> None:
+        began = self._clock()
+        if work.installed is not None:
+            self._wal.install(work.hard_state, work.installed)
+        else:
+            self._wal.append(work.hard_state, work.first_index, work.count, work.records)
+        ended = self._clock()
+        self._in_flight_since = None
+        self._seal_at = ended + limits.WAL_SEAL_IDLE_S
+        self.frames_total += 1
+        self.bytes_total += len(work.records)
+        self.sync_seconds_last = ended - began
+        self.sync_seconds_total += ended - began
+        self._on_durable(work.token)
+
+    def _idle(self) -> bool:
+        """Do one thing that nobody waits for; False when there is none to be done now."""
+        with self._wake:
+            up_to, self._compact_to = self._compact_to, 0
+            job = self._jobs.popleft() if self._jobs and not up_to else None
+        if self._seal_at is not None and self._clock() >= self._seal_at:
+            self._wal.seal_idle()
+            self._seal_at = None
+        if up_to:
+            self._wal.compact(up_to)
+        elif job is not None:
+            job(self._wal)
+        elif self._wal.spare_ready or not self._prepare():
+            return False
+        self._note()
+        return True
+
+    def _prepare(self) -> bool:
+        """A step of the next segment; no space is told, not fatal: the current one has room."""
+        if self._clock() < self._space_retry_at:
+            return False
+        try:
+            more = self._wal.prepare_step()
+        except OSError as error:
+            if error.errno not in _NO_SPACE:
+                raise
+            self._space_retry_at = self._clock() + limits.WAL_SPACE_RETRY_S
+            if self._space:
+                self._space = False
+                self._on_space(False)
+            return False
+        if not self._space and not more:
+            self._space = True
+            self._on_space(True)
+        return True
+
+    def _patience(self) -> float | None:
+        """Seconds to wait for work; None: for ever."""
+        now = self._clock()
+        ends = [] if self._seal_at is None else [self._seal_at - now]
+        if not self._wal.spare_ready:
+            ends.append(self._space_retry_at - now)
+        return max(0.0, min(ends)) if ends else None
+
+    def _note(self) -> None:
+        self.segments = self._wal.segment_count
+        self.bytes_on_disk = self._wal.bytes_on_disk
+        self.retained_first_index = self._wal.retained_first_index
+
+    def _fatal(self, error: BaseException) -> None:
+        if isinstance(error, FatalError):
+            self._die(error)
+        elif isinstance(error, OSError):
+            what = errno.errorcode.get(error.errno or 0, "unknown error")
+            self._die(
+                FatalError(
+                    ExitCode.STORAGE,
+                    f"storage error: the log could not be written: {what}, {self._wal.position}",
+                    "repair or replace the disk, then start again",
+                )
+            )
+        else:
+            told = str(error) if isinstance(error, ConfigServiceError) else type(error).__name__
+            self._die(
+                FatalError(
+                    ExitCode.INVARIANT,
+                    f"invariant broken in the log writer: {told}",
+                    "report it with the log",
+                )
+            )
+
+
+def may_merge(last: Submission, following: Submission, size: int) -> bool:
+    """Whether ``following`` can share the frame of ``last``, which has ``size`` bytes so far.
+
+    Its records must follow directly; superseding ones need a frame of their own.
+    """
+    if last.installed is not None or following.installed is not None:
+        return False
+    if size + len(following.records) > limits.WAL_FRAME_BYTES_MAX:
+        return False
+    contiguous = following.first_index == last.first_index + last.count
+    return not following.count or (last.count > 0 and contiguous)
+
+
+def merge(parts: list[Submission]) -> Submission:
+    """One write for all of ``parts``: their records in order, the newest hard state and token."""
+    first = next((part for part in parts if part.count), parts[0])
+    return Submission(
+        parts[-1].hard_state,
+        first.first_index,
+        sum(part.count for part in parts),
+        b"".join(part.records for part in parts),
+        parts[-1].token,
+        None,
+        parts[0].since,
+    )
