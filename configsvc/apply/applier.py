@@ -22,7 +22,6 @@ from configsvc.apply.commands import Command, CommitRow, Effects, Envelope, Refu
 from configsvc.apply.describe import SILENT, describe
 from configsvc.apply.operations import OPERATIONS, Change, Context, refuse_alarms
 from configsvc.apply.outcome import code_of
-from configsvc.apply.rights import Rights
 from configsvc.apply.state import ApplyState
 from configsvc.audit.changes import KeyChange
 from configsvc.audit.events import CODES
@@ -40,11 +39,11 @@ _NUMBER_OF: Final = {name: number for number, name in enumerate(CODES)}
 class Applier:
     """Applies entries in the order of the log. One per member."""
 
-    __slots__ = ("_digest", "_rights", "state")
+    __slots__ = ("_rights", "state")
 
     def __init__(self, state: ApplyState) -> None:
         self.state = state
-        self._rights = Rights(state.auth, state.decider, state.lessor)
+        self._rights = state.rights
 
     def apply(self, index: int, term: int, command: Command | None) -> Effects:
         """The effects of the entry at ``index``; None is the empty entry of a new leader."""
@@ -60,6 +59,7 @@ class Applier:
         env, op, _ = command
         if env.time_ns > state.last_time_ns:
             state.last_time_ns = env.time_ns
+        self._rights.forget()
         if type(op) is PutOp:
             return self._put(index, term, env, op)
         try:

@@ -32,19 +32,29 @@ _Actor = tuple[Principal, Source, View]
 
 
 class Rights:
-    """Judges commands. ``rule`` is who decided last, allowed or denied, for the audit leaf."""
+    """Judges commands.
 
-    __slots__ = ("_actors", "_auth", "_decider", "_lease_views", "_lessor", "rule")
+    ``rule`` is who decided last, allowed or denied, and ``roles`` are those the author held then;
+    both go into the audit record.
+    """
+
+    __slots__ = ("_actors", "_auth", "_decider", "_lease_views", "_lessor", "roles", "rule")
 
     def __init__(self, auth: AuthState, decider: Decider, lessor: Lessor) -> None:
         self._auth = auth
         self._decider = decider
         self._lessor = lessor
         self.rule = ""
+        self.roles: tuple[str, ...] = ()
         # By identity of the principal object: one decoded actor writes many entries.
         self._actors: dict[int, _Actor] = {}
         # lease -> (view, epoch): keys up to that epoch are writable under that view.
         self._lease_views: dict[int, tuple[View, int]] = {}
+
+    def forget(self) -> None:
+        """Before an entry: nobody has decided anything."""
+        self.rule = ""
+        self.roles = ()
 
     def view(self, env: Envelope) -> View:
         """The author's rights now.
@@ -53,7 +63,6 @@ class Rights:
             RequestError: the author does not stand any more (see ``auth.standing``).
         """
         principal, source = env[1], env[2]
-        self.rule = ""
         check_principal(self._auth, principal, env[8])
         known = self._actors.get(id(principal))
         if (
@@ -62,8 +71,11 @@ class Rights:
             and known[1] is source
             and known[2].version == self._auth.version
         ):
-            return known[2]
+            view = known[2]
+            self.roles = view.roles
+            return view
         view = self._decider.view(principal, source)
+        self.roles = view.roles
         if len(self._actors) >= VIEWS_REMEMBERED_MAX:
             self._actors.clear()
         self._actors[id(principal)] = (principal, source, view)
@@ -168,6 +180,22 @@ class Rights:
             if len(self._lease_views) >= LEASES_REMEMBERED_MAX:
                 self._lease_views.clear()
             self._lease_views[lease.id] = (view, lease.epoch)
+
+    def judge_lease(
+        self, principal: Principal, source: Source, lease_id: int, time_ns: int
+    ) -> None:
+        """Whether a caller may renew or revoke a lease; one that does not exist harms nobody.
+
+        Raises:
+            PermissionDeniedError: it may not.
+            RequestError: the caller does not stand any more.
+        """
+        self.forget()
+        env = Envelope(0, principal, source, "", "", b"", (), "", time_ns, False, 0, 0)
+        view = self.view(env)
+        lease = self._lessor.leases.get(lease_id)
+        if lease is not None:
+            self.lease_write(view, env, lease)
 
     # --- everything else -------------------------------------------------------------------------
 

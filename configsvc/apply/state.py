@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple
 from configsvc.apply.commands import TableChange
 from configsvc.apply.digest import GENESIS
 from configsvc.apply.members import Members
+from configsvc.apply.rights import Rights
 from configsvc.audit.actors import KnownActors
 from configsvc.audit.merkle import Frontier
 from configsvc.audit.record import Recorder
@@ -30,6 +31,7 @@ from configsvc.mvcc.loading import LiveRows
 from configsvc.mvcc.messages import Row, TxnOp, TxnResult
 from configsvc.mvcc.store import NEVER_COMPACTED, Store
 from configsvc.mvcc.txn import read_txn
+from configsvc.types import Principal, Source
 
 NO_SPACE: Final = 1  # alarm types (N3, N4)
 CORRUPT: Final = 2
@@ -67,7 +69,8 @@ class ApplyState:
         self.lessor = Lessor(LEASE_TTL_MIN_S)
         self.auth = AuthState()
         self.decider = Decider(self.auth)
-        self.recorder = Recorder()
+        self.rights = Rights(self.auth, self.decider, self.lessor)
+        self.recorder = Recorder(roles_of=self._roles_of)
         self.members = Members()
         self.alarms: set[tuple[int, int]] = set()  # (member, alarm)
         self.signing_keys: dict[str, SigningKey] = {}
@@ -94,6 +97,16 @@ class ApplyState:
     def over_quota(self, cost: int) -> bool:
         """Whether a write of ``cost`` bytes would reach the quota (N2); no cost always passes."""
         return cost > 0 and 0 <= self.quota_bytes <= self.store.db_bytes + cost
+
+    def judge_lease(
+        self, principal: Principal, source: Source, lease_id: int, time_ns: int
+    ) -> None:
+        """Raise unless the caller may renew or revoke the lease; see ``Rights.judge_lease``."""
+        self.rights.judge_lease(principal, source, lease_id, time_ns)
+
+    def _roles_of(self, _: Principal) -> tuple[str, ...]:
+        """Roles the author of the entry in hand held when it was decided."""
+        return self.rights.roles
 
     def read_txn(self, op: TxnOp) -> TxnResult:
         """Answer a transaction that only reads; see ``mvcc.txn.read_txn``."""
@@ -163,7 +176,7 @@ class ApplyState:
         self.trust_domain = meta.get(META_TRUST_DOMAIN, b"").decode()
         known = KnownActors()
         known.load(actors)
-        self.recorder = Recorder(Frontier.restore(*tree), known)
+        self.recorder = Recorder(Frontier.restore(*tree), known, self._roles_of)
         self.digest, self.applied, self.term, self.last_time_ns = digest, applied, term, time_ns
 
     def snapshot_tables(self) -> dict[str, list[tuple[Any, ...]]]:

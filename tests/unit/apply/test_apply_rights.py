@@ -12,6 +12,7 @@ from apply_world import (
     NOBODY,
     POLICY,
     ROOT,
+    SOURCE,
     SYSTEM,
     World,
     compiled,
@@ -24,6 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configsvc.apply import commands as c
+from configsvc.audit.actors import decode_actor
 from configsvc.audit.leaf import decode_leaf
 from configsvc.errors import (
     AuthOldRevisionError,
@@ -346,3 +348,36 @@ def test_a_transaction_is_allowed_exactly_when_its_parts_are(
     both = TxnOp((), (reading,), (removal,))
     assert allowed(both) == (may_delete and may_read)
     assert allowed(delete(*asked, prev_kv=True)) == (may_delete and may_read)
+
+
+def test_the_actor_record_names_the_roles_at_the_decision(world: World) -> None:
+    def roles(effects: c.Effects) -> str:
+        assert effects.commit is not None
+        assert effects.commit.actor_record
+        return dict(decode_actor(effects.commit.actor_record)).get("roles", "")
+
+    world.ok(ROOT, c.RoleAddOp("second"))
+    assert roles(world.do(ADA, put(b"/a/k"))) == "ada-role"
+    world.ok(ROOT, c.UserGrantRoleOp("ada", "second"))
+    assert roles(world.do(ADA, put(b"/a/k"))) == "ada-role\nsecond"
+    world.ok(ROOT, c.UserGrantRoleOp("ada", "root"))
+    gone = world.do(ADA, c.UserRevokeRoleOp("ada", "root"))
+    assert roles(gone) == "ada-role\nroot\nsecond"
+
+
+def test_renewals_are_judged_like_writes() -> None:
+    world = leased()
+    judge = world.state.judge_lease
+    judge(ADA, SOURCE, 1, 0)
+    judge(ROOT, SOURCE, 1, 0)
+    judge(BOB, SOURCE, 99, 0)
+    with pytest.raises(PermissionDeniedError):
+        judge(BOB, SOURCE, 1, 0)
+    world.ok(ADA, put(b"/a/shared", lease=1))
+    judge(BOB, SOURCE, 1, 0)
+    world.ok(ADA, put(b"/a/own", lease=1))
+    with pytest.raises(PermissionDeniedError):
+        judge(BOB, SOURCE, 1, 0)
+    world.ok(ROOT, c.RevokeOp("user", "ada", 0))
+    with pytest.raises(AuthOldRevisionError):
+        judge(ADA._replace(jti="1", auth_revision=1), SOURCE, 1, 0)
