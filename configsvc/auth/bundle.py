@@ -75,11 +75,16 @@ class Place:
         self._file = file
         self._first = 0
         self._element = ""
+        self._headers: dict[str, list[int]] = {}  # "[[rule]]" -> its lines
+        for number, line in enumerate(self._lines):
+            if line.lstrip().startswith("[["):
+                head = line.partition("#")[0].replace(" ", "").replace("\t", "").rstrip()
+                self._headers.setdefault(head, []).append(number)
 
     def enter(self, kind: str, number: int) -> None:
         """Go to the ``number``-th (from 0) ``[[kind]]``."""
         self._element = f"{kind} {number + 1}"
-        headers = [i for i, line in enumerate(self._lines) if _is_header(line, kind)]
+        headers = self._headers.get(f"[[{kind}]]", [])
         self._first = headers[number] if number < len(headers) else 0
 
     def where(self, word: str = "") -> str:
@@ -119,11 +124,13 @@ def parse_bundle(text: str, file: str = "policy.toml") -> Bundle:
         place.refuse("version", "version must be a whole number above 0")
     cluster = _text(place, tree, "cluster") if "cluster" in tree else ""
     rules: list[Rule] = []
+    ids: set[str] = set()
     for number, item in enumerate(_tables(place, tree, "rule", POLICY_RULES_MAX)):
         place.enter("rule", number)
         rule = _rule(place, item)
-        if any(rule.id == other.id for other in rules):
+        if rule.id in ids:
             place.refuse(rule.id, f"id {rule.id} is used twice")
+        ids.add(rule.id)
         rules.append(rule)
     tests = []
     for number, item in enumerate(_tables(place, tree, "test", POLICY_TESTS_MAX)):
@@ -241,8 +248,3 @@ def _tables(place: Place, tree: dict[str, Any], word: str, most: int) -> list[di
     if len(found) > most:
         place.refuse(word, f"more than {most} of {word}")
     return found
-
-
-def _is_header(line: str, kind: str) -> bool:
-    head = line.partition("#")[0].replace(" ", "").replace("\t", "").rstrip()
-    return head == f"[[{kind}]]"
