@@ -201,6 +201,10 @@ class HistoryReader:
         with self._session() as session:
             return [self._node(session, level, number) for level, number in wanted]
 
+    def use_key_file(self, key_file: KeyFile) -> None:
+        """The seeds have been wrapped with another key file (``History.rewrap``)."""
+        self._key_file = key_file
+
     def close(self) -> None:
         """Close idle connections; calls under way close theirs when they end."""
         with self._lock:

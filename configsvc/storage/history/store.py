@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final, Self, cast
@@ -58,6 +59,7 @@ class History:
         self._identity = identity
         self._engine = engine
         self._connection: Connection = engine.connect()
+        self._cursor = cast(Any, self._connection.connection.cursor())
         self._key_file = key_file
         self._broken = False
 
@@ -178,7 +180,7 @@ class History:
 
         Raises:
             FatalError: exit 84, another writer has been here.
-            SQLAlchemyError: the database failed; the caller ends the process (W8).
+            sqlite3.Error: the database failed; the caller ends the process (W8).
         """
         ensure(not self._broken, "a failed history is not written again")
         meta = self._meta
@@ -192,7 +194,7 @@ class History:
         if self._sealed >= SEALED_PER_SEED_MAX:
             self._change_seed()
         self._broken = True  # until the commit: the tree moves ahead of the database
-        with self._connection.begin():
+        with self._transaction():
             batch_id = self._last_batch + 1
             sealing = self._vault.begin(batch_id, self._seed)
             batch = build(effects, self._tree, sealing)
@@ -218,13 +220,28 @@ class History:
     def _change_seed(self) -> None:
         with self._connection.begin():
             self._seed = choose_active(
-                self._connection, self._meta.identity, self._key_file, int(time.time())
+                self._connection, self._identity, self._key_file, int(time.time())
             )
+            self._vault.reload_seeds()
         self._sealed = 0
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """A transaction of hot statements, on the driver's cursor alone.
+
+        SQLAlchemy's own begin, commit and executions cost as much as thirty rows.
+        """
+        self._cursor.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._cursor.execute("ROLLBACK")
+            raise
+        self._cursor.execute("COMMIT")
 
     def _guard(self, after: Meta, last_batch: int, sealed: int) -> None:
         """Move the progress row from where this process left it, or end (Q1)."""
-        result = self._connection.exec_driver_sql(
+        result = self._cursor.execute(
             statements.GUARD.sql,
             (
                 after.applied,
@@ -260,7 +277,7 @@ class History:
 
     def _run(self, sql: str, rows: list[Any]) -> None:
         if rows:
-            self._connection.exec_driver_sql(sql, rows)
+            self._cursor.executemany(sql, rows)
 
     def checkpoint(self, *, wait_for_readers: bool = False) -> int:
         """Move what was written into the database file and sync it.
@@ -273,9 +290,8 @@ class History:
             fold_live(self._connection)
         mode = "TRUNCATE" if wait_for_readers else "PASSIVE"
         # Past SQLAlchemy, which would open a transaction first.
-        cursor = cast(Any, self._connection.connection.cursor())
-        busy, in_log, moved = cursor.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
-        cursor.close()
+        pragma = self._cursor.execute(f"PRAGMA wal_checkpoint({mode})")
+        busy, in_log, moved = pragma.fetchone()
         return self._meta.applied if busy == 0 and in_log == moved else 0
 
     def side_log_bytes(self) -> int:
@@ -287,9 +303,7 @@ class History:
 
     def vacuum(self) -> None:
         """Give freed pages of the file back to the file system (defragment)."""
-        cursor = cast(Any, self._connection.connection.cursor())
-        cursor.executescript("PRAGMA incremental_vacuum")  # ``execute`` would free one page
-        cursor.close()
+        self._cursor.executescript("PRAGMA incremental_vacuum")  # ``execute`` frees one page
         self.checkpoint(wait_for_readers=True)
 
     def rewrap(self, new_key_file: KeyFile) -> int:

@@ -68,6 +68,10 @@ class Vault:
         self._find_batch = find_batch
         self._openers: dict[int, Opener] = {}
 
+    def reload_seeds(self) -> None:
+        """A seed was added; inside a transaction of the caller's."""
+        self._sealers = self._load_sealers()
+
     def begin(self, batch_id: int, seed_id: str) -> Sealing:
         """One SQL transaction's worth of sealing, under fresh random bytes."""
         sealer = self._sealer(seed_id)
@@ -122,7 +126,7 @@ class Vault:
 
     def _sealer(self, seed_id: str) -> RowSealer | None:
         if seed_id not in self._sealers:
-            self._sealers = self._load_sealers()
+            self.reload_seeds()
         return self._sealers.get(seed_id)
 
     def _opener(self, batch_id: int) -> Opener:

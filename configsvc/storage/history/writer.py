@@ -15,6 +15,7 @@ itself (``store``).
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from collections import deque
@@ -205,7 +206,7 @@ class HistoryWriter:
             self._on_durable(self.durable_index)
         except FatalError as error:
             self._on_fatal(error)
-        except (SQLAlchemyError, OSError, ConfigServiceError) as error:
+        except (sqlite3.Error, SQLAlchemyError, OSError, ConfigServiceError) as error:
             # The driver's text may quote parameters: only its kind is told.
             kind = type(getattr(error, "orig", None) or error).__name__
             self._on_fatal(

@@ -7,12 +7,11 @@ wrong or was given up is thrown away with ``discard``.
 
 from __future__ import annotations
 
+import sqlite3
 import struct
 from hashlib import sha256
 from pathlib import Path
 from typing import Final, NamedTuple
-
-from sqlalchemy.exc import InterfaceError, OperationalError, StatementError
 
 from configsvc.errors import DecodeError, InvariantViolationError, ensure
 from configsvc.storage.history.filling import FillingHistory
@@ -29,7 +28,7 @@ _ACTOR: Final = (bytes, bytes, bytes, int)
 _END: Final = (int,) * 6 + (bytes, bytes, int, bytes) + (int,) * 4 + (bytes,)
 
 # What a record can cause that has the right shape and impossible content.
-_MISFITS: Final = (StatementError, InvariantViolationError, OverflowError, struct.error)
+_MISFITS: Final = (sqlite3.Error, InvariantViolationError, OverflowError, struct.error)
 
 
 class Installed(NamedTuple):
@@ -91,7 +90,7 @@ class InstallSink:
         try:
             self._store(chunk)
         except _MISFITS as error:
-            if isinstance(error, (OperationalError, InterfaceError)):
+            if isinstance(error, sqlite3.OperationalError):
                 raise  # the disk's fault, not the stream's
             raise DecodeError(f"install chunk {chunk.number} does not fit the tables") from None
         return False
