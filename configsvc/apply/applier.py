@@ -14,6 +14,7 @@ Not here: decoding entries (``codec``), answering callers (``runtime``), SQL (``
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import Final
 
 from configsvc.apply import commands as c
@@ -24,6 +25,7 @@ from configsvc.apply.operations import OPERATIONS, Change, Context, refuse_alarm
 from configsvc.apply.outcome import code_of
 from configsvc.apply.state import ApplyState
 from configsvc.audit.changes import KeyChange
+from configsvc.audit.commitments import SALT_BYTES
 from configsvc.audit.events import CODES
 from configsvc.audit.record import Resource
 from configsvc.errors import RequestError, ensure
@@ -60,6 +62,9 @@ class Applier:
         if env.time_ns > state.last_time_ns:
             state.last_time_ns = env.time_ns
         self._rights.forget()
+        if len(env[5]) != SALT_BYTES:
+            # A member's bug must not stop all members: any salt will do, if it is the same one.
+            env = env._replace(salt=sha256(env.salt).digest())
         if type(op) is PutOp:
             return self._put(index, term, env, op)
         try:

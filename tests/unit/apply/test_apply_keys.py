@@ -215,3 +215,11 @@ def test_a_key_of_the_full_length_is_written(world: World) -> None:
     assert "key_digest" in decode_leaf(effects.leaf)
     assert isinstance(world.do(ROOT, put(b"k" * 2049)).result, Refused)
     assert world.store.count(KeySpan(b"", None)) == 1
+
+
+@pytest.mark.parametrize("salt", [b"", b"short", b"x" * 33])
+def test_a_bad_salt_stops_nobody(world: World, salt: bytes) -> None:
+    effects = world.ok(ROOT, put(b"/k"), salt=salt)
+    assert effects.commit is not None
+    assert len(effects.commit.salt) == 32
+    assert world.do(ROOT, put(b""), salt=salt).leaf
