@@ -24,7 +24,7 @@ from cryptography.x509.oid import NameOID
 from configsvc.identity.certificate import check_leaf_key
 from configsvc.identity.errors import CertificateRejected, IssueRefused
 from configsvc.identity.names import IdentityName, is_host_name, is_name, is_trust_domain
-from configsvc.identity.profiles import BACKDATED_S, DAY, PROFILES, Profile
+from configsvc.identity.profiles import BACKDATED_S, DAY, HOUR, PROFILES, Profile
 from configsvc.limits import LEAF_HOSTS_MAX
 
 ROOT_DAYS = 3_650
@@ -40,7 +40,7 @@ class Authority(NamedTuple):
 
     def issue(
         self,
-        profile_of: str,
+        kind: str,
         name: str,
         public_key: object,
         *,
@@ -49,10 +49,10 @@ class Authority(NamedTuple):
         ips: Sequence[str] = (),
         lifetime_s: int | None = None,
     ) -> x509.Certificate:
-        """A leaf of kind ``profile_of`` for ``name``.
+        """A leaf of kind ``kind`` for ``name``.
 
         Args:
-            profile_of: a kind of ``identity.profiles``.
+            kind: a kind of ``identity.profiles``.
             name: the name part of the URI.
             public_key: P-256 or P-384.
             now: seconds; the leaf is valid from two minutes before.
@@ -63,21 +63,21 @@ class Authority(NamedTuple):
         Raises:
             IssueRefused: kind, name, host, key or lifetime is not acceptable.
         """
-        profile = PROFILES.get(profile_of)
+        profile = PROFILES.get(kind)
         if profile is None:
-            raise IssueRefused("no such kind of identity")
+            raise IssueRefused("kind: use user, agent, service, member or server")
         if not is_name(name):
-            raise IssueRefused("name is not of the grammar [a-z0-9][a-z0-9._-]{0,62}")
+            raise IssueRefused("name: a-z, 0-9, dot, dash, underscore, at most 63 characters")
         seconds = profile.lifetime_default if lifetime_s is None else lifetime_s
         if not 0 < seconds <= profile.lifetime_max:
-            raise IssueRefused(f"lifetime of a {profile_of}: at most {profile.lifetime_max} s")
+            raise IssueRefused(f"lifetime: 1 s up to {profile.lifetime_max // HOUR} h for {kind}")
         if now + seconds > self.certificate.not_valid_after_utc.timestamp():
-            raise IssueRefused("it would outlive its CA: renew the CA first")
+            raise IssueRefused("lifetime: it would outlive its CA")
         try:
             check_leaf_key(public_key)
         except CertificateRejected as error:
-            raise IssueRefused(error.reason) from None
-        identity = IdentityName(self.trust_domain, profile_of, name)
+            raise IssueRefused(f"key: {error.reason}") from None
+        identity = IdentityName(self.trust_domain, kind, name)
         names = [x509.UniformResourceIdentifier(identity.uri), *_hosts(profile, dns, ips)]
         return self._sign(public_key, profile, names, now, seconds)
 
@@ -134,7 +134,7 @@ def make_root(trust_domain: str, now: int) -> Authority:
         IssueRefused: not a trust domain.
     """
     if not is_trust_domain(trust_domain):
-        raise IssueRefused("trust domain: a host name in lower case, at most 63 characters")
+        raise IssueRefused("trust domain: lower-case labels joined by dots, at most 63 characters")
     key = new_key()
     subject = _ca_name(trust_domain, "root")
     builder = _ca_builder(subject, subject, key, now, ROOT_DAYS, path_length=1)
@@ -156,19 +156,19 @@ def make_issuing(root: Authority, purpose: str, now: int) -> Authority:
 
 def _hosts(profile: Profile, dns: Sequence[str], ips: Sequence[str]) -> list[x509.GeneralName]:
     if (dns or ips) and not profile.hosts:
-        raise IssueRefused("this kind of identity has no host names")
+        raise IssueRefused("hosts: only members and servers have them")
     if len(dns) + len(ips) > LEAF_HOSTS_MAX:
-        raise IssueRefused(f"host names and addresses: at most {LEAF_HOSTS_MAX}")
+        raise IssueRefused(f"hosts: at most {LEAF_HOSTS_MAX}")
     names: list[x509.GeneralName] = []
     for host in dns:
         if not is_host_name(host):
-            raise IssueRefused("host name: plain, lower case, no wildcard")
+            raise IssueRefused("hosts: lower-case DNS names, no wildcard")
         names.append(x509.DNSName(host))
     for text in ips:
         try:
             names.append(x509.IPAddress(ipaddress.ip_address(text)))
         except ValueError:
-            raise IssueRefused("an address is not an IP address") from None
+            raise IssueRefused("hosts: not an IP address") from None
     return names
 
 

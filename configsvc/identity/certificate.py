@@ -24,7 +24,14 @@ from configsvc.identity.profiles import BACKDATED_S, PROFILES
 from configsvc.limits import LEAF_DER_BYTES_MAX
 from configsvc.types import KIND_AGENT, KIND_SERVICE, KIND_USER, Principal
 
-__all__ = ["CertificateRejected", "LeafIdentity", "check_time", "parse_leaf", "principal_of"]
+__all__ = [
+    "CertificateRejected",
+    "LeafIdentity",
+    "check_time",
+    "parse_leaf",
+    "principal_of",
+    "user_name",
+]
 
 _LIFETIME_SLACK_S: Final = 3_600 + BACKDATED_S  # what other issuers back-date
 _USER_PREFIX: Final = {
@@ -126,7 +133,7 @@ def principal_of(leaf: LeafIdentity) -> Principal:
     return Principal(
         kind=leaf.kind,
         name=leaf.name,
-        user=_USER_PREFIX[leaf.kind] + leaf.name,
+        user=user_name(leaf.kind, leaf.name),
         uid="",
         cert_uri=leaf.uri,
         cert_serial=leaf.serial_hex,
@@ -136,6 +143,11 @@ def principal_of(leaf: LeafIdentity) -> Principal:
         key_id="",
         auth_revision=0,
     )
+
+
+def user_name(kind: str, name: str) -> str:
+    """RBAC user of a client identity: an agent called root is not root (ID-5)."""
+    return _USER_PREFIX[kind] + name
 
 
 def check_leaf_key(key: object) -> None:

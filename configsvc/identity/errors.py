@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from configsvc.errors import ConfigServiceError
+from configsvc.errors import ConfigServiceError, InvalidArgumentError
 
 
 class IdentityError(ConfigServiceError):
@@ -21,8 +21,8 @@ class BundleRejected(IdentityError):
     """A trust bundle with something in it that must not be an anchor (PKI-2, N62)."""
 
 
-class IssueRefused(IdentityError):
-    """A certificate that may not be issued: name, host, lifetime, request or file."""
+class IssueRefused(InvalidArgumentError):
+    """A certificate that may not be issued: kind, name, host, lifetime or request."""
 
 
 class InvalidToken(IdentityError):

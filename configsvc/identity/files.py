@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from configsvc.identity.errors import IssueRefused
+from configsvc.errors import ConfigError
 
 PRIVATE: Final = 0o600
 PUBLIC: Final = 0o644
@@ -19,26 +19,26 @@ def make_private_directory(path: Path) -> None:
     """Make ``path`` with mode 0700, or check that it is a directory of ours without other bits.
 
     Raises:
-        IssueRefused: it is a symlink, somebody else's, or reachable by others.
+        ConfigError: it is a symlink, somebody else's, or reachable by others.
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         facts = path.lstat()
     except OSError as error:
-        raise IssueRefused(f"{path}: {error.strerror}") from None
+        raise ConfigError(f"{path}: {error.strerror}") from None
     if not stat.S_ISDIR(facts.st_mode):
-        raise IssueRefused(f"{path}: not a directory")
+        raise ConfigError(f"{path}: not a directory", "name a directory")
     if facts.st_uid != os.geteuid():
-        raise IssueRefused(f"{path}: owned by somebody else")
+        raise ConfigError(f"{path}: owned by somebody else", "name a directory of your own")
     if facts.st_mode & 0o077:
-        raise IssueRefused(f"{path}: others may reach it (chmod 700)")
+        raise ConfigError(f"{path}: others may reach it", f"chmod 700 {path}")
 
 
-def write_file(path: Path, data: bytes, mode: int, *, replace: bool = True) -> None:
+def write_file(path: Path, data: bytes, mode: int) -> None:
     """Write ``data`` to ``path`` in one step and make it durable.
 
     Raises:
-        IssueRefused: it cannot be written, or it exists and must not be replaced.
+        ConfigError: it cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -50,29 +50,26 @@ def write_file(path: Path, data: bytes, mode: int, *, replace: bool = True) -> N
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        if replace:
-            temporary.replace(path)
-        else:
-            _link_new(temporary, path)
+        temporary.replace(path)
         _sync_directory(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise IssueRefused(f"{path}: {error.strerror}") from None
+        raise ConfigError(f"{path}: {error.strerror}", "name a directory of your own") from None
 
 
 def read_file(path: Path) -> bytes:
     """The bytes of a small file.
 
     Raises:
-        IssueRefused: missing, unreadable or too long.
+        ConfigError: missing, unreadable or too long.
     """
     try:
         with path.open("rb") as file:
             data = file.read(_READ_BYTES_MAX + 1)
     except OSError as error:
-        raise IssueRefused(f"{path}: {error.strerror}") from None
+        raise ConfigError(f"{path}: {error.strerror}") from None
     if len(data) > _READ_BYTES_MAX:
-        raise IssueRefused(f"{path}: too long")
+        raise ConfigError(f"{path}: too long")
     return data
 
 
@@ -80,13 +77,6 @@ def _write_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
-
-
-def _link_new(temporary: Path, path: Path) -> None:
-    try:
-        path.hardlink_to(temporary)  # fails when path exists, unlike a rename
-    finally:
-        temporary.unlink()
 
 
 def _sync_directory(path: Path) -> None:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Final
 
 from configsvc.types import ClusterId, NodeId
 
-_NAME: Final = re.compile(r"[0-9a-f]{16}", re.ASCII)
+_NAME: Final = re.compile(r"[1-9a-f][0-9a-f]{0,15}", re.ASCII)
 
 
-def member_id(peer_urls: Sequence[str], token: str, unix_time: int | None = None) -> NodeId:
+def member_id(peer_urls: Iterable[str], token: str, unix_time: int | None = None) -> NodeId:
     """Id of the member that is reached under ``peer_urls``.
 
     Args:
@@ -27,17 +27,18 @@ def member_id(peer_urls: Sequence[str], token: str, unix_time: int | None = None
     text = "".join(sorted(peer_urls)) + token
     if unix_time is not None:
         text += str(unix_time)
-    return NodeId(_first_eight(text.encode()))
+    return NodeId(_first_eight(text.encode()) or 1)
 
 
 def cluster_id(member_ids: Iterable[int]) -> ClusterId:
     """Id of the cluster whose initial members are ``member_ids``, in any order."""
-    return ClusterId(_first_eight(b"".join(i.to_bytes(8, "big") for i in sorted(member_ids))))
+    data = b"".join(i.to_bytes(8, "big") for i in sorted(member_ids))
+    return ClusterId(_first_eight(data) or 1)  # 0 means "none"
 
 
 def member_name(member: int) -> str:
-    """The name part of a member's URI: its id in 16 hex digits (PKI-9)."""
-    return format(member, "016x")
+    """The name part of a member's URI: its id in hex, as member lists show it (PKI-9)."""
+    return format(member, "x")
 
 
 def member_of_name(name: str) -> NodeId | None:

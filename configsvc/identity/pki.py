@@ -1,8 +1,9 @@
-"""A directory with the cluster's PKI: the authorities and the leaves issued from it.
+"""A directory with the cluster's PKI: the authorities, and leaves issued from them.
 
 ``configctl pki`` and the development cluster work on such a directory; servers and clients get
 only the bundles and their own leaves out of it. CA keys are sealed under a key-encryption key,
-``ca.kek`` in the directory unless another is named; who keeps the root offline moves ``root.key``.
+``ca.kek`` in the directory unless another is handed in; who keeps the root offline moves
+``root.key`` away.
 
 Not here: what a leaf may say (``identity.authority``), enrolment over the network (``api``).
 """
@@ -10,16 +11,17 @@ Not here: what a leaf may say (``identity.authority``), enrolment over the netwo
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from configsvc.errors import ConfigServiceError
+from configsvc.errors import ConfigError, ConfigServiceError
 from configsvc.identity.authority import (
     Authority,
     certificate_pem,
@@ -37,12 +39,13 @@ from configsvc.identity.files import (
     write_file,
 )
 from configsvc.identity.member_ids import member_name
-from configsvc.identity.profiles import ISSUING_CAS, PROFILES
+from configsvc.identity.profiles import ISSUING_CAS, LIFETIME_MAX, PROFILES
 from configsvc.identity.requests import Enrolment, issue_from_csr
 from configsvc.storage.seal.keyfile import KeyFile
 from configsvc.types import KIND_MEMBER, KIND_SERVER
 
 __all__ = [
+    "LIFETIME_MAX",
     "Enrolment",
     "LeafFiles",
     "MemberFiles",
@@ -52,11 +55,15 @@ __all__ = [
     "issue_member",
     "load_authority",
     "needs_reissue",
+    "trust_domain_of",
 ]
 
-_FACTS: Final = "pki.json"
+_FACTS: Final = "pki.json"  # written last: its presence means "complete"
 _KEK: Final = "ca.kek"
 _FORMAT: Final = 1
+_WAY_OUT: Final = "make an authority: configctl pki init DIR"
+
+PathLike = str | os.PathLike[str]
 
 
 class LeafFiles(NamedTuple):
@@ -74,31 +81,33 @@ class MemberFiles(NamedTuple):
 
 
 def init_pki(
-    directory: Path | str,
+    directory: PathLike,
     trust_domain: str,
     *,
-    development: bool,
+    development: bool = False,
     key_file: KeyFile | None = None,
     now: int | None = None,
 ) -> None:
     """Make root, issuing CAs and bundles in a new or empty directory.
 
     Args:
-        directory: becomes 0700.
+        directory: becomes 0700. Files: ``root.pem``, ``ca-peer.pem``, ``ca-server.pem``,
+            ``ca-client.pem`` and their sealed ``.key``.
         trust_domain: of every identity issued here.
         development: leaves get their kind's longest lifetime by default (PKI-8).
         key_file: seals the CA keys; None makes ``ca.kek`` beside them.
         now: seconds; None is the system's time.
 
     Raises:
-        IssueRefused: the directory is not empty, or cannot be used.
+        ConfigError: the directory is not empty, or cannot be used.
+        IssueRefused: not a trust domain.
     """
     path = Path(directory)
-    make_private_directory(path)
-    if any(path.iterdir()):
-        raise IssueRefused(f"{path}: not empty; a PKI is never overwritten")
     moment = _now(now)
     root = make_root(trust_domain, moment)
+    make_private_directory(path)
+    if any(path.iterdir()):
+        raise ConfigError(f"{path}: not empty, and a PKI is never overwritten", "name another one")
     sealer = key_file or KeyFile.create(path / _KEK)
     _write_authority(path, "root", root, sealer)
     for purpose in ISSUING_CAS:
@@ -107,16 +116,25 @@ def init_pki(
     write_file(path / _FACTS, json.dumps(facts, indent=1).encode() + b"\n", PUBLIC)
 
 
+def trust_domain_of(directory: PathLike) -> str:
+    """The trust domain that a PKI directory was made for.
+
+    Raises:
+        ConfigError: there is no complete PKI.
+    """
+    return str(_facts(Path(directory))["trust_domain"])
+
+
 def issue(
-    directory: Path | str,
+    directory: PathLike,
     kind: str,
     name: str,
     *,
     dns: Sequence[str] = (),
     ips: Sequence[str] = (),
     lifetime_s: int | None = None,
-    out: Path | str | None = None,
-    stem: str | None = None,
+    out: PathLike | None = None,
+    stem: str = "",
     key_file: KeyFile | None = None,
     now: int | None = None,
 ) -> LeafFiles:
@@ -125,31 +143,25 @@ def issue(
     Args:
         directory: what ``init_pki`` made.
         kind: user, agent, service, member or server.
-        name: the name part; of a member its id in 16 hex digits.
+        name: the name part; of a member its id in hex (``member_ids.member_name``).
         dns: host names (member and server only).
         ips: addresses (member and server only).
-        lifetime_s: None is the kind's default, in a development PKI its maximum.
+        lifetime_s: seconds; None is the kind's default, in a development PKI its maximum.
         out: directory for the pair; None is ``directory``.
-        stem: file names without ``.pem`` and ``.key``; None is ``<kind>-<name>``.
+        stem: file names without ``.pem`` and ``.key``; "" is ``<kind>-<name>``.
         key_file: as for ``init_pki``.
         now: seconds; None is the system's time.
 
     Raises:
-        IssueRefused: not issuable, or the files cannot be read or written.
-        ConfigError: the key-encryption key is missing or another one.
+        IssueRefused: kind, name, host or lifetime is not allowed.
+        ConfigError: the authority or its key cannot be used, or a file not be written.
     """
-    path = Path(directory)
-    if kind not in PROFILES:
-        raise IssueRefused("kind: user, agent, service, member or server")
-    profile = PROFILES[kind]
-    authority = load_authority(path, profile.authority, key_file)
-    if lifetime_s is None and _facts(path)["development"]:
-        lifetime_s = profile.lifetime_max
+    authority, seconds = _authority_for(directory, kind, lifetime_s, key_file)
     key = new_key()
     leaf = authority.issue(
-        kind, name, key.public_key(), now=_now(now), dns=dns, ips=ips, lifetime_s=lifetime_s
+        kind, name, key.public_key(), now=_now(now), dns=dns, ips=ips, lifetime_s=seconds
     )
-    target = Path(out) if out is not None else path
+    target = Path(out) if out is not None else Path(directory)
     make_private_directory(target)
     base = stem or f"{kind}-{name}"
     files = LeafFiles(target / f"{base}.pem", target / f"{base}.key")
@@ -160,14 +172,14 @@ def issue(
 
 
 def issue_member(
-    directory: Path | str,
+    directory: PathLike,
     name: str,
     member: int,
     *,
     dns: Sequence[str] = (),
     ips: Sequence[str] = (),
     lifetime_s: int | None = None,
-    out: Path | str | None = None,
+    out: PathLike | None = None,
     key_file: KeyFile | None = None,
     now: int | None = None,
 ) -> MemberFiles:
@@ -186,6 +198,7 @@ def issue_member(
 
     Raises:
         IssueRefused: as for ``issue``.
+        ConfigError: likewise.
     """
     target = Path(out) if out is not None else Path(directory) / name
 
@@ -207,20 +220,18 @@ def issue_member(
     return MemberFiles(leaf(KIND_MEMBER, member_name(member), "peer"), server)
 
 
-def needs_reissue(cert_path: Path | str, now: int) -> bool:
+def needs_reissue(cert: PathLike, now: int | None = None) -> bool:
     """Whether a leaf is past half of its life, missing, or not a certificate."""
     try:
-        certificate = x509.load_pem_x509_certificate(read_file(Path(cert_path)))
-    except (IssueRefused, ValueError):
+        certificate = x509.load_pem_x509_certificate(read_file(Path(cert)))
+    except (ConfigError, ValueError):
         return True
     begin = certificate.not_valid_before_utc.timestamp()
     end = certificate.not_valid_after_utc.timestamp()
-    return now >= begin + (end - begin) / 2
+    return _now(now) >= begin + (end - begin) / 2
 
 
-def load_authority(
-    directory: Path | str, purpose: str, key_file: KeyFile | None = None
-) -> Authority:
+def load_authority(directory: PathLike, purpose: str, key_file: KeyFile | None = None) -> Authority:
     """An issuing CA with its key.
 
     Args:
@@ -229,27 +240,38 @@ def load_authority(
         key_file: None reads ``ca.kek``.
 
     Raises:
-        IssueRefused: no PKI, or the sealed key does not open.
-        ConfigError: the key-encryption key cannot be used.
+        ConfigError: no PKI, or the sealed key does not open.
     """
     path = Path(directory)
-    if purpose not in ISSUING_CAS:
-        raise IssueRefused("no such CA")
-    facts = _facts(path)
+    trust_domain = trust_domain_of(path)
     sealer = key_file or KeyFile.load(path / _KEK)
     stem = f"ca-{purpose}"
-    sealed = read_file(path / f"{stem}.key")
+    where = path / f"{stem}.key"
     try:
-        der = sealer.unwrap(sealed, _aad(stem))
-        key = serialization.load_der_private_key(der, None)
+        key = serialization.load_der_private_key(sealer.unwrap(read_file(where), _aad(stem)), None)
         certificate = x509.load_pem_x509_certificate(read_file(path / f"{stem}.pem"))
+    except ConfigError:
+        raise
     except (ConfigServiceError, ValueError):
-        raise IssueRefused(f"{path / stem}.key: does not open with this key file") from None
+        raise ConfigError(f"{where}: does not open", "bring the right ca.kek") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey) or (
         key.public_key() != certificate.public_key()
     ):
-        raise IssueRefused(f"{path / stem}.key: not the key of {stem}.pem")
-    return Authority(certificate, key, str(facts["trust_domain"]))
+        raise ConfigError(f"{where}: not the key of {stem}.pem", _WAY_OUT)
+    return Authority(certificate, key, trust_domain)
+
+
+def _authority_for(
+    directory: PathLike, kind: str, lifetime_s: int | None, key_file: KeyFile | None
+) -> tuple[Authority, int | None]:
+    """The CA of ``kind``, and the lifetime to ask it for."""
+    path = Path(directory)
+    if kind not in PROFILES:
+        raise IssueRefused("kind: use user, agent, service, member or server")
+    authority = load_authority(path, PROFILES[kind].authority, key_file)
+    if lifetime_s is not None:
+        return authority, lifetime_s
+    return authority, LIFETIME_MAX[kind] if _facts(path)["development"] else None
 
 
 def _write_authority(path: Path, stem: str, authority: Authority, sealer: KeyFile) -> None:
@@ -258,7 +280,7 @@ def _write_authority(path: Path, stem: str, authority: Authority, sealer: KeyFil
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    write_file(path / f"{stem}.key", sealer.wrap(der, _aad(stem)), PRIVATE, replace=False)
+    write_file(path / f"{stem}.key", sealer.wrap(der, _aad(stem)), PRIVATE)
     write_file(path / f"{stem}.pem", certificate_pem(authority.certificate), PUBLIC)
 
 
@@ -266,15 +288,16 @@ def _aad(stem: str) -> bytes:
     return b"configsvc/ca-key/v1/" + stem.encode()
 
 
-def _facts(path: Path) -> dict[str, object]:
+def _facts(path: Path) -> dict[str, Any]:
+    where = path / _FACTS
     try:
-        facts = json.loads(read_file(path / _FACTS))
+        facts = json.loads(read_file(where))
     except ValueError:
-        raise IssueRefused(f"{path / _FACTS}: cannot be parsed") from None
+        raise ConfigError(f"{where}: cannot be parsed", _WAY_OUT) from None
     if not isinstance(facts, dict) or facts.get("format") != _FORMAT:
-        raise IssueRefused(f"{path / _FACTS}: made by another version")
+        raise ConfigError(f"{where}: of another format", "use the version that made it")
     if not {"trust_domain", "development"} <= facts.keys():
-        raise IssueRefused(f"{path / _FACTS}: incomplete")
+        raise ConfigError(f"{where}: incomplete", _WAY_OUT)
     return facts
 
 

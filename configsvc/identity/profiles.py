@@ -41,3 +41,4 @@ PROFILES: Final[dict[str, Profile]] = {
     KIND_USER: Profile(CA_CLIENT, frozenset({_CLIENT}), 12 * HOUR, 24 * HOUR, False),
     KIND_SERVICE: Profile(CA_CLIENT, frozenset({_CLIENT}), 7 * DAY, 30 * DAY, False),
 }
+LIFETIME_MAX: Final = {kind: profile.lifetime_max for kind, profile in PROFILES.items()}

@@ -60,10 +60,10 @@ def renew_from_csr(
     try:
         check_time(current, now)
     except CertificateRejected as error:
-        raise IssueRefused(f"current certificate {error.reason}: enrol again") from None
+        raise IssueRefused(f"current certificate: {error.reason}; enrol again") from None
     key = check_csr(csr_der, IdentityName(authority.trust_domain, current.kind, current.name))
     if key == x509.load_der_x509_certificate(current_der).public_key():
-        raise IssueRefused("renewal needs a new key")
+        raise IssueRefused("certificate request: a renewal needs a new key")
     return authority.issue(current.kind, current.name, key, now=now)
 
 
@@ -74,11 +74,11 @@ def check_csr(csr_der: bytes, identity: IdentityName) -> object:
         IssueRefused: see the text.
     """
     if len(csr_der) > CSR_BYTES_MAX:
-        raise IssueRefused("request is too long")
+        raise IssueRefused("certificate request: too long")
     try:
         csr = x509.load_der_x509_csr(csr_der)
         if not csr.is_signature_valid:
-            raise IssueRefused("request's signature is not valid")
+            raise IssueRefused("certificate request: its signature is wrong")
         key = csr.public_key()
         check_leaf_key(key)
         _check_subject(csr.subject, identity)
@@ -86,9 +86,9 @@ def check_csr(csr_der: bytes, identity: IdentityName) -> object:
     except IssueRefused:
         raise
     except CertificateRejected as error:
-        raise IssueRefused(error.reason) from None
+        raise IssueRefused(f"certificate request: {error.reason}") from None
     except Exception:  # noqa: BLE001  # any doubt means no (FC-6)
-        raise IssueRefused("request cannot be parsed") from None
+        raise IssueRefused("certificate request: cannot be parsed") from None
     return key
 
 
@@ -97,21 +97,21 @@ def _check_subject(subject: x509.Name, identity: IdentityName) -> None:
     if not attributes:
         return
     if len(attributes) != 1 or attributes[0].oid != NameOID.COMMON_NAME:
-        raise IssueRefused("request asks for a subject")
+        raise IssueRefused("certificate request: asks for a subject")
     if attributes[0].value != identity.name:
-        raise IssueRefused("request asks for another name")
+        raise IssueRefused("certificate request: asks for another name")
 
 
 def _check_asked(csr: x509.CertificateSigningRequest, identity: IdentityName) -> None:
     for attribute in csr.attributes:
         if attribute.oid.dotted_string != _EXTENSION_REQUEST:
-            raise IssueRefused("request has an attribute besides its extensions")
+            raise IssueRefused("certificate request: has an attribute besides its extensions")
     for extension in csr.extensions:
         if not isinstance(extension.value, x509.SubjectAlternativeName):
-            raise IssueRefused("request asks for an extension besides its name")
+            raise IssueRefused("certificate request: asks for an extension besides its name")
         names = list(extension.value)
         if names != [x509.UniformResourceIdentifier(identity.uri)]:
-            raise IssueRefused("request asks for other names")
+            raise IssueRefused("certificate request: asks for other names")
 
 
 _EXTENSION_REQUEST = "1.2.840.113549.1.9.14"
