@@ -389,10 +389,12 @@ class Connection:
                 window = value
             elif identifier == p.HEADER_TABLE_SIZE:
                 self.outbox.shrink_table(value)
+        self.settled = True
+        # The peer counts with the new windows from our acknowledgement on: it goes out before
+        # anything that a wider window lets through.
+        self.outbox.frames.append(p.frame(p.SETTINGS, p.ACK, 0, b""))
         if window is not None:
             self._change_initial_window(window)
-        self.settled = True
-        self.outbox.frames.append(p.frame(p.SETTINGS, p.ACK, 0, b""))
 
     def _change_initial_window(self, window: int) -> None:
         outbox = self.outbox

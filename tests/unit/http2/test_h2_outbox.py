@@ -125,6 +125,16 @@ def test_a_change_of_the_initial_window_reaches_open_streams() -> None:
     assert peer.answers()[1].ended
 
 
+def test_the_acknowledgement_precedes_what_wider_windows_let_through() -> None:
+    """Peers count with the new window from the acknowledgement on (seen with grpcio)."""
+    peer = Peer(initial_window_size=10)
+    grpc.answer(peer.outbox, peer.open(), b"x" * 45)
+    peer.take()
+    peer.receive(h2.settings(initial_window_size=100))
+    kinds = [(each.kind, each.flags) for each in h2.split(peer.take())]
+    assert kinds.index((h2.SETTINGS, h2.ACK)) < kinds.index((h2.DATA, 0))
+
+
 def test_a_window_that_overflows_by_settings_is_a_fault() -> None:
     peer = Peer(initial_window_size=100)
     peer.open()
