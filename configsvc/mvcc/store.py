@@ -16,7 +16,8 @@ Not here: transactions (``txn``), options of a range (``ranges``), who may (``ap
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
+from heapq import merge
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
@@ -358,10 +359,18 @@ class Store:
             count += (kv is not None) - (key in live)
         if op.count_only or not count:
             return RangeResult((), count, False)
-        keys = {*self.iter_keys(op.span), *past}
-        get = live.get
-        kvs = [kv for key in sorted(keys) if (kv := past.get(key, get(key))) is not None]
-        return refine(op, kvs, count)
+        kvs = self._kvs_at(op.span, past)
+        fetch = fetch_limit(op)
+        return refine(op, list(islice(kvs, fetch) if fetch else kvs), count)
+
+    def _kvs_at(self, span: KeySpan, past: dict[bytes, KeyValue | None]) -> Iterator[KeyValue]:
+        """Key values in key order; lazy, for a page must not cost the whole span."""
+        live = self.live
+        gone = sorted(key for key, kv in past.items() if kv is not None and key not in live)
+        for key in merge(self.iter_keys(span), gone):
+            kv = past[key] if key in past else live[key]
+            if kv is not None:
+                yield kv
 
     def past(self, span: KeySpan, revision: int) -> dict[bytes, KeyValue | None]:
         """Keys of ``span`` that changed after ``revision``, as they were then; None: absent.
