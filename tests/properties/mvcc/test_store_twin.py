@@ -108,13 +108,13 @@ class Model:
             if c.target == 3:
                 return False
             kvs = [KeyValue(b"", b"", 0, 0, 0, 0)]
-        test = (
+        test: Any = (
             lambda a, b: a == b,
             lambda a, b: a > b,
             lambda a, b: a < b,
             lambda a, b: a != b,
         )[c.result]
-        return all(test(getattr(kv, field), c.operand) for kv in kvs)
+        return all(bool(test(getattr(kv, field), c.operand)) for kv in kvs)
 
     def answer(self, state: State, op: RangeOp) -> RangeResult:
         inside = [state[k] for k in sorted(state) if op.span.holds(k)]
@@ -159,7 +159,7 @@ PUTS = st.one_of(
 )
 DELETES = st.builds(DeleteOp, SPANS, st.booleans())
 # Ties of a sort come in no fixed order (R10), but both sides sort stably.
-RANGES = st.fixed_dictionaries(
+_RANGE_FIELDS: Any = st.fixed_dictionaries(
     {
         "span": SPANS,
         "limit": st.integers(0, 3),
@@ -171,7 +171,8 @@ RANGES = st.fixed_dictionaries(
         "min_mod_revision": st.sampled_from([0, 0, 3, 5]),
         "max_create_revision": st.sampled_from([0, 0, 4]),
     }
-).map(lambda fields: RangeOp(**fields))
+)
+RANGES = _RANGE_FIELDS.map(lambda fields: RangeOp(**fields))
 COMPARES = st.one_of(
     st.builds(
         Compare, SPANS, st.just(False), st.integers(0, 3), st.integers(0, 2), st.integers(0, 6)

@@ -9,7 +9,6 @@ from configsvc.mvcc.messages import (
     Compare,
     DeleteOp,
     KeyValue,
-    OpResult,
     PutOp,
     RangeOp,
     RangeResult,
@@ -49,7 +48,7 @@ def txn(*ops: Any, when: tuple[Compare, ...] = (), otherwise: tuple[Any, ...] = 
     return TxnOp(when, ops, otherwise)
 
 
-def do(store: Store, *ops: Any, leases: Container[int] = ()) -> OpResult:
+def do(store: Store, *ops: Any, leases: Container[int] = ()) -> Any:
     """Make each op as an entry of its own; the last one's result."""
     result: Any = None
     for op in ops:

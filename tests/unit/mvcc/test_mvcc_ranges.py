@@ -26,7 +26,7 @@ def store() -> Store:
 def test_H2_an_empty_store_is_at_revision_1() -> None:
     store = Store()
     assert (store.revision, store.compact_revision) == (1, -1)
-    assert do(store, put(b"k")).revision == 2  # type: ignore[union-attr]
+    assert do(store, put(b"k")).revision == 2
 
 
 @pytest.mark.parametrize(
