@@ -28,7 +28,6 @@ from configsvc.errors import (
 from configsvc.mvcc.messages import DeleteResult, KeyValue, PutResult, Row, TxnOp, TxnResult
 from configsvc.types import KeySpan
 
-
 UNSET: Any = None  # an operation whose oneof was not set
 
 
