@@ -78,7 +78,8 @@ def entry_json(entry: Entry, *, values: bool) -> dict[str, Any]:
 def run_log(session: Session) -> int:
     from configsvc.storage.disk import OsDisk
     from configsvc.storage.seal.keyfile import KeyFile
-    from configsvc.storage.wal.recovery import add_up, read_segments
+    from configsvc.storage.wal.recovery import read_log
+    from configsvc.storage.wal.segments import segment_numbers
 
     args, out = session.args, session.out
     directory = Path(args.data_dir)
@@ -88,13 +89,13 @@ def run_log(session: Session) -> int:
         raise CliError(Exit.USAGE, f"{directory}: no such directory")
     disk = OsDisk(directory)
     try:
-        segments, _, torn = read_segments(disk, KeyFile.load(args.seal_key))
+        key = KeyFile.load(args.seal_key)
+        if not segment_numbers(disk):
+            raise CliError(Exit.NO, f"{directory}: holds no log")
+        image = read_log(disk, [key])
     finally:
         disk.close()
-    if not segments:
-        raise CliError(Exit.NO, f"{directory}: holds no log")
-    content = add_up(segments)
-    entries = [entry for entry in content.entries if entry.index >= args.first]
+    entries = [entry for entry in image.entries if entry.index >= args.first]
     for entry in entries[: args.limit or None]:
         shown = entry_json(entry, values=args.values)
         if out.as_json:
@@ -104,9 +105,9 @@ def run_log(session: Session) -> int:
             who = f"{shown.get('actor', '')} {shown.get('time', '')}".strip()
             out.line(f"{entry.index} term {entry.term} {what} {shown['bytes']} B {who}".rstrip())
     if not out.as_json:
-        hard = content.hard_state
+        hard = image.hard_state
         out.line(
-            f"{len(segments)} segments, {len(content.entries)} entries above {content.base_index}, "
-            f"term {hard.term}, commit {hard.commit}, {torn} bytes of a torn tail"
+            f"{len(image.older) + 1} segments, entries {image.first_index} to {image.last_index}, "
+            f"term {hard.term}, commit {hard.commit}"
         )
     return Exit.OK

@@ -9,11 +9,12 @@ from __future__ import annotations
 import ipaddress
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
+from configsvc import limits
 from configsvc.cli.arguments import Commands, Parser
 from configsvc.cli.exits import CliError, Exit
 from configsvc.cli.times import parse_seconds, show_time
@@ -45,15 +46,17 @@ class Leaf(NamedTuple):
 def register(commands: Commands) -> None:
     """Add the commands."""
     pki = commands.group("pki", "certificates, offline")
-    init = pki.add("init", "a new authority and its first administrator", run_init)
+    init = pki.add("init", "a new authority and its first administrator", _refusals(run_init))
     init.add_argument("directory", metavar="DIR")
     init.add_argument("--trust-domain", required=True, metavar="NAME", help="as prod.example")
     init.add_argument("--initial-cluster", default="", metavar="NAME=URL,…", help="peer URLs")
     init.add_argument("--initial-cluster-token", default="etcd-cluster", metavar="TEXT")
+    init.add_argument(
+        "--development", action="store_true", help="leaves live as long as their kind may"
+    )
     _host_options(init)
-    _life_options(init)
 
-    issue = pki.add("issue", "a certificate with a new key", run_issue)
+    issue = pki.add("issue", "a certificate with a new key", _refusals(run_issue))
     issue.add_argument("directory", metavar="DIR")
     issue.add_argument("kind", choices=_KINDS)
     issue.add_argument("name", metavar="NAME", help="of a member: its id (pki member-id)")
@@ -62,7 +65,7 @@ def register(commands: Commands) -> None:
     _host_options(issue)
     _life_options(issue)
 
-    renew = pki.add("renew", "issue again what is past half its life", run_renew)
+    renew = pki.add("renew", "issue again what is past half its life", _refusals(run_renew))
     renew.add_argument("directory", metavar="DIR")
     renew.add_argument("certs", metavar="CERT", nargs="+")
     renew.add_argument("--force", action="store_true", help="also what is still young")
@@ -88,12 +91,26 @@ def _life_options(parser: Parser) -> None:
     life.add_argument("--longest", action="store_true", help="as long as the kind may live")
 
 
-def _lifetime_s(session: Session, kind: str) -> int:
-    from configsvc.identity.pki import LIFETIME_MAX
+def _lifetime_s(session: Session, kind: str) -> int | None:
+    from configsvc.identity.profiles import PROFILES
 
     if session.args.longest:
-        return LIFETIME_MAX[kind]
-    return int(parse_seconds(session.args.lifetime)) if session.args.lifetime else 0
+        return PROFILES[kind].lifetime_max
+    return int(parse_seconds(session.args.lifetime)) if session.args.lifetime else None
+
+
+def _refusals(run: Callable[[Session], int]) -> Callable[[Session], int]:
+    """What the authority refuses is a wrong call."""
+
+    def told(session: Session) -> int:
+        from configsvc.identity.errors import IssueRefused
+
+        try:
+            return run(session)
+        except IssueRefused as error:
+            raise CliError(Exit.USAGE, str(error)) from None
+
+    return told
 
 
 def split_hosts(hosts: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -110,10 +127,10 @@ def split_hosts(hosts: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _show_files(session: Session, made: Sequence[LeafFiles]) -> int:
     if session.out.as_json:
-        session.out.json([{"cert": str(files.cert), "key": str(files.key)} for files in made])
+        session.out.json([{"cert": str(one.cert_path), "key": str(one.key_path)} for one in made])
         return Exit.OK
-    for files in made:
-        session.out.line(f"{files.cert}  (key {files.key})")
+    for one in made:
+        session.out.line(f"{one.cert_path}  (key {one.key_path})")
     return Exit.OK
 
 
@@ -141,8 +158,8 @@ def run_init(session: Session) -> int:
     args = session.args
     cluster = parse_cluster(args.initial_cluster)
     directory = Path(args.directory)
-    init_pki(directory, args.trust_domain)
-    made = [issue(directory, "user", _ADMINISTRATOR, lifetime_s=_lifetime_s(session, "user"))]
+    init_pki(directory, args.trust_domain, development=args.development)
+    made = [issue(directory, "user", _ADMINISTRATOR)]
     for name, urls in cluster.items():
         made += _issue_member(session, directory, name, urls)
     return _show_files(session, made)
@@ -153,24 +170,14 @@ def _issue_member(
 ) -> list[LeafFiles]:
     """Both leaves of a member: towards its peers and towards clients."""
     from configsvc.identity.member_ids import member_id
-    from configsvc.identity.pki import issue
+    from configsvc.identity.pki import issue_member
 
     args = session.args
-    identity = f"{member_id(urls, args.initial_cluster_token):x}"
     hosts = [host for host in (urlsplit(url).hostname for url in urls) if host]
     dns, ips = split_hosts([*hosts, *args.host])
-    return [
-        issue(
-            directory,
-            kind,
-            label,
-            out=directory / name,
-            dns=dns,
-            ips=ips,
-            lifetime_s=_lifetime_s(session, kind),
-        )
-        for kind, label in (("member", identity), ("server", name.lower()))
-    ]
+    identity = member_id(urls, args.initial_cluster_token)
+    files = issue_member(directory, name, identity, dns=dns, ips=ips)
+    return [files.peer, files.server]
 
 
 # --- issue, renew ---------------------------------------------------------------------------------
@@ -180,9 +187,9 @@ def run_issue(session: Session) -> int:
     from configsvc.identity.pki import issue
 
     args = session.args
-    if args.csr:
-        return _sign_request(session)
     dns, ips = split_hosts(args.host)
+    if args.csr:
+        return _sign_request(session, dns, ips)
     files = issue(
         args.directory,
         args.kind,
@@ -195,25 +202,28 @@ def run_issue(session: Session) -> int:
     return _show_files(session, [files])
 
 
-def _sign_request(session: Session) -> int:
+def _sign_request(session: Session, dns: Sequence[str], ips: Sequence[str]) -> int:
     from cryptography import x509
     from cryptography.hazmat.primitives.serialization import Encoding
 
-    from configsvc.identity.pki import CSR_BYTES_MAX, issue_from_csr
+    from configsvc.identity.pki import Enrolment, issue_from_csr, load_authority
+    from configsvc.identity.profiles import PROFILES
 
     args = session.args
     try:
         with Path(args.csr).open("rb") as file:
-            data = file.read(2 * CSR_BYTES_MAX + 1)  # base64 takes a third more
+            data = file.read(2 * limits.CSR_BYTES_MAX)  # base64 takes a third more
         if data.startswith(b"-----"):
             data = x509.load_pem_x509_csr(data).public_bytes(Encoding.DER)
     except OSError as error:
         raise CliError(Exit.USAGE, f"{args.csr}: {error.strerror}") from None
     except ValueError:
         raise CliError(Exit.USAGE, f"{args.csr}: not a certificate request") from None
+    authority = load_authority(args.directory, PROFILES[args.kind].authority)
     lifetime = _lifetime_s(session, args.kind)
-    pem = issue_from_csr(args.directory, args.kind, args.name, data, lifetime_s=lifetime)
-    session.out.line(pem.decode("ascii").rstrip("\n"))
+    record = Enrolment(args.kind, args.name, tuple(dns), tuple(ips), lifetime)
+    leaf = issue_from_csr(authority, data, record, int(time.time()))
+    session.out.line(leaf.public_bytes(Encoding.PEM).decode("ascii").rstrip("\n"))
     return Exit.OK
 
 
@@ -224,17 +234,18 @@ def run_renew(session: Session) -> int:
     args = session.args
     made, old = [], 0
     for path in map(Path, args.certs):
-        if not (args.force or needs_reissue(path)):
+        leaf = read_leaf(path)
+        if not leaf.kind or path.suffix != ".pem":
+            raise CliError(Exit.USAGE, f"{path}: not a certificate that `pki issue` wrote")
+        if not (args.force or needs_reissue(path, int(time.time()))):
             old += 1
             continue
-        leaf = read_leaf(path)
-        if path.name != f"{leaf.kind}-{leaf.name}.pem":
-            raise CliError(Exit.USAGE, f"{path}: not named as `pki issue` names it: issue it anew")
         files = issue(
             args.directory,
             leaf.kind,
             leaf.name,
             out=path.parent,
+            stem=path.stem,
             dns=leaf.dns,
             ips=leaf.ips,
             lifetime_s=_lifetime_s(session, leaf.kind),
@@ -321,11 +332,11 @@ def run_show(session: Session) -> int:
 
 
 def run_member_id(session: Session) -> int:
-    from configsvc.identity.member_ids import member_id
+    from configsvc.identity.member_ids import member_id, member_name
 
     identity = member_id(session.args.peer_urls, session.args.initial_cluster_token)
     if session.out.as_json:
-        session.out.json({"id": f"{identity:x}"})
+        session.out.json({"id": f"{identity:x}", "certificate_name": member_name(identity)})
     else:
-        session.out.line(f"{identity:x}")
+        session.out.line(member_name(identity))
     return Exit.OK
