@@ -141,8 +141,6 @@ class KnownActors:
         return hashed, record, salt
 
     def _add(self, record: bytes, hashed: bytes) -> None:
-        # A record made again after eviction moves to the end, as a fresh row of the table does.
-        self._hashes.pop(record, None)
         self._hashes[record] = hashed
         if len(self._hashes) > self._capacity:
             del self._hashes[next(iter(self._hashes))]

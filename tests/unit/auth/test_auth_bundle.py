@@ -20,6 +20,7 @@ from configsvc.auth.rules import (
     encode_policy,
 )
 from configsvc.auth.state import AuthState
+from configsvc.auth.toml_guard import parse_guarded
 from configsvc.errors import DecodeError, PolicyInvalidError
 
 HEAD = 'schema = "configsvc.policy/v1"\nbundle = "b"\nversion = 7\n'
@@ -239,6 +240,28 @@ def test_pol8_bombs_are_refused_in_bounded_time(text: str) -> None:
     with pytest.raises(PolicyInvalidError):
         parse_bundle(text)
     assert time.perf_counter() - started < 2
+
+
+@pytest.mark.parametrize(
+    ("text", "legal"),
+    [
+        pytest.param("a" + ".a" * 8 + " = 1", True, id="eight"),
+        pytest.param("a" + ".a" * 9 + " = 1", False, id="nine"),
+        pytest.param("x = { a" + ".a" * 9 + " = 1 }", False, id="inside"),
+        pytest.param("[a" + ".a" * 9 + "]", False, id="header"),
+        pytest.param('a."b.c" = 1' + " # " + "." * 20, True, id="comment"),
+        pytest.param('a = "' + "." * 20 + '"', True, id="string"),
+        pytest.param("a = '" + "." * 20 + "'", True, id="literal"),
+        pytest.param('a = "\\"' + "." * 20 + '"', True, id="escaped-quote"),
+        pytest.param("a = [" + "1.5, " * 20 + "]", True, id="numbers"),
+    ],
+)
+def test_pol8_dots_are_counted_in_keys_only(text: str, legal: bool) -> None:
+    if legal:
+        assert parse_guarded(text, "f")
+    else:
+        with pytest.raises(PolicyInvalidError, match="^f:1: more than 8 dots in a key"):
+            parse_guarded(text, "f")
 
 
 def test_caps_on_numbers() -> None:

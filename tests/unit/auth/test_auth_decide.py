@@ -313,6 +313,12 @@ def test_a_glob_grants_no_range_and_denies_every_range_it_may_touch() -> None:
     assert not decide(
         state_with(allow(actions=delete), deny(actions=delete, keys=glob)), asked
     ).allowed
+    for span in (prefix_span(b"/a/"), KeySpan(b"/", None), KeySpan(b"/a/b", b"/a/b/c\0")):
+        # The glob does not match where the span starts, yet somewhere inside it may.
+        wide = asked._replace(span=span)
+        assert not decide(
+            state_with(allow(actions=delete), deny(actions=delete, keys=glob)), wide
+        ).allowed
     whole = asked._replace(span=prefix_span(b"/a/"))
     tree = (KeyPattern("glob", ("/a/**",)),)
     assert decide(state_with(allow(actions=delete, keys=tree)), whole).allowed
