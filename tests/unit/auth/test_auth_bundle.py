@@ -260,7 +260,7 @@ def test_pol8_dots_are_counted_in_keys_only(text: str, legal: bool) -> None:
     if legal:
         assert parse_guarded(text, "f")
     else:
-        with pytest.raises(PolicyInvalidError, match="^f:1: more than 8 dots in a key"):
+        with pytest.raises(PolicyInvalidError, match=r"^f:1: more than 8 dots in a key"):
             parse_guarded(text, "f")
 
 
