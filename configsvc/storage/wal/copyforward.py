@@ -7,26 +7,16 @@ from typing import Final
 
 from configsvc import limits
 from configsvc.storage.disk import Disk, File
-from configsvc.storage.seal.keyfile import KeyFile
 from configsvc.storage.wal.format import (
     FIRST_FRAME,
     FrameEncoder,
     SegmentHeader,
     encode_segment_header,
-    wrapping_context,
 )
 from configsvc.storage.wal.segments import Frame, Segment
 
 DROPPED_PREFIX: Final = "dropped-"
 _BUFFER_BYTES: Final = limits.WAL_PREPARE_STEP_BYTES
-
-
-def with_key(header: SegmentHeader, key_file: KeyFile, key: bytes) -> SegmentHeader:
-    """``header`` with the data key ``key`` wrapped under ``key_file``."""
-    return header._replace(
-        key_id=key_file.key_id.encode(),
-        wrapped_key=key_file.wrap(key, wrapping_context(header)),
-    )
 
 
 def write_header(file: File, header: SegmentHeader) -> None:

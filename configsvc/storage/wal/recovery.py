@@ -38,6 +38,7 @@ from configsvc.storage.wal.format import (
     SegmentHeader,
     decode_installed,
 )
+from configsvc.storage.wal.keys import unwrap_key
 from configsvc.storage.wal.segments import (
     REPLACE,
     Frame,
@@ -47,7 +48,6 @@ from configsvc.storage.wal.segments import (
     read_segment,
     segment_name,
     segment_numbers,
-    unwrap_key,
 )
 from configsvc.types import LogIndex
 
@@ -101,12 +101,12 @@ def read_log(disk: Disk, keys: Sequence[KeyFile]) -> LogImage:
         FatalError: 82, 83 or 86, naming segment and offset.
     """
     headers = _headers(disk)
-    for header in headers:  # keys first: a wrong one must not look like damage (W2)
-        unwrap_key(header, keys)
+    # All keys first: a wrong one must not look like damage (W2).
+    data_keys = [unwrap_key(header, keys) for header in headers]
     replay = Replay(headers[0])
     facts: list[SegmentFacts] = []
     for position, header in enumerate(headers):
-        segment = read_segment(disk, header, keys)
+        segment = read_segment(disk, header, data_keys[position])
         if position + 1 < len(headers):
             _check_end(segment, headers[position + 1])
         replay.segment(segment)

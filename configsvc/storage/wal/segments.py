@@ -1,18 +1,16 @@
-"""Segment files: their names, their keys, and one file read as far as it can be trusted."""
+"""Segment files: their names and headers, and one file read as far as it can be trusted."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import Final, NamedTuple, NoReturn
 
 from configsvc import limits
-from configsvc.errors import ConfigError, ExitCode, FatalError
+from configsvc.errors import ExitCode, FatalError
 from configsvc.raft.messages import HardState
 from configsvc.storage.disk import Disk
 from configsvc.storage.seal.errors import SealBroken
 from configsvc.storage.seal.frames import FrameSealer
-from configsvc.storage.seal.keyfile import KeyFile
 from configsvc.storage.wal.format import (
     BLOCK,
     FIRST_FRAME,
@@ -24,7 +22,6 @@ from configsvc.storage.wal.format import (
     TooNewError,
     decode_segment_header,
     frame_blocks,
-    wrapping_context,
 )
 
 SPARE_NAME: Final = "spare.tmp"  # a whole file, ready to become a segment
@@ -97,7 +94,7 @@ def too_new(name: str, offset: int, error: TooNewError) -> NoReturn:
     ) from None
 
 
-# --- headers and keys ----------------------------------------------------------------------------
+# --- headers -----------------------------------------------------------------------------------
 
 
 def read_header(disk: Disk, number: int, *, newest: bool) -> SegmentHeader:
@@ -131,40 +128,18 @@ def read_header(disk: Disk, number: int, *, newest: bool) -> SegmentHeader:
     damaged(name, 0, "both copies of the header are bad")
 
 
-def unwrap_key(header: SegmentHeader, keys: Sequence[KeyFile]) -> bytes:
-    """The data key of a segment.
-
-    Raises:
-        ConfigError: exit 78; no key file of ``keys`` opens it. Never taken for damage (W2).
-    """
-    wanted = header.key_id.decode("ascii", "replace")
-    for key_file in keys:
-        if key_file.key_id != wanted:
-            continue
-        try:
-            return key_file.unwrap(header.wrapped_key, wrapping_context(header))
-        except SealBroken:
-            break
-    held = ", ".join(f"{key.path or 'key'} holds {key.key_id}" for key in keys)
-    raise ConfigError(
-        f"{segment_name(header.segment)} is sealed under key {wanted}; {held}",
-        "bring that key file back, or name it with --encryption-key-file; nothing was touched",
-    )
-
-
 # --- one file ------------------------------------------------------------------------------------
 
 
-def read_segment(disk: Disk, header: SegmentHeader, keys: Sequence[KeyFile]) -> Segment:
+def read_segment(disk: Disk, header: SegmentHeader, key: bytes) -> Segment:
     """All good frames from the start, and what follows them.
 
     Raises:
-        ConfigError: 78, the key is another one.
         FatalError: 82, a frame is bad though its CRCs are right, is out of place, or has frames
             behind it; 86.
     """
     name = segment_name(header.segment)
-    decoder = FrameDecoder(FrameSealer(unwrap_key(header, keys)), header.salt)
+    decoder = FrameDecoder(FrameSealer(key), header.salt)
     data = read_whole(disk, name)
     frames: list[Frame] = []
     offset = FIRST_FRAME

@@ -15,11 +15,10 @@ Not here: what a directory proves after a crash (``recovery``), files in the mak
 
 from __future__ import annotations
 
-import errno
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, NoReturn, Self
+from typing import Final, NamedTuple, Self
 
 from configsvc import limits
 from configsvc.codec.records import last_record_term, split_records
@@ -44,9 +43,9 @@ from configsvc.storage.wal.format import (
     SegmentHeader,
     decode_installed,
     encode_installed,
-    encode_segment_header,
     frame_blocks,
 )
+from configsvc.storage.wal.keys import rewrap, with_key
 from configsvc.storage.wal.recovery import (
     LogImage,
     SegmentFacts,
@@ -57,12 +56,11 @@ from configsvc.storage.wal.recovery import (
 )
 from configsvc.storage.wal.segments import (
     SPARE_NAME,
-    read_header,
     segment_name,
     segment_numbers,
-    unwrap_key,
 )
 from configsvc.storage.wal.spare import Spare
+from configsvc.storage.wal.start import SpaceAtStart, take_lock
 
 Entropy = Callable[[int], bytes]
 SqlApplied = int | Callable[[int], int]
@@ -150,7 +148,7 @@ class Wal:
             FatalError: 81 no space, 84 the directory is in use or holds a log.
             OSError: the disk failed.
         """
-        _lock(disk)
+        take_lock(disk)
         if cls.exists(disk):
             raise FatalError(
                 ExitCode.STORES_DISAGREE,
@@ -158,7 +156,7 @@ class Wal:
                 "name an empty directory",
             )
         wal = cls(disk, key_file, identity, options)
-        with _SpaceAtStart(disk, options.segment_bytes):
+        with SpaceAtStart(disk, options.segment_bytes):
             wal._spare.adopt()
             wal._begin_segment(1, 0)
             wal.write_frame(FrameKind.START, HardState(), 0, 0, b"")
@@ -194,13 +192,13 @@ class Wal:
             FatalError: 81 to 86, each with the way out; nothing was touched, except by 81.
             OSError: the disk failed.
         """
-        _lock(disk)
+        take_lock(disk)
         keys = (key_file, *older_keys)
         image = read_log(disk, keys)
         applied = sql_applied if isinstance(sql_applied, int) else sql_applied(image.generation)
         check_expectations(image, expect, applied, noted_frame)
         wal = cls(disk, key_file, image.identity, options)
-        with _SpaceAtStart(disk, options.segment_bytes):
+        with SpaceAtStart(disk, options.segment_bytes):
             wal._take_over(image)
             wal.write_frame(FrameKind.START, wal._hard, 0, 0, b"")
             wal.sync()
@@ -420,7 +418,7 @@ class Wal:
             salt=self._options.entropy(SALT_BYTES),
         )
         key = self._options.entropy(KEY_BYTES)
-        return copyforward.with_key(header, self._key_file, key), key
+        return with_key(header, self._key_file, key), key
 
     def _term_before_next(self) -> int:
         if self._last_records is not None:
@@ -486,64 +484,12 @@ class Wal:
         """Segments in use."""
         return len(self._older) + 1
 
-    # --- keys ------------------------------------------------------------------------------------
-
     def rewrap(self, key_file: KeyFile, older_keys: Sequence[KeyFile] = ()) -> int:
-        """Wrap every segment's data key under ``key_file``; how many changed (ENC-5).
+        """Wrap every data key under ``key_file``, now and from now on; how many changed (ENC-5).
 
-        The copies of a header are written one after the other, each synced: one of them is good
-        at any time. When this returns, no segment needs an older key.
+        When this returns, no segment needs an older key.
         """
-        keys = (key_file, self._key_file, *older_keys)
-        changed = 0
-        for number in [facts.number for facts in self._older] + [self._segment]:
-            header = read_header(self._disk, number, newest=number == self._segment)
-            if header.key_id.decode("ascii", "replace") == key_file.key_id:
-                continue
-            key = unwrap_key(header, keys)
-            block = encode_segment_header(copyforward.with_key(header, key_file, key))
-            file = self._disk.open(segment_name(number))
-            try:
-                for offset in (0, BLOCK):
-                    file.pwrite(block, offset)
-                    file.sync()
-            finally:
-                file.close()
-            changed += 1
+        numbers = [*(facts.number for facts in self._older), self._segment]
+        changed = rewrap(self._disk, numbers, key_file, (self._key_file, *older_keys))
         self._key_file = key_file
         return changed
-
-
-# --- start ---------------------------------------------------------------------------------------
-
-
-def _lock(disk: Disk) -> None:
-    if not disk.lock():
-        raise FatalError(
-            ExitCode.STORES_DISAGREE,
-            "stores disagree: another process holds the lock of the log directory",
-            "stop the other process first",
-        )
-
-
-class _SpaceAtStart:
-    """Turns "no space" at start into exit 81, which says how much is needed."""
-
-    def __init__(self, disk: Disk, needed: int) -> None:
-        self._disk = disk
-        self._needed = needed
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            self._refuse()
-
-    def _refuse(self) -> NoReturn:
-        raise FatalError(
-            ExitCode.NO_SPACE,
-            f"no space for the next log segment: it takes {self._needed} bytes, "
-            f"{self._disk.free_bytes()} are free",
-            f"free {2 * self._needed} bytes on the disk of the log",
-        ) from None

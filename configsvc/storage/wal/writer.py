@@ -26,10 +26,10 @@ from configsvc import limits
 from configsvc.errors import ConfigServiceError, ExitCode, FatalError, ensure
 from configsvc.raft.messages import HardState
 from configsvc.storage.wal.format import Installed
+from configsvc.storage.wal.start import NO_SPACE
 from configsvc.storage.wal.wal import Wal
 
 _STDERR: Final = 2
-_NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class Submission(NamedTuple):
@@ -259,7 +259,7 @@ class WalWriter:
         try:
             more = self._wal.prepare_step()
         except OSError as error:
-            if error.errno not in _NO_SPACE:
+            if error.errno not in NO_SPACE:
                 raise
             self._space_retry_at = self._clock() + limits.WAL_SPACE_RETRY_S
             if self._space:
