@@ -13,7 +13,7 @@ from typing import Final
 
 from configsvc.types import ClusterId, NodeId
 
-_NAME: Final = re.compile(r"[1-9a-f][0-9a-f]{0,15}", re.ASCII)
+_TEXT: Final = re.compile(r"[0-9a-f]{1,16}", re.ASCII)
 
 
 def member_id(peer_urls: Iterable[str], token: str, unix_time: int | None = None) -> NodeId:
@@ -37,13 +37,13 @@ def cluster_id(member_ids: Iterable[int]) -> ClusterId:
 
 
 def member_name(member: int) -> str:
-    """The name part of a member's URI: its id in hex, as member lists show it (PKI-9)."""
-    return format(member, "x")
+    """The name part of a member's URI: its id in 16 hex digits, the one spelling (PKI-9)."""
+    return format(member, "016x")
 
 
-def member_of_name(name: str) -> NodeId | None:
-    """The id that ``member_name`` spelt, or None."""
-    return NodeId(int(name, 16)) if _NAME.fullmatch(name) else None
+def member_of_text(text: str) -> NodeId | None:
+    """The id that people write in hex, leading zeros or not; None when it is none."""
+    return NodeId(int(text, 16)) if _TEXT.fullmatch(text) else None
 
 
 def _first_eight(data: bytes) -> int:

@@ -38,7 +38,7 @@ from configsvc.identity.files import (
     read_file,
     write_file,
 )
-from configsvc.identity.member_ids import member_name
+from configsvc.identity.member_ids import member_name, member_of_text
 from configsvc.identity.profiles import ISSUING_CAS, LIFETIME_MAX, PROFILES
 from configsvc.identity.requests import Enrolment, issue_from_csr
 from configsvc.storage.seal.keyfile import KeyFile
@@ -143,7 +143,7 @@ def issue(
     Args:
         directory: what ``init_pki`` made.
         kind: user, agent, service, member or server.
-        name: the name part; of a member its id in hex (``member_ids.member_name``).
+        name: the name part; of a member its id in hex.
         dns: host names (member and server only).
         ips: addresses (member and server only).
         lifetime_s: seconds; None is the kind's default, in a development PKI its maximum.
@@ -156,6 +156,11 @@ def issue(
         IssueRefused: kind, name, host or lifetime is not allowed.
         ConfigError: the authority or its key cannot be used, or a file not be written.
     """
+    if kind == KIND_MEMBER:
+        member = member_of_text(name)
+        if member is None:
+            raise IssueRefused("name: of a member its id in hex")
+        name = member_name(member)
     authority, seconds = _authority_for(directory, kind, lifetime_s, key_file)
     key = new_key()
     leaf = authority.issue(

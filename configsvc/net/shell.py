@@ -6,14 +6,18 @@ is chosen when the connection is made.
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 from typing import Final
 
-READ_BYTES: Final = 256 * 1024  # plaintext taken out at a time
+RECORD_BYTES: Final = 16 * 1024  # most plaintext of one record, and so of one read
 
 
-class TlsFailed(Exception):  # as ssl names its own
-    """The handshake or a record failed; ``answer`` is the alert to send, if any."""
+class TlsFailed(Exception):
+    """The handshake or a record failed; ``answer`` is the alert to send, if any.
+
+    ``reason`` comes from OpenSSL's closed list and never holds the peer's bytes.
+    """
 
     def __init__(self, reason: str, answer: bytes) -> None:
         super().__init__(reason)
@@ -22,7 +26,7 @@ class TlsFailed(Exception):  # as ssl names its own
 
 
 class TlsConnection:
-    """One side of one connection."""
+    """One side of one connection. Bytes in, bytes out; deadlines are the caller's."""
 
     __slots__ = (
         "_incoming",
@@ -38,6 +42,7 @@ class TlsConnection:
     def __init__(
         self, context: ssl.SSLContext, *, server_side: bool, server_hostname: str | None = None
     ) -> None:
+        """Make one side under ``context``; a dialler names the host that it dialled."""
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._object = context.wrap_bio(
@@ -47,10 +52,10 @@ class TlsConnection:
             server_hostname=server_hostname,
         )
         self.established = False
-        self.peer_closed = False
-        self.alpn = ""
-        self.version = ""
-        self.peer_der: bytes | None = None
+        self.peer_closed = False  # the peer said goodbye: nothing more will come
+        self.alpn = ""  # agreed protocol; "" when none was
+        self.version = ""  # "TLSv1.3"; "" before the handshake is done
+        self.peer_der: bytes | None = None  # the peer's leaf; None when none was asked for
 
     def start(self) -> bytes:
         """The first flight of a dialler; nothing on the accepting side."""
@@ -63,24 +68,22 @@ class TlsConnection:
         Raises:
             TlsFailed: nothing more can be received; send its answer and close.
         """
-        self._incoming.write(data)
+        incoming = self._incoming
+        incoming.write(data)
         if not self.established and not self._handshake():
-            return b"", self._outgoing.read() if self._outgoing.pending else b""
+            return b"", self._outgoing.read()
         parts: list[bytes] = []
-        read = self._object.read
+        read, pending = self._object.read, self._object.pending
         try:
             while True:
-                part = read(READ_BYTES)
+                part = read(RECORD_BYTES)
                 if not part:
                     self.peer_closed = True
                     break
                 parts.append(part)
-                # One more read would only find the buffers empty and raise.
-                if (
-                    len(part) < READ_BYTES
-                    and not self._incoming.pending
-                    and not self._object.pending()
-                ):
+                # One more read would only find both buffers empty and raise, at three times the
+                # price of a small record.
+                if not incoming.pending and not pending():
                     break
         except ssl.SSLWantReadError:
             pass
@@ -91,20 +94,27 @@ class TlsConnection:
         plaintext = parts[0] if len(parts) == 1 else b"".join(parts)
         return plaintext, self._outgoing.read() if self._outgoing.pending else b""
 
-    def send(self, plaintext: bytes) -> bytes:
-        """Records that carry ``plaintext``; the handshake must be over."""
+    def send(self, plaintext: bytes | memoryview) -> bytes:
+        """Records that carry ``plaintext``; the handshake must be over.
+
+        Raises:
+            TlsFailed: this side is closed.
+        """
         write = self._object.write
-        view = memoryview(plaintext)
-        while view:
-            view = view[write(view) :]
+        try:
+            done = write(plaintext)
+            if done < len(plaintext):
+                view = memoryview(plaintext)[done:]
+                while view:
+                    view = view[write(view) :]
+        except ssl.SSLError as error:
+            raise TlsFailed(reason_of(error), self._outgoing.read()) from None
         return self._outgoing.read()
 
     def close(self) -> bytes:
         """The farewell record, if one can still be made."""
-        try:
+        with contextlib.suppress(ssl.SSLError, ValueError):
             self._object.unwrap()
-        except (ssl.SSLError, ValueError):
-            pass
         return self._outgoing.read()
 
     def _handshake(self) -> bool:
@@ -114,6 +124,9 @@ class TlsConnection:
             return False
         except ssl.SSLError as error:
             raise TlsFailed(reason_of(error), self._outgoing.read()) from None
+        if self._object.server_side and self._object.session_reused:
+            # We hand out no tickets; a session taken up again was not checked against a CRL.
+            raise TlsFailed("resumed session", self._outgoing.read())
         self.established = True
         self.alpn = self._object.selected_alpn_protocol() or ""
         self.version = self._object.version() or ""
