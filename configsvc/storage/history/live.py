@@ -12,6 +12,7 @@ from typing import Final
 from sqlalchemy import Connection, select, text, update
 
 from configsvc.storage.history.schema import PROGRESS
+from configsvc.storage.history.values import SEALED_OVERHEAD
 
 # In order of revision and sub, so that the last change of a key stays; tombstones go in, too, and
 # out again: a key deleted and made anew must not be lost.
@@ -33,6 +34,30 @@ DELETE FROM live WHERE key IN (
 ) = 1
 """
 )
+
+_ALL_BYTES: Final = text(
+    """
+SELECT coalesce(sum(:row + length(key) + length(value) - :overhead), 0)
+FROM revisions WHERE revision > :floor
+"""
+)
+_LIVE_BYTES: Final = text(
+    """
+SELECT coalesce(sum(:row + length(r.key) + length(r.value) - :overhead), 0)
+FROM live CROSS JOIN revisions r ON r.revision = live.revision AND r.sub = live.sub
+WHERE live.revision > :floor
+"""
+)
+
+
+def superseded_bytes(connection: Connection, floor: int, row_bytes: int) -> int:
+    """Size of the rows above ``floor`` that are no key's present value (``History``)."""
+    bounds = {"floor": floor, "row": row_bytes, "overhead": SEALED_OVERHEAD}
+    everything, living = (
+        connection.execute(statement, bounds).scalar_one()
+        for statement in (_ALL_BYTES, _LIVE_BYTES)
+    )
+    return int(everything) - int(living)
 
 
 def fold_live(connection: Connection) -> None:

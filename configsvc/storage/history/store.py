@@ -36,10 +36,10 @@ from configsvc.storage.history.engine import (
     private_files,
     sqlite_path,
 )
-from configsvc.storage.history.live import fold_live
+from configsvc.storage.history.live import fold_live, superseded_bytes
 from configsvc.storage.history.messages import Actor, Meta, StoreIdentity
 from configsvc.storage.history.migrate import migrate, refuse_newer
-from configsvc.storage.history.schema import FORMAT, PROGRESS, STORE
+from configsvc.storage.history.schema import COMMITS, FORMAT, PROGRESS, STORE
 from configsvc.storage.history.seeds import choose_active, load_sealers, rewrap
 from configsvc.storage.history.values import Vault
 from configsvc.storage.seal.errors import SealBroken
@@ -164,6 +164,21 @@ class History:
         """Every actor record, in order of first mention."""
         with self._connection.begin():
             return loading.actors(self._connection)
+
+    def last_time_ns(self) -> int:
+        """Leader time of the newest commit; 0 when there is none."""
+        with self._connection.begin():
+            newest = select(COMMITS.c.time_ns).order_by(COMMITS.c.seq.desc()).limit(1)
+            return self._connection.execute(newest).scalar() or 0
+
+    def superseded_bytes(self, floor: int, row_bytes: int) -> int:
+        """Size of the rows above ``floor`` that are no key's present value any more.
+
+        A row counts ``row_bytes`` + key + clear value. As of the last checkpoint or start. Reads
+        every row above the floor: about a second per million.
+        """
+        with self._connection.begin():
+            return superseded_bytes(self._connection, floor, row_bytes)
 
     def tree_root(self) -> bytes:
         """RFC 6962 root over every leaf written."""

@@ -20,12 +20,15 @@ from configsvc.errors import ensure
 from configsvc.limits import SEAL_BATCHES_CACHED
 from configsvc.mvcc.messages import Row
 from configsvc.storage.history.messages import Opening, StoreIdentity
+from configsvc.storage.seal.aead import TAG_BYTES
 from configsvc.storage.seal.errors import SealBroken
 from configsvc.storage.seal.rows import RowSealer, SealBatch
 
 HEAD: Final = struct.Struct(">QI")
 ROW_AAD: Final = struct.Struct(">QIQQqQB")  # revision, sub, create, version, lease, seq, tombstone
 SEQ_AAD: Final = struct.Struct(">Q")
+
+SEALED_OVERHEAD: Final = HEAD.size + TAG_BYTES  # bytes that a sealed field is longer
 
 VALUE_FIELD: Final = b"revisions.value"
 OPENING_FIELD: Final = b"openings.sealed"

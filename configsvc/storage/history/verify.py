@@ -49,7 +49,9 @@ _TILE: Final = compiled(
         TILES.c.level == bindparam("level"), TILES.c.number == bindparam("number")
     )
 ).sql
-_BOUNDS: Final = compiled(select(func.min(COMMITS.c.seq), func.max(COMMITS.c.seq))).sql
+# Two questions: SQLite seeks to one end of a table, but walks it for both at once.
+_FIRST: Final = compiled(select(func.min(COMMITS.c.seq))).sql
+_LAST: Final = compiled(select(func.max(COMMITS.c.seq))).sql
 _REVISION: Final = compiled(select(COMMITS.c.revision).where(COMMITS.c.seq == bindparam("seq"))).sql
 
 
@@ -71,7 +73,8 @@ def tile(session: Session, level: int, number: int) -> bytes:
 
 def bounds(session: Session) -> tuple[int, int]:
     """First leaf held, and one past the last."""
-    first, last = session.cursor.execute(_BOUNDS).fetchone()
+    first = session.cursor.execute(_FIRST).fetchone()[0]
+    last = session.cursor.execute(_LAST).fetchone()[0]
     return (0, 0) if first is None else (first, last + 1)
 
 

@@ -243,7 +243,7 @@ OPS = st.lists(
 
 
 @settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(commits=st.lists(OPS, min_size=2, max_size=8), data=st.data())
 def test_hash_kv_forgets_what_compaction_drops(

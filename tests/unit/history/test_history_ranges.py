@@ -47,7 +47,7 @@ def range_ops(draw: st.DrawFn, newest: int) -> RangeOp:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(data=st.data(), commits=st.lists(OPS, min_size=1, max_size=15))
 def test_range_agrees_with_the_model(
     data: st.DataObject, commits, template: Path, key_file: KeyFile, tmp_path_factory

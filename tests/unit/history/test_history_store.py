@@ -146,7 +146,7 @@ OPS = st.lists(
 
 
 @settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(commits=st.lists(OPS, min_size=1, max_size=12), cuts=st.sets(st.integers(1, 11)))
 def test_live_agrees_with_the_model(
