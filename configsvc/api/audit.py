@@ -135,7 +135,7 @@ class _Export:
         limit = m.limit
 
         def size() -> int:
-            held = self._service.member.reader.meta().tree_size
+            held: int = self._service.member.reader.meta().tree_size
             return min(held, m.from_seq + limit) if limit else held
 
         def begin(result: int | ConfigServiceError) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from configsvc import limits
 from configsvc.errors import DecodeError, ExitCode, FatalError
@@ -130,6 +130,13 @@ class Housekeeping:
         lag = member.history.lag().entries
         body = _ENVELOPE.pack(index, digest, member.time_ns(), lag)
         member.net.send_frame(lead, FRAME_ENVELOPE, body)
+
+    def judge_hello(self, peer: NodeId, hello: Any) -> str:
+        """Why to refuse a peer that certificate and cluster let in; empty to accept (L3, G1)."""
+        known = self._member.state.members.by_id.get(peer)
+        if known is not None and known.store_id and known.store_id != hello.store_id:
+            return "the member's data was lost or swapped: another store id"
+        return ""
 
     def on_frame(self, peer: NodeId, kind: int, body: bytes) -> bool:
         """Frames of this room; False: not one of them."""

@@ -249,7 +249,7 @@ class Leases:
             raise NoLeaderError
 
         def answered(result: bytes | ConfigServiceError) -> None:
-            told(result if isinstance(result, ConfigServiceError) else _TTLS.unpack(result))  # type: ignore[arg-type]
+            told(result if isinstance(result, ConfigServiceError) else _TTLS.unpack(result))
 
         out.bind(answered)
 

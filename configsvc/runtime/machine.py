@@ -57,7 +57,6 @@ class LogWriter(Protocol):
         hard_state: HardState,
         first_index: int,
         count: int,
-        last_term: int,
         records: bytes,
         token: int,
     ) -> None:
@@ -215,8 +214,7 @@ class Machine:
         self._token += 1
         self._in_flight = steps
         records = self._records.encode(entries)
-        last_term = entries[-1].term if entries else 0
-        self._writer.submit(self._hard_state, first, len(entries), last_term, records, self._token)
+        self._writer.submit(self._hard_state, first, len(entries), records, self._token)
 
     def _role(self, soft: SoftState) -> None:
         self.lead, self.role = soft.lead, soft.role

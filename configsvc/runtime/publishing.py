@@ -7,6 +7,7 @@ is applied here and a linearizable read has succeeded; not before (P4, JWT-8, FC
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +19,7 @@ from configsvc.errors import ConfigServiceError, ExitCode, FatalError, StoppedEr
 if TYPE_CHECKING:
     from configsvc.runtime.member import Member
 
+UID_BYTES: Final = 16  # of the user that the bootstrap entry creates
 RETRY_S: Final = 0.5  # a step whose entry got lost is proposed again after this long
 
 
@@ -120,9 +122,14 @@ class Publishing:
             self._move()
 
         try:
-            member.proposals.submit(codec.SYSTEM_ACTOR, op_field, op, encode, urgent=True).bind(
-                done
-            )
+            member.proposals.submit(
+                codec.SYSTEM_ACTOR,
+                op_field,
+                op,
+                encode,
+                new_uid=os.urandom(UID_BYTES).hex() if op_field == codec.OP_BOOTSTRAP else "",
+                urgent=True,
+            ).bind(done)
         except ConfigServiceError as error:
             self._waiting = False
             self._refused(op_field, error)

@@ -8,6 +8,7 @@ dropped, and text from outside is escaped, so that no secret and no terminal esc
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
 from typing import Any, Final, TextIO
@@ -103,3 +104,26 @@ def _value(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_value(v) for v in value]
     return printable(str(value))
+
+
+class _Bridge(logging.Handler):
+    """Lines of rooms that log through the standard library; their text is our own."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = {10: "debug", 20: "info", 30: "warn"}.get(record.levelno, "error")
+        name = record.name.removeprefix("configsvc.")
+        error = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else ""
+        fields = {"error_class": error} if error else {}
+        self._log.line(level, name, record.getMessage(), **fields)
+
+
+def bridge_logging(log: Log) -> None:
+    """Send the standard library's log lines of our own packages to ``log``."""
+    root = logging.getLogger("configsvc")
+    root.handlers = [_Bridge(log)]
+    root.setLevel(logging.INFO)
+    root.propagate = False

@@ -132,6 +132,12 @@ class PeerTransport:
             connection.close("this member stops")
         await asyncio.sleep(0)
 
+    def reload_tls(self) -> str:
+        """Read the files of both contexts anew; empty when they are in force."""
+        if self._tls is None:
+            return ""
+        return self._tls.server.reload() or self._tls.client.reload()
+
     def set_peers(self, peers: Mapping[NodeId, Sequence[str]]) -> None:
         """Whom to dial, at which advertised URLs (P15)."""
         wanted = {who: tuple(urls) for who, urls in peers.items() if urls and who != self._self_id}

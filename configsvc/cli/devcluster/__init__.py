@@ -1,0 +1,1 @@
+"""`make up`: a secure cluster of several members on this machine, for development."""

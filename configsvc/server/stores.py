@@ -1,0 +1,225 @@
+"""Opening what a member keeps: log, history, keys. And whether they fit together (Q3).
+
+The log is opened first and says which generation of the history counts; the history's applied
+index must lie within the log. Nothing is served, and nothing is written but what recovery needs,
+before all of that is known.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from configsvc.codec.confstate import decode_conf_state
+from configsvc.config import ServerConfig
+from configsvc.errors import ConfigError, ExitCode, FatalError
+from configsvc.identity.member_ids import cluster_id, member_id
+from configsvc.identity.tokens import TokenKey
+from configsvc.raft.messages import ConfState, HardState
+from configsvc.raft.storage import MemoryLog
+from configsvc.storage.disk import OsDisk, check_private_path
+from configsvc.storage.history.messages import StoreIdentity
+from configsvc.storage.history.reader import HistoryReader
+from configsvc.storage.history.store import History
+from configsvc.storage.seal.keyfile import KeyFile
+from configsvc.storage.snapshot import generations
+from configsvc.storage.wal.format import FLAG_INSECURE
+from configsvc.storage.wal.recovery import WalIdentity
+from configsvc.storage.wal.segments import read_header, segment_numbers
+from configsvc.storage.wal.wal import Recovered, Wal
+from configsvc.types import LogIndex, NodeId
+
+STORE_ID_BYTES: Final = 16
+LOG_DIR: Final = "log"
+LOCAL_DIR: Final = "local"
+
+
+@dataclass(kw_only=True)
+class Stores:
+    """Everything opened, and what it says."""
+
+    self_id: NodeId
+    cluster_id: int
+    store_id: bytes
+    incarnation: int
+    genesis: dict[int, tuple[str, ...]]  # id -> peer URLs; empty on a restart without flags
+    first_start: bool
+    key_file: KeyFile
+    wal: Wal
+    history: History
+    reader: HistoryReader
+    log: MemoryLog
+    hard_state: HardState
+    conf_state: ConfState
+    applied: int
+    last_index: int
+    token_key: TokenKey
+    log_key: TokenKey
+
+
+def genesis_ids(config: ServerConfig) -> dict[int, tuple[str, ...]]:
+    """Members of --initial-cluster by id (P11)."""
+    token = config.initial_cluster_token
+    return {member_id(urls, token): urls for _, urls in config.genesis}
+
+
+def own_genesis_id(config: ServerConfig) -> NodeId:
+    """This member's id at a static bootstrap."""
+    urls = dict(config.genesis)[config.name]
+    return member_id(urls, config.initial_cluster_token)
+
+
+def open_stores(config: ServerConfig) -> Stores:
+    """Open or create.
+
+    Raises:
+        ConfigError: exit 78, keys, paths or modes; nothing was touched.
+        FatalError: exits 81 to 86.
+        OSError: the disk failed.
+    """
+    key_file = KeyFile.load(config.key_file)
+    data = Path(os.path.abspath(config.data_dir))
+    check_private_path(data, create_mode=0o700)
+    for name in (LOG_DIR, LOCAL_DIR):
+        check_private_path(data / name, create_mode=0o700)
+    generations.prepare(data)
+    disk = OsDisk(data / LOG_DIR, sync=not config.unsafe_no_fsync)
+    if Wal.exists(disk):
+        return _reopen(config, data, disk, key_file)
+    return _create(config, data, disk, key_file)
+
+
+def _create(config: ServerConfig, data: Path, disk: OsDisk, key_file: KeyFile) -> Stores:
+    if generations.present(data):
+        raise FatalError(
+            ExitCode.STORES_DISAGREE,
+            f"{data} holds a history but no log",
+            "name an empty directory, or replace this member",
+        )
+    if config.initial_cluster_state != "new":
+        raise ConfigError(
+            "--initial-cluster-state=existing: this member has to be brought up by an install",
+            "start it with the settings that `configctl member add` printed",
+        )
+    members = genesis_ids(config)
+    self_id = own_genesis_id(config)
+    store_id = os.urandom(STORE_ID_BYTES)
+    conf = ConfState(voters=tuple(sorted(NodeId(i) for i in members)))
+    identity = WalIdentity(cluster_id(members), self_id, store_id, config.insecure_dev)
+    # The history first: a log without one is refused, a history without a log is made anew here.
+    wal = Wal.create(disk, identity, key_file)
+    history = _open_history(data, identity, key_file, generations.FIRST_GENERATION, create=True)
+    return _stores(
+        config, data, key_file, wal, history, identity, None, members, conf, first_start=True
+    )
+
+
+def _reopen(config: ServerConfig, data: Path, disk: OsDisk, key_file: KeyFile) -> Stores:
+    opened: list[History] = []
+
+    def sql_applied(installed: object) -> int:
+        generation = getattr(installed, "generation", generations.FIRST_GENERATION)
+        opened.append(_peek_history(data, disk, key_file, generation))
+        return opened[0].meta().applied
+
+    wal, recovered = Wal.open(disk, key_file, sql_applied=sql_applied)
+    identity = recovered.identity
+    if identity.insecure != config.insecure_dev:
+        wal.close()
+        raise FatalError(
+            ExitCode.WRONG_IDENTITY,
+            "this store was born under --insecure-dev"
+            if identity.insecure
+            else "this store was not born under --insecure-dev",
+            "start it as what it is; throwaway data stays throwaway data",
+        )
+    history = opened[0]
+    members = genesis_ids(config) if config.initial_cluster else {}
+    conf = ConfState(voters=tuple(sorted(NodeId(i) for i in members)))
+    return _stores(
+        config, data, key_file, wal, history, identity, recovered, members, conf, first_start=False
+    )
+
+
+def _peek_history(data: Path, disk: OsDisk, key_file: KeyFile, generation: int) -> History:
+    """The history that the log names, opened with the log's own identity."""
+    numbers = segment_numbers(disk)
+    header = read_header(disk, numbers[-1], newest=True)
+    identity = WalIdentity(
+        header.cluster_id,
+        header.member_id,
+        header.store_id,
+        bool(header.flags & FLAG_INSECURE),
+    )
+    generations.keep_only(data, generation, required=generation > generations.FIRST_GENERATION)
+    return _open_history(data, identity, key_file, generation, create=True)
+
+
+def _open_history(
+    data: Path, identity: WalIdentity, key_file: KeyFile, generation: int, *, create: bool
+) -> History:
+    store = StoreIdentity(
+        identity.cluster_id, identity.member_id, identity.store_id, identity.insecure
+    )
+    path = generations.generation_path(data, generation)
+    return History.open(path, store, key_file, create=create, generation=generation)
+
+
+def _stores(
+    config: ServerConfig,
+    data: Path,
+    key_file: KeyFile,
+    wal: Wal,
+    history: History,
+    identity: WalIdentity,
+    recovered: Recovered | None,
+    members: dict[int, tuple[str, ...]],
+    genesis_conf: ConfState,
+    *,
+    first_start: bool,
+) -> Stores:
+    meta = history.meta()
+    conf = decode_conf_state(meta.conf_state) if meta.conf_state else genesis_conf
+    if not conf.voters and not conf.learners:
+        raise ConfigError(
+            "--initial-cluster: needed until the first entry is applied", "give the same as before"
+        )
+    log = MemoryLog()
+    hard = HardState()
+    last = 0
+    if recovered is not None:
+        hard = recovered.hard_state
+        last = recovered.last_index
+        log = MemoryLog(recovered.first_index - 1, recovered.first_prev_term)
+        log.append(recovered.entries)
+        if hard.commit < meta.applied:  # the commit on disk is a hint (C6)
+            hard = hard._replace(commit=LogIndex(meta.applied))
+    local = data / LOCAL_DIR
+    reader = HistoryReader(
+        history.path,
+        StoreIdentity(
+            identity.cluster_id, identity.member_id, identity.store_id, identity.insecure
+        ),
+        key_file,
+    )
+    return Stores(
+        self_id=NodeId(identity.member_id),
+        cluster_id=identity.cluster_id,
+        store_id=identity.store_id,
+        incarnation=wal.incarnation,
+        genesis=members,
+        first_start=first_start,
+        key_file=key_file,
+        wal=wal,
+        history=history,
+        reader=reader,
+        log=log,
+        hard_state=hard,
+        conf_state=conf,
+        applied=meta.applied,
+        last_index=last,
+        token_key=TokenKey.load_or_create(local / "token.key", key_file),
+        log_key=TokenKey.load_or_create(local / "log.key", key_file),
+    )
