@@ -22,6 +22,7 @@ from sqlalchemy.pool import NullPool, StaticPool
 
 from configsvc.errors import ConfigError
 from configsvc.limits import HISTORY_CACHE_KIB, HISTORY_READER_CACHE_KIB
+from configsvc.storage.disk import check_parents, check_private_path
 
 _BUSY_TIMEOUT_MS: Final = 5_000
 _SIDE_FILES: Final = ("-wal", "-shm", "-journal")
@@ -70,22 +71,18 @@ def private_files() -> Iterator[None]:
 
 
 def check_private(path: Path) -> None:
-    """Refuse a database that others can reach (DEF-6); a missing file is nobody's business here.
+    """Refuse a database that others can reach, or could replace (DEF-6). A missing one may be made.
 
     Raises:
-        ConfigError: not a regular file, foreign owner, or group and other bits.
+        ConfigError: not a regular file, foreign owner, group or other bits, or such a parent.
     """
+    check_parents(path.absolute(), "history")
     for name in (path, *(Path(f"{path}{side}") for side in _SIDE_FILES)):
-        try:
-            status = os.lstat(name)
-        except FileNotFoundError:
+        if not os.path.lexists(name):
             continue
-        if not os.path.isfile(name) or os.path.islink(name):
-            raise ConfigError(f"{name} is not a regular file", "move it away")
-        if status.st_uid != os.geteuid():
-            raise ConfigError(f"{name} belongs to another user", f"chown it to uid {os.geteuid()}")
-        if status.st_mode & 0o077:
-            raise ConfigError(f"{name} can be reached by others", f"chmod 600 {name}")
+        check_private_path(name, "history", create_mode=None)
+        if not name.is_file():
+            raise ConfigError(f"history {name}: not a regular file", "move it away")
 
 
 def open_writer(path: Path) -> Engine:

@@ -12,7 +12,8 @@ import re
 from pathlib import Path
 from typing import Final
 
-from configsvc.errors import ConfigError, ExitCode, FatalError
+from configsvc.errors import ExitCode, FatalError
+from configsvc.storage.disk import check_private_path
 
 FIRST_GENERATION: Final = 1
 _NAME: Final = re.compile(r"gen-([1-9][0-9]{0,17})\.db(-wal|-shm|-journal)?")
@@ -31,21 +32,10 @@ def prepare(data_dir: Path) -> None:
     """Make the directory of generations, for the owner alone.
 
     Raises:
-        ConfigError: it exists and others can reach it, or it is not a directory of ours.
+        ConfigError: others can reach it or a parent of it, or it is not a directory of ours.
     """
-    directory = sql_dir(data_dir)
-    try:
-        os.mkdir(directory, 0o700)
-    except FileExistsError:
-        status = os.lstat(directory)
-        if not directory.is_dir() or directory.is_symlink() or status.st_uid != os.geteuid():
-            raise ConfigError(f"{directory} is not a directory of ours", "move it away") from None
-        if status.st_mode & 0o077:
-            raise ConfigError(
-                f"{directory} can be reached by others", f"chmod 700 {directory}"
-            ) from None
-    else:
-        sync_dir(data_dir)
+    check_private_path(sql_dir(data_dir), "history directory", create_mode=0o700)
+    sync_dir(data_dir)
 
 
 def present(data_dir: Path) -> list[int]:

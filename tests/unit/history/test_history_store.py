@@ -279,15 +279,22 @@ def test_a_wrong_key_is_refused_and_nothing_is_touched(path: Path, tmp_path: Pat
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o666])
 def test_a_store_others_can_reach_is_refused(path: Path, key_file: KeyFile, mode: int) -> None:
     path.chmod(mode)
-    with pytest.raises(ConfigError, match="reached by others"):
+    with pytest.raises(ConfigError, match="lets others in"):
         History.open(path, IDENTITY, key_file, create=False)
 
 
 def test_a_link_is_refused(path: Path, key_file: KeyFile) -> None:
     link = path.with_name("link.db")
     link.symlink_to(path)
-    with pytest.raises(ConfigError, match="not a regular file"):
+    with pytest.raises(ConfigError, match="is a symlink"):
         History.open(link, IDENTITY, key_file, create=False)
+
+
+def test_def6_a_parent_that_others_may_write_is_refused(path: Path, key_file: KeyFile) -> None:
+    path.parent.chmod(0o777)
+    with pytest.raises(ConfigError):
+        History.open(path, IDENTITY, key_file, create=True)
+    path.parent.chmod(0o700)
 
 
 def test_files_are_private_under_any_umask(tmp_path: Path, key_file: KeyFile) -> None:

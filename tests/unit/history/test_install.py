@@ -360,7 +360,7 @@ def test_the_directory_of_generations_is_private(tmp_path: Path) -> None:
     assert directory.stat().st_mode & 0o777 == 0o700
     generations.prepare(tmp_path)
     directory.chmod(0o750)
-    with pytest.raises(ConfigError, match="reached by others"):
+    with pytest.raises(ConfigError, match="lets others in"):
         generations.prepare(tmp_path)
 
 
