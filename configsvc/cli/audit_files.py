@@ -104,9 +104,14 @@ class ExportWriter:
 
     def _write(self, name: str, data: bytes) -> None:
         path = self._partial / name
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._make_parents(path)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(data)
+
+    def _make_parents(self, path: Path) -> None:
+        """One by one: ``mkdir(parents=True)`` would leave those in between open to others."""
+        for parent in reversed(path.relative_to(self._partial).parents):
+            (self._partial / parent).mkdir(mode=0o700, exist_ok=True)
 
     def _write_tile(self, name: TileName, data: bytes) -> None:
         self._write(name.path, data)
@@ -127,17 +132,13 @@ class ExportWriter:
         """Add a leaf with what was told beside it."""
         self._tiles.add(entry.leaf)
         self.leaves += 1
-        if entry.opening is not None:
-            self._append(
-                "openings.jsonl",
-                {
-                    "seq": entry.seq,
-                    "salt": _encode(entry.opening.salt),
-                    "reason": entry.opening.reason,
-                    "ticket": entry.opening.ticket,
-                    "changes": _encode(entry.changes),
-                },
-            )
+        if entry.opening is not None or entry.changes:
+            item: dict[str, Any] = {"seq": entry.seq, "changes": _encode(entry.changes)}
+            if entry.opening is not None:
+                item["salt"] = _encode(entry.opening.salt)
+                item["reason"] = entry.opening.reason
+                item["ticket"] = entry.opening.ticket
+            self._append("openings.jsonl", item)
         for row in entry.rows or ():
             self._append(
                 "revisions.jsonl",
@@ -269,7 +270,9 @@ def _bytes(item: Mapping[str, Any], name: str) -> bytes:
         raise DecodeError(f"{name} is no base64") from None
 
 
-def _opening(item: Mapping[str, Any]) -> tuple[Opening, bytes]:
+def _opening(item: Mapping[str, Any]) -> tuple[Opening | None, bytes]:
+    if "salt" not in item:  # the exporter was not shown it
+        return None, _bytes(item, "changes")
     opening = Opening(_bytes(item, "salt"), _take(item, "reason", str), _take(item, "ticket", str))
     return opening, _bytes(item, "changes")
 

@@ -165,9 +165,9 @@ def finding_json(finding: Finding) -> dict[str, Any]:
 
 
 def finding_line(finding: Finding) -> str:
-    """A finding for people; starts with OK only when all is well."""
+    """A finding for people. The word OK is kept for the verdict over all logs."""
     counts = f"{finding.leaves} records, {finding.revisions} revisions compared"
     if finding.verdict is Verdict.INTACT:
-        return f"OK {finding.where}: {counts}"
+        return f"intact {finding.where}: {counts}"
     place = f" at seq {finding.bad_seq}" if finding.bad_seq >= 0 else ""
     return f"{finding.verdict.name} {finding.where}{place}: {finding.problem} ({counts})"

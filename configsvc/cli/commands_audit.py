@@ -101,6 +101,7 @@ def _report(session: Session, findings: list[Finding]) -> int:
     else:
         for finding in findings:
             session.out.line(escape(finding_line(finding)))
+        session.out.line("OK" if verdict == 0 else verdict.name)
     return int(verdict)
 
 
@@ -278,11 +279,11 @@ def run_export(session: Session) -> int:
     from configsvc.cli.audit_online import MemberLog
 
     args = session.args
-    log = MemberLog(session.client, session.client.ring.current, values=args.values)
-    head = head_of(log.note)
     writer = ExportWriter(Path(args.directory))
     known: set[bytes] = set()
     try:
+        log = MemberLog(session.client, session.client.ring.current, values=args.values)
+        head = head_of(log.note)
         for entry in log.entries():
             for hashed in log.actors.keys() - known:
                 writer.actor(hashed, log.actors[hashed])

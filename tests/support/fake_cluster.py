@@ -10,7 +10,9 @@ import hashlib
 import threading
 import time
 from collections import defaultdict, deque
+from collections.abc import Iterator
 from concurrent import futures
+from typing import Protocol
 
 import grpc
 
@@ -49,6 +51,18 @@ def inside(key: bytes, start: bytes, end: bytes) -> bool:
     return start <= key < end
 
 
+class FakeAudit(Protocol):
+    """What a test that is about the audit log puts in ``FakeStore.audit``."""
+
+    def checkpoint(self, member: int) -> v1_pb2.CheckpointResponse: ...
+
+    def inclusion(self, seq: int) -> v1_pb2.InclusionResponse: ...
+
+    def export(self, member: int, limit: int) -> Iterator[v1_pb2.ExportChunk]: ...
+
+    def log(self, request: v1_pb2.LogRequest) -> v1_pb2.LogResponse: ...
+
+
 class FakeStore:
     """Everything the members share."""
 
@@ -68,7 +82,8 @@ class FakeStore:
         self.alarms: list[tuple[int, int]] = []
         self.leader = 1
         self.reports: list[v1_pb2.NodeStatus] = []
-        self.leaves: list[bytes] = []
+        self.snapshot = b"s" * 1024  # what the checksum is made of; the rest goes out as it is
+        self.audit: FakeAudit | None = None
         self.policy = ("default", 1, 'schema = "configsvc.policy/v1"\n')
 
     # --- a plain multi-version store --------------------------------------------------------------
@@ -465,7 +480,8 @@ class _Services:
         data = b"s" * 1024
         yield rpc.SnapshotResponse(header=self.header(), blob=data[:512], remaining_bytes=512)
         yield rpc.SnapshotResponse(header=self.header(), blob=data[512:], remaining_bytes=0)
-        yield rpc.SnapshotResponse(header=self.header(), blob=hashlib.sha256(data).digest())
+        digest = hashlib.sha256(self.store.snapshot).digest()
+        yield rpc.SnapshotResponse(header=self.header(), blob=digest)
 
     def Check(self, request, metadata):
         return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
@@ -571,6 +587,8 @@ class _Services:
 
     # configsvc.v1
     def Log(self, request, metadata):
+        if self.store.audit is not None:
+            return self.store.audit.log(request)
         found = []
         for at, event, record in self.store.events:
             if not inside(event.kv.key, request.key, request.range_end):
@@ -615,12 +633,10 @@ class _Services:
     def At(self, request, metadata):
         revision = request.revision
         if request.time_ns:
-            times = [record.time_ns for _, _, record in self.store.events]
             revision = max(
                 [at for at, _, record in self.store.events if record.time_ns <= request.time_ns],
                 default=1,
             )
-            del times
         revision = revision or self.store.revision
         kvs = [
             kv
@@ -635,13 +651,15 @@ class _Services:
         )
 
     def Checkpoint(self, request, metadata):
-        return v1_pb2.CheckpointResponse(note="origin\n3\nAAAA\n\n— origin sig\n", size=3)
+        return self._audit().checkpoint(self.member_id)
 
     def Inclusion(self, request, metadata):
-        return v1_pb2.InclusionResponse(proof="c2sp.org/tlog-proof@v1\n", tree_size=3)
+        return self._audit().inclusion(request.seq)
 
-    def Consistency(self, request, metadata):
-        return v1_pb2.ConsistencyResponse()
+    def _audit(self):
+        if self.store.audit is None:
+            raise Abort(grpc.StatusCode.UNIMPLEMENTED, "unknown method")
+        return self.store.audit
 
     def FleetStatus(self, request, metadata):
         nodes = [
@@ -675,13 +693,7 @@ class _Services:
         )
 
     def Export(self, request, context):
-        yield v1_pb2.ExportChunk(
-            leaves=[
-                v1_pb2.ExportedLeaf(seq=seq, leaf=leaf)
-                for seq, leaf in enumerate(self.store.leaves)
-            ],
-            checkpoint="origin\n",
-        )
+        yield from self._audit().export(self.member_id, request.limit)
 
 
 def _quietly(requests):
@@ -729,8 +741,15 @@ class _Servicer:
 class FakeMember:
     """One listening member; ``stop`` and ``start`` keep its port."""
 
-    def __init__(self, store: FakeStore, member_id: int, ports: list[int]) -> None:
+    def __init__(
+        self,
+        store: FakeStore,
+        member_id: int,
+        ports: list[int],
+        credentials: grpc.ServerCredentials | None = None,
+    ) -> None:
         self._store, self._id, self._ports = store, member_id, ports
+        self._credentials = credentials
         self.port = 0
         self.server: grpc.Server | None = None
 
@@ -741,7 +760,11 @@ class FakeMember:
         )
         for name, add in _SERVICES:
             add(_Servicer(self.services, name), self.server)
-        self.port = self.server.add_insecure_port(f"127.0.0.1:{self.port}")
+        address = f"127.0.0.1:{self.port}"
+        if self._credentials is None:
+            self.port = self.server.add_insecure_port(address)
+        else:
+            self.port = self.server.add_secure_port(address, self._credentials)
         self.server.start()
 
     def stop(self) -> None:
@@ -752,14 +775,17 @@ class FakeMember:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        scheme = "http" if self._credentials is None else "https"
+        return f"{scheme}://127.0.0.1:{self.port}"
 
 
 class FakeCluster:
-    def __init__(self, size: int = 1) -> None:
+    def __init__(self, size: int = 1, credentials: grpc.ServerCredentials | None = None) -> None:
         self.store = FakeStore()
         self.ports: list[int] = []
-        self.members = [FakeMember(self.store, number, self.ports) for number in range(1, size + 1)]
+        self.members = [
+            FakeMember(self.store, number, self.ports, credentials) for number in range(1, size + 1)
+        ]
 
     def __enter__(self) -> FakeCluster:
         for member in self.members:
