@@ -19,6 +19,7 @@ from configsvc.http2.request import Field
 from configsvc.http2.stream import CLOSED, Stream
 from configsvc.limits import (
     CONNECTION_OUT_BYTES_MAX,
+    HTTP2_STREAM_WINDOW_BYTES,
     HTTP_BODY_BYTES_MAX,
     STREAM_OUT_BYTES_HARD,
     STREAM_OUT_BYTES_SOFT,
@@ -126,6 +127,12 @@ class Http2Exchange(Exchange):
         self.held = 0
 
     # --- called by the session -------------------------------------------------------------------
+
+    @property
+    def need(self) -> int:
+        """Bytes of the whole body, as far as that is known."""
+        announced = self._stream.head.content_length
+        return announced if announced >= 0 else self.held + HTTP2_STREAM_WINDOW_BYTES // 2
 
     def check_head(self) -> None:
         """Refuse what has more than one reading, or no meaning here."""

@@ -42,6 +42,11 @@ class UnaryRead:
         """Bytes kept for this call."""
         return self._reader.held + len(self._message or b"")
 
+    @property
+    def need(self) -> int:
+        """Bytes kept when the message is complete."""
+        return self._reader.need + len(self._message or b"")
+
     def feed(self, chunk: bytes) -> None:
         """Take body bytes; a unary call has exactly one message."""
         try:
@@ -150,6 +155,11 @@ class StreamCall:
         """Bytes of the incomplete message."""
         return self._reader.held
 
+    @property
+    def need(self) -> int:
+        """Bytes of that message when it is complete."""
+        return self._reader.need
+
     # --- StreamSink ---------------------------------------------------------------------------
 
     def send(self, payload: bytes) -> bool:
@@ -186,7 +196,6 @@ class StreamCall:
         """Take body bytes and hand on the messages that they complete."""
         if self._ended:
             return
-        before = self._reader.held
         try:
             for message in self._reader.feed(chunk):
                 self._messages += 1
@@ -198,7 +207,7 @@ class StreamCall:
             self._reader = MessageReader()
             self._stop(fault.code, fault.text)
             return
-        self._session.http2.consumed(self._stream, before + len(chunk) - self._reader.held)
+        self._session.http2.consumed(self._stream)
 
     def half_close(self) -> None:
         """The client sends no more."""

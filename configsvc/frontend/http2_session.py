@@ -22,15 +22,15 @@ from configsvc.errors import (
 from configsvc.frontend.admission import Tally
 from configsvc.frontend.exchanges import Http2Exchange
 from configsvc.frontend.grpc_calls import StreamCall, UnaryCall, UnaryRead
+from configsvc.frontend.intake import Intake
 from configsvc.frontend.shared import Shared
 from configsvc.http2 import grpc
 from configsvc.http2.connection import DATA, DATA_END, HEAD, Connection
 from configsvc.http2.grpc import GrpcFault
-from configsvc.http2.protocol import INTERNAL_ERROR, REFUSED_STREAM
+from configsvc.http2.protocol import INTERNAL_ERROR
 from configsvc.http2.request import Field, RequestHead
 from configsvc.http2.stream import CLOSED, Stream
 from configsvc.limits import (
-    CONNECTION_IN_BYTES_MAX,
     CONNECTION_OUT_BYTES_MAX,
     REFUSALS_PER_CONNECTION_MAX,
 )
@@ -78,8 +78,8 @@ class Http2Session:
         self.wake = on_dirty
         self.has_deadlines = False  # a sweep is worth while
         self._refusals = 0
-        self._held: dict[int, int] = {}  # bytes kept per stream whose request is incomplete
-        self._in_bytes = 0  # their sum
+        self._intake = Intake(self.http2, shared.admission)
+        self._touched: dict[int, Stream] = {}  # brought a piece of a request in this read
         self._postponed: dict[int, tuple[Stream, bytes]] = {}  # whole requests, output is full
 
     # --- for the owner of the socket -------------------------------------------------------------
@@ -118,11 +118,13 @@ class Http2Session:
                     if context is None:
                         self._whole(stream, chunk, now)
                     else:
-                        self._last_piece(stream, context, chunk, now)
+                        self._last_piece(stream, context, chunk)
                 elif kind == HEAD:
                     self._open(stream, now)
                 elif kind == DATA:
-                    self._piece(stream, chunk, now)
+                    self._piece(stream, chunk)
+            if self._touched:
+                self._settle(now)
         if self.http2.fault is not None:
             self.lost()
         else:
@@ -144,7 +146,7 @@ class Http2Session:
                 context.writable()
         while self._postponed and self.outbox.held <= CONNECTION_OUT_BYTES_MAX // 2:
             stream, body = self._postponed.pop(next(iter(self._postponed)))
-            self._hold(stream, 0)
+            self._intake.release(stream)
             self._whole(stream, body, self.shared.clock())
 
     def pause(self) -> None:
@@ -163,7 +165,7 @@ class Http2Session:
             deadline = None if context is None else context.deadline
             if deadline is not None:
                 if deadline <= now:
-                    self._hold(stream, 0)
+                    self._intake.release(stream)
                     context.expire()
                 else:
                     left = True
@@ -181,7 +183,7 @@ class Http2Session:
         """End the streams that would otherwise run for ever."""
         for stream in list(self.http2.streams.values()):
             if isinstance(stream.context, StreamCall):
-                self._hold(stream, 0)
+                self._intake.release(stream)
                 stream.context.stop(error)
 
     def lost(self) -> None:
@@ -199,7 +201,7 @@ class Http2Session:
         """End a gRPC call with a status."""
         if stream.state != CLOSED:
             stream.context = None
-            self._hold(stream, 0)
+            self._intake.release(stream)
             grpc.finish(self.outbox, stream, code, text)
 
     def fail_call(self, stream: Stream, error: Exception) -> None:
@@ -229,7 +231,7 @@ class Http2Session:
 
     def run_http(self, stream: Stream, exchange: Http2Exchange, body: bytes) -> None:
         """Hand a whole HTTP request to the gateway."""
-        self._hold(stream, 0)
+        self._intake.release(stream)
         head = stream.head
         path, _, query = head.path.decode("latin-1").partition("?")
         fields = head.fields
@@ -276,7 +278,7 @@ class Http2Session:
         if message is None or route.unary is None:
             self._odd_whole(stream, body)
         elif self.outbox.held > CONNECTION_OUT_BYTES_MAX:
-            self._hold(stream, len(body))
+            self._intake.keep(stream, len(body))
             self._postponed[stream.id] = (stream, body)
         else:
             self._call(stream, route, message, now)
@@ -315,43 +317,36 @@ class Http2Session:
         if stream.context is context:
             context.half_close()
 
-    def _piece(self, stream: Stream, chunk: bytes, now: float) -> None:
+    def _piece(self, stream: Stream, chunk: bytes) -> None:
         context = stream.context
         if context is None:
             context = stream.context = UnaryRead(self, stream)
         context.feed(chunk)
-        self._hold(stream, context.held if stream.context is context else 0)
-        if self._in_bytes > CONNECTION_IN_BYTES_MAX or self.shared.admission.crowded:
-            self._refuse_youngest(now)
+        self._touched[stream.id] = stream
 
-    def _last_piece(self, stream: Stream, context: Any, chunk: bytes, now: float) -> None:
+    def _last_piece(self, stream: Stream, context: Any, chunk: bytes) -> None:
         if chunk:
-            self._piece(stream, chunk, now)
+            self._piece(stream, chunk)
         if stream.context is context:
-            self._hold(stream, 0)
+            self._intake.release(stream)
             context.half_close()
 
-    def _hold(self, stream: Stream, count: int) -> None:
-        """Account for what is kept of a stream's incomplete request."""
-        held = self._held
-        if count or held:
-            change = count - held.pop(stream.id, 0)
-            if count:
-                held[stream.id] = count
-            self._in_bytes += change
-            self.shared.admission.in_bytes += change
-
-    def _refuse_youngest(self, now: float) -> None:
-        """Give up the newest incomplete request of this connection (LIM-18)."""
-        stream = self.http2.streams.get(max(self._held, default=0))
-        if stream is not None:
-            self.http2.refuse(stream, REFUSED_STREAM, now)
-            self._drop(stream)
+    def _settle(self, now: float) -> None:
+        """Account for what the pieces of this read left behind."""
+        for stream in self._touched.values():
+            context = stream.context
+            if context is not None and context.held and stream.state != CLOSED:
+                self._intake.hold(stream, context.held, context.need)
+            else:
+                self._intake.release(stream)
+        self._touched.clear()
+        while (refused := self._intake.refuse_youngest(now)) is not None:
+            self._drop(refused)
 
     def _drop(self, stream: Stream) -> None:
         """A stream is gone without an answer."""
         context, stream.context = stream.context, None
-        self._hold(stream, 0)
+        self._intake.release(stream)
         self._postponed.pop(stream.id, None)
         if context is not None:
             context.cancel()

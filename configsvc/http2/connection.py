@@ -93,13 +93,17 @@ class Connection:
                 self.fail(fault)
         return self._events
 
-    def consumed(self, stream: Stream, count: int) -> None:
-        """The consumer no longer holds ``count`` body bytes: give the stream's window back."""
-        stream.consumed += count
-        if stream.consumed >= _STREAM_TOP_UP and stream.state == OPEN:
-            self.outbox.frames.append(self._window_update(stream.id, stream.consumed))
-            stream.receive_window += stream.consumed
-            stream.consumed = 0
+    def consumed(self, stream: Stream) -> None:
+        """The consumer let go of whole messages: fill the stream's window up again."""
+        missing = HTTP2_STREAM_WINDOW_BYTES - stream.receive_window
+        if missing >= _STREAM_TOP_UP:
+            self.widen(stream, missing)
+
+    def widen(self, stream: Stream, by: int) -> None:
+        """Let the peer send ``by`` more bytes on the stream than it may."""
+        if stream.state == OPEN:
+            self.outbox.frames.append(self._window_update(stream.id, by))
+            stream.receive_window += by
 
     def refuse(self, stream: Stream, code: int, now: float) -> None:
         """Reset a stream for a reason of the consumer's; costs budget like any reset."""
@@ -205,7 +209,6 @@ class Connection:
             raise StreamFault(stream_id, p.FLOW_CONTROL_ERROR, "stream window exceeded")
         if flags & p.PADDED:
             payload = _unpad(payload)
-            self.consumed(stream, size - len(payload))
         stream.body_bytes += len(payload)
         if flags & p.END_STREAM:
             self._half_close(stream, payload)

@@ -104,11 +104,11 @@ def _binary(value: bytes) -> bytes:
 class MessageReader:
     """Puts the messages of one stream together, however DATA frames cut them."""
 
-    __slots__ = ("_need", "_parts", "held")
+    __slots__ = ("_parts", "held", "need")
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
-        self._need = PREFIX_BYTES  # bytes from the start of ``_parts`` that complete something
+        self.need = PREFIX_BYTES  # bytes from the start of ``_parts`` that complete something
         self.held = 0  # bytes of the incomplete message, prefix included
 
     def feed(self, chunk: bytes) -> list[bytes]:
@@ -121,7 +121,7 @@ class MessageReader:
         if self.held:
             self._parts.append(chunk)
             self.held += len(chunk)
-            if self.held < self._need:
+            if self.held < self.need:
                 return []
             data = b"".join(self._parts)
             self._parts.clear()
@@ -131,12 +131,12 @@ class MessageReader:
         while True:
             left = end - position
             if left < PREFIX_BYTES:
-                self._need = PREFIX_BYTES
+                self.need = PREFIX_BYTES
                 break
             compressed, size = _PREFIX.unpack_from(data, position)
             check_prefix(compressed, size)
             if left - PREFIX_BYTES < size:
-                self._need = PREFIX_BYTES + size
+                self.need = PREFIX_BYTES + size
                 break
             start = position + PREFIX_BYTES
             position = start + size

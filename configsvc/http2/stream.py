@@ -43,7 +43,6 @@ class Stream:
     __slots__ = (
         "body_bytes",
         "closing",
-        "consumed",
         "context",
         "head",
         "headers_sent",
@@ -62,7 +61,6 @@ class Stream:
         self.state = OPEN
         self.send_window = send_window  # may be negative after a change of settings
         self.receive_window = HTTP2_STREAM_WINDOW_BYTES
-        self.consumed = 0  # received, handed on, window not given back yet
         self.body_bytes = 0  # without padding, to be compared with content-length
         self.queue: deque[bytes | memoryview] | None = None  # waits for window or room
         self.queued = 0  # bytes in ``queue``

@@ -7,6 +7,7 @@ import pytest
 from configsvc.errors import InvariantViolationError, PermissionDeniedError, StoppedError
 from configsvc.frontend import admission as admission_module
 from configsvc.frontend import http2_session as session_module
+from configsvc.frontend import intake as intake_module
 from configsvc.frontend.http2_session import Http2Session
 from configsvc.frontend.shared import Shared, judge
 from configsvc.limits import MESSAGE_BYTES_MAX, STREAM_OUT_BYTES_HARD
@@ -364,24 +365,89 @@ def test_unary_calls_in_flight_are_bounded(monkeypatch: pytest.MonkeyPatch) -> N
     assert rig.send(rig.client.call(7, b"x", "/test.Echo/Wait"))[1].status == 0
 
 
+def part_of(size: int, count: int) -> tuple[bytes, bytes]:
+    """A message of ``size`` bytes, cut after ``count``."""
+    body = grpc_message(b"x" * size)
+    return body[:count], body[count:]
+
+
 def test_the_youngest_incomplete_request_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session_module, "CONNECTION_IN_BYTES_MAX", 30_000)
+    monkeypatch.setattr(intake_module, "CONNECTION_IN_BYTES_MAX", 30_000)
     rig = Rig()
-    part = grpc_message(b"x" * 20_000)[:10_010]
+    part, rest = part_of(20_000, 10_010)
     assert rig.send(rig.client.headers(1) + frame(h2.DATA, 0, 1, part)) == {}
     assert rig.send(rig.client.headers(3) + frame(h2.DATA, 0, 3, part)) == {}
     assert rig.send(rig.client.headers(5) + frame(h2.DATA, 0, 5, part))[5].reset == 7
     assert rig.shared.admission.in_bytes == 20_020
-    rest = grpc_message(b"x" * 20_000)[10_010:]
     assert rig.send(frame(h2.DATA, 1, 1, rest))[1].status == 0
 
 
 def test_the_member_bounds_incomplete_requests_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admission_module, "MEMBER_IN_BYTES_MAX", 15_000)
     rig = Rig()
-    part = grpc_message(b"x" * 20_000)[:10_000]
+    part, _ = part_of(20_000, 10_000)
     rig.send(rig.client.headers(1) + frame(h2.DATA, 0, 1, part))
     assert rig.send(rig.client.headers(3) + frame(h2.DATA, 0, 3, part))[3].reset == 7
+
+
+def test_large_messages_take_turns_instead_of_being_refused() -> None:
+    """Twenty of 1.5 MiB at once on one connection, against a client that honours its windows."""
+    rig = Rig()
+    size = 1_500_000
+    left = {2 * n + 1: grpc_message(b"x" * size) for n in range(20)}
+    window = dict.fromkeys(left, 65_536)
+    rig.session.receive(b"".join(rig.client.headers(stream) for stream in left))
+    answered: set[int] = set()
+    for _ in range(10_000):
+        sent = b""
+        for stream, body in left.items():
+            count = min(window[stream], 16_384, len(body))
+            if count:
+                left[stream] = body[count:]
+                window[stream] -= count
+                sent += frame(h2.DATA, int(not left[stream]), stream, body[:count])
+        rig.session.receive(sent)
+        out = b""
+        while part := rig.session.take():
+            out += part
+        for each in h2.split(out):
+            assert each.kind != h2.RST_STREAM
+            if each.kind == h2.WINDOW_UPDATE and each.stream:
+                window[each.stream] += int.from_bytes(each.payload, "big")
+            elif each.kind == h2.HEADERS and each.stream in left:
+                answered.add(each.stream)
+        assert rig.shared.admission.in_bytes <= 4 * 2**20
+        if len(answered) == 20:
+            break
+    assert len(answered) == 20
+
+
+def test_a_message_that_fits_needs_no_wider_window() -> None:
+    rig = Rig()
+    body = grpc_message(b"x" * 60_000)
+    data = rig.client.headers(1)
+    for start in range(0, len(body), 16_000):
+        data += frame(h2.DATA, int(start + 16_000 >= len(body)), 1, body[start : start + 16_000])
+    rig.session.receive(data)
+    kinds = [each.kind for each in h2.split(rig.session.take())]
+    assert h2.WINDOW_UPDATE not in kinds
+
+
+def test_a_long_stream_of_messages_never_runs_out_of_window() -> None:
+    rig = Rig()
+    window = 65_536
+    rig.session.receive(rig.client.headers(1, "/test.Echo/Stream"))
+    for number in range(2_000):
+        size = (number * 37) % 900
+        piece = frame(h2.DATA, 0, 1, grpc_message(b"x" * size))
+        window -= size + 5
+        assert window >= 0
+        rig.session.receive(piece)
+        for each in h2.split(rig.session.take()):
+            if each.kind == h2.WINDOW_UPDATE and each.stream == 1:
+                window += int.from_bytes(each.payload, "big")
+        rig.session.receive(h2.window_update(1, size + 5) + h2.window_update(0, size + 5))
+        assert window <= 65_536
 
 
 def test_requests_wait_while_the_peer_leaves_its_answers_lying(
@@ -497,15 +563,29 @@ def test_a_grpc_content_type_needs_post() -> None:
     assert answer.fields[":status"] == "405"
 
 
-def test_http_bodies_are_bounded() -> None:
+@pytest.mark.parametrize("announced", [True, False])
+def test_http_bodies_are_bounded(*, announced: bool) -> None:
     rig = Rig()
-    rig.send(http(rig, 1, "/v3/x", "POST"))
-    answer: dict[int, Answer] = {}
-    for _ in range(140):
-        answer = rig.send(frame(h2.DATA, 0, 1, b"x" * 16_000))
-        if answer:
-            break
-    assert answer[1].fields[":status"] == "413"
+    extra = (("content-length", "2097152"),) if announced else ()
+    rig.session.receive(rig.client.headers(1, "/v3/x", extra, method="POST", content_type=None))
+    status = ""
+    window = 65_536
+    sent = 0
+    while not status:
+        count = min(window, 16_000)
+        assert count, "the window must follow the body"
+        window -= count
+        sent += count
+        rig.session.receive(frame(h2.DATA, 0, 1, b"x" * count))
+        for each in h2.split(rig.session.take()):
+            if each.kind == h2.WINDOW_UPDATE and each.stream == 1:
+                window += int.from_bytes(each.payload, "big")
+            elif each.kind == h2.HEADERS:
+                status = rig.client.fields(each.payload)[":status"]
+        if announced and sent >= 2_000_000:
+            return
+    assert status == "413"
+    assert sent <= 2_097_152 + 16_000
     assert rig.shared.admission.in_bytes == 0
     assert not rig.http.requests
 
