@@ -15,7 +15,9 @@ from configsvc.errors import ConfigServiceError
 
 
 @contextlib.contextmanager
-def client(layout: Layout, user: str, endpoints: str = "", timeout: float = 5.0) -> Iterator[Client]:
+def client(
+    layout: Layout, user: str, endpoints: str = "", timeout: float = 5.0
+) -> Iterator[Client]:
     """A client of the cluster as one of its users."""
     pair = layout.users / user
     settings = ClientSettings(

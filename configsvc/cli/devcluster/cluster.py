@@ -54,9 +54,7 @@ def prepare_keys(layout: Layout) -> str:
         who = member_id([member.peer_url], TOKEN)
         folder = layout.pki / member.name
         if needs_reissue(folder / "server.pem") or needs_reissue(folder / "peer.pem"):
-            issue_member(
-                layout.pki, member.name, who, dns=("localhost",), ips=(HOST,), out=folder
-            )
+            issue_member(layout.pki, member.name, who, dns=("localhost",), ips=(HOST,), out=folder)
             made += 1
         key = layout.keys / f"{member.name}.key"
         if not key.exists():
@@ -216,5 +214,3 @@ def _names(layout: Layout) -> list[str]:
     found = {m.name for m in layout.members}
     found |= {path.stem for path in layout.dev.glob("*.pid")}
     return sorted(found)
-
-

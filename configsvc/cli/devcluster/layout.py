@@ -17,6 +17,7 @@ TRUST_DOMAIN: Final = "dev.configsvc.local"
 HOST: Final = "127.0.0.1"
 MEMBERS_DEFAULT: Final = 3
 MEMBERS_MAX: Final = 9
+_OFFSETS: Final = {1: 0, 2: 20_000, 3: 30_000}  # 2379, 22379, 32379
 TOKEN: Final = "dev-cluster"  # noqa: S105  # a name that goes into ids, no secret
 
 
@@ -54,10 +55,11 @@ class Layout:
         self.agent = self.dev / "agent"
         self.env_file = self.dev / "env.sh"
         self.members = [
-            MemberPlan(n, port_base + 20_000 * (n - 1) % 60_000 if n <= 3 else port_base + 100 * n,
-                       (port_base + 20_000 * (n - 1) % 60_000 if n <= 3 else port_base + 100 * n) + 1)
+            MemberPlan(
+                n, port_base + _OFFSETS.get(n, 100 * n), port_base + _OFFSETS.get(n, 100 * n) + 1
+            )
             for n in range(1, members + 1)
-        ]  # fmt: skip
+        ]
 
     def data(self, member: MemberPlan) -> Path:
         return self.dev / member.name
@@ -81,7 +83,7 @@ def from_environment(root: Path) -> Layout:
     """``MEMBERS`` and ``PORT_BASE`` of the environment, remembered from the first start on."""
     remembered = _remembered(root)
     members = _number("MEMBERS", remembered.get("MEMBERS", MEMBERS_DEFAULT), 1, MEMBERS_MAX)
-    port_base = _number("PORT_BASE", remembered.get("PORT_BASE", 2379), 1024, 25_000)
+    port_base = _number("PORT_BASE", remembered.get("PORT_BASE", 2379), 1024, 30_000)
     return Layout(root, members, port_base)
 
 
