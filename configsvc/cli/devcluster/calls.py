@@ -35,7 +35,7 @@ def healthy(layout: Layout, member: MemberPlan) -> bool:
         return False
     try:
         with client(layout, "root", member.client_url, 1.0) as c:
-            c.get("health")
+            c.get(b"health")
     except ConfigServiceError:
         return False
     return True
