@@ -216,7 +216,7 @@ CRL_BYTES_MAX: Final = 16 * MIB
 PEER_HELLO_BYTES_MAX: Final = 4 * KIB  # any frame before the handshake is done; closed beyond
 PEER_CONTROL_QUEUE_BYTES_MAX: Final = 1 * MIB  # votes and heartbeats; dropped beyond
 PEER_WRITE_BYTES_HIGH: Final = 1 * MIB  # in the socket's buffer; beyond it messages stay queued
-PEER_PASS_BYTES_MAX: Final = 4 * MIB  # of raft messages in one frame
+PEER_PASS_BYTES_MAX: Final = 1 * MIB  # in one write; a longer message goes alone
 PEER_MESSAGES_MAX: Final = 65_536  # in one frame; malformed beyond
 PEER_CONTEXT_BYTES_MAX: Final = 4 * KIB  # of one message; malformed beyond
 PEER_SNAPSHOT_NOTE_BYTES_MAX: Final = 64 * KIB  # a snapshot's name, not its bytes
@@ -226,6 +226,9 @@ PEER_BACKOFF_MIN_S: Final = 0.05
 PEER_BACKOFF_MAX_S: Final = 1.0
 PEER_PING_S: Final = 1.0  # the dialer asks this often whether the other end still lives
 PEER_TERM_LEAP_MAX: Final = 2**32  # a message further ahead is absurd: dropped and counted
+PEER_INDEX_MAX: Final = 2**62  # likewise
+PEER_SILENCE_S: Final = 5.0  # nothing heard although we asked: closed
+PEER_PROGRESS_S: Final = 1.0  # bytes wait and none leaves: closed
 PEER_MISBEHAVED_MAX: Final = 3  # malformed frames of one peer, then it is reported
 
 # --- member-local audit stream (security.md AUD-5, AUD-6, LIM-9) ----------------------------------

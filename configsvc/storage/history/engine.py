@@ -24,7 +24,7 @@ from configsvc.errors import ConfigError
 from configsvc.limits import HISTORY_CACHE_KIB, HISTORY_READER_CACHE_KIB
 from configsvc.storage.disk import check_parents, check_private_path
 
-_BUSY_TIMEOUT_MS: Final = 5_000
+BUSY_TIMEOUT_S: Final = 5.0  # how long a lock that another connection holds is waited for
 _SIDE_FILES: Final = ("-wal", "-shm", "-journal")
 _FIXED: Final = (3, 51, 3)  # the first release without the WAL-reset bug
 _BACKPORTS: Final = ((3, 50, 7), (3, 44, 6))
@@ -58,6 +58,15 @@ def sqlite_warnings() -> list[str]:
         f"SQLite {sqlite3.sqlite_version} has the WAL-reset bug; this program is not exposed to it"
         " (one connection writes and checkpoints), 3.51.3 or newer is better"
     ]
+
+
+def sync_dir(directory: Path) -> None:
+    """Make creations and deletions in ``directory`` durable."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -125,22 +134,32 @@ def _connect(uri: str) -> sqlite3.Connection:
     )
 
 
+def set_busy_timeout(connection: Any, seconds: float) -> None:
+    """Set SQLite's wait for locks on a driver connection or cursor."""
+    connection.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}").fetchall()
+
+
 def _prepare_writer(connection: Any, _record: object) -> None:
+    set_busy_timeout(connection, BUSY_TIMEOUT_S)
     for pragma in (
-        f"busy_timeout = {_BUSY_TIMEOUT_MS}",
         "auto_vacuum = INCREMENTAL",  # takes effect in an empty file only, so before all others
-        "journal_mode = WAL",
         "synchronous = NORMAL",
         "wal_autocheckpoint = 0",
         f"cache_size = -{HISTORY_CACHE_KIB}",
         *_COMMON_PRAGMAS,
     ):
         connection.execute(f"PRAGMA {pragma}").fetchall()
+    mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    if mode != "wal":
+        raise ConfigError(
+            f"the file system of the history cannot share memory (journal mode {mode})",
+            "put the data directory on a local file system",
+        )
 
 
 def _prepare_reader(connection: Any, _record: object) -> None:
+    set_busy_timeout(connection, BUSY_TIMEOUT_S)
     for pragma in (
-        f"busy_timeout = {_BUSY_TIMEOUT_MS}",
         "query_only = ON",
         f"cache_size = -{HISTORY_READER_CACHE_KIB}",
         *_COMMON_PRAGMAS,

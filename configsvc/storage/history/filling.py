@@ -17,6 +17,7 @@ from configsvc.errors import DecodeError, ensure
 from configsvc.limits import SQL_SIDE_LOG_BYTES_MAX
 from configsvc.storage.history import statements
 from configsvc.storage.history.batch import small_row
+from configsvc.storage.history.engine import BUSY_TIMEOUT_S
 from configsvc.storage.history.live import fold_live
 from configsvc.storage.history.messages import Actor, CommitInfo, Meta, Opening
 from configsvc.storage.history.schema import COMMITS, REVISIONS
@@ -110,7 +111,7 @@ class FillingHistory(History):
             self._guard(after, self._last_batch, self._sealed)
             fold_live(self._connection)
         self._meta = after
-        ensure(self.checkpoint(wait_for_readers=True) == after.applied, "nobody reads it yet")
+        ensure(self.checkpoint(wait_s=BUSY_TIMEOUT_S) == after.applied, "nobody reads it yet")
 
     def _check(self, meta: Meta, tree_root: bytes, rows: int) -> None:
         count, newest = self._connection.execute(
@@ -130,7 +131,7 @@ class FillingHistory(History):
     def _sealing(self) -> Iterator[Sealing]:
         """One transaction with a seal batch of its own."""
         if self.side_log_bytes() > SQL_SIDE_LOG_BYTES_MAX:
-            self.checkpoint(wait_for_readers=True)
+            self.checkpoint(wait_s=BUSY_TIMEOUT_S)
         sealing = self._vault.begin(self._last_batch + 1, self._seed)
         with self._connection.begin():
             yield sealing

@@ -14,6 +14,7 @@ generation file is the right one (``storage.snapshot.generations``).
 from __future__ import annotations
 
 import os
+import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any, Final, Self, cast
 
 from sqlalchemy import Connection, Engine, insert, select, update
+from sqlalchemy.exc import SQLAlchemyError
 
 from configsvc.apply.commands import Effects
 from configsvc.errors import ExitCode, FatalError, ensure
@@ -30,11 +32,14 @@ from configsvc.mvcc.messages import Row
 from configsvc.storage.history import loading, statements
 from configsvc.storage.history.batch import Batch, build
 from configsvc.storage.history.engine import (
+    BUSY_TIMEOUT_S,
     check_private,
     open_reader,
     open_writer,
     private_files,
+    set_busy_timeout,
     sqlite_path,
+    sync_dir,
 )
 from configsvc.storage.history.live import fold_live, superseded_bytes
 from configsvc.storage.history.messages import Actor, Meta, StoreIdentity
@@ -62,6 +67,7 @@ class History:
         self._cursor = cast(Any, self._connection.connection.cursor())
         self._key_file = key_file
         self._broken = False
+        self.durable = 0  # applied index of the last complete checkpoint of this incarnation
 
     @classmethod
     def open(
@@ -95,15 +101,34 @@ class History:
                 "wipe the data directory and let the member join again, or restore a backup",
             )
         check_private(path)
-        with private_files():
-            if path.exists():
-                _precheck(path, identity, key_file)
-            history = cls(path, identity, open_writer(path), key_file)
-            try:
-                history._start(generation)
-            except BaseException:
-                history._dispose()
-                raise
+        try:
+            with private_files():
+                if path.exists():
+                    _precheck(path, identity, key_file)
+                return cls._opened(path, identity, key_file, generation)
+        except (sqlite3.Error, SQLAlchemyError) as error:
+            cause = getattr(error, "orig", None) or error
+            raise FatalError(
+                ExitCode.STORAGE,
+                f"history {path} cannot be opened ({type(cause).__name__}: {cause})",
+                "check the disk; if the file is damaged, wipe the data directory and join again",
+            ) from None
+
+    @classmethod
+    def _opened(
+        cls, path: Path, identity: StoreIdentity, key_file: KeyFile, generation: int
+    ) -> Self:
+        fresh = not path.exists()
+        history = cls(path, identity, open_writer(path), key_file)
+        try:
+            history._start(generation)
+            if fresh:
+                sync_dir(path.parent)
+            # What a killed process left in SQLite's own log may never have been synced.
+            history.checkpoint(wait_s=BUSY_TIMEOUT_S)
+        except BaseException:
+            history._dispose()
+            raise
         return history
 
     def _start(self, generation: int) -> None:
@@ -294,8 +319,12 @@ class History:
         if rows:
             self._cursor.executemany(sql, rows)
 
-    def checkpoint(self, *, wait_for_readers: bool = False) -> int:
+    def checkpoint(self, *, wait_s: float = 0.0) -> int:
         """Move what was written into the database file and sync it.
+
+        Args:
+            wait_s: Longest wait for readers, so that SQLite's own log can start from its beginning
+                again; 0: do not wait, and leave that log as it is.
 
         Returns:
             The applied index that is durable now, 0 when a reader kept the checkpoint from
@@ -303,11 +332,16 @@ class History:
         """
         with self._connection.begin():
             fold_live(self._connection)
-        mode = "TRUNCATE" if wait_for_readers else "PASSIVE"
+        mode = "TRUNCATE" if wait_s else "PASSIVE"
         # Past SQLAlchemy, which would open a transaction first.
+        set_busy_timeout(self._cursor, wait_s)
         pragma = self._cursor.execute(f"PRAGMA wal_checkpoint({mode})")
         busy, in_log, moved = pragma.fetchone()
-        return self._meta.applied if busy == 0 and in_log == moved else 0
+        set_busy_timeout(self._cursor, BUSY_TIMEOUT_S)
+        if busy or in_log != moved:
+            return 0
+        self.durable = self._meta.applied
+        return self.durable
 
     def side_log_bytes(self) -> int:
         """Size of SQLite's own write-ahead file."""
@@ -319,7 +353,7 @@ class History:
     def vacuum(self) -> None:
         """Give freed pages of the file back to the file system (defragment)."""
         self._cursor.executescript("PRAGMA incremental_vacuum")  # ``execute`` frees one page
-        self.checkpoint(wait_for_readers=True)
+        self.checkpoint(wait_s=BUSY_TIMEOUT_S)
 
     def rewrap(self, new_key_file: KeyFile) -> int:
         """Wrap all seeds with another key file (ENC-5); the number of seeds. No row is touched."""
@@ -331,7 +365,7 @@ class History:
     def close(self) -> None:
         """Checkpoint and close. The file alone is complete afterwards, its side files are gone."""
         if not self._broken:
-            self.checkpoint(wait_for_readers=True)
+            self.checkpoint(wait_s=BUSY_TIMEOUT_S)
         self._dispose()
 
     def abandon(self) -> None:

@@ -44,6 +44,7 @@ from configsvc.limits import (
     SQL_LAG_ENTRIES_MAX,
     SQL_LAG_S_MAX,
     SQL_LINGER_S,
+    SQL_READERS_WAIT_S,
     SQL_SIDE_LOG_BYTES_MAX,
 )
 from configsvc.storage.history.messages import Lag
@@ -101,7 +102,7 @@ class HistoryWriter:
         meta = history.meta()
         self.written_index = meta.applied  # newest entry, and revision, that SQL holds
         self.written_revision = meta.visible_revision
-        self.durable_index = meta.applied  # in this incarnation; what was opened has been synced
+        self.durable_index = history.durable  # in this incarnation; 0: nothing known yet
         self._dirty_since: float | None = None  # first write after the last complete checkpoint
         self._dirty_entries = 0
         self._dirty_bytes = 0
@@ -291,7 +292,7 @@ class HistoryWriter:
     def _checkpoint(self) -> None:
         self._checkpoint_asked = False
         too_long = self._history.side_log_bytes() > SQL_SIDE_LOG_BYTES_MAX
-        durable = self._history.checkpoint(wait_for_readers=too_long)
+        durable = self._history.checkpoint(wait_s=SQL_READERS_WAIT_S if too_long else 0.0)
         # An incomplete one is tried again when as much has gathered again.
         self._dirty_entries = self._dirty_bytes = 0
         self._dirty_since = None if durable else self._clock()

@@ -14,6 +14,7 @@ from typing import Final
 
 from configsvc.errors import ExitCode, FatalError
 from configsvc.storage.disk import check_private_path
+from configsvc.storage.history.engine import sync_dir
 
 FIRST_GENERATION: Final = 1
 _NAME: Final = re.compile(r"gen-([1-9][0-9]{0,17})\.db(-wal|-shm|-journal)?")
@@ -81,12 +82,3 @@ def remove(data_dir: Path, number: int) -> None:
     for suffix in ("", "-wal", "-shm", "-journal"):
         Path(f"{path}{suffix}").unlink(missing_ok=True)
     sync_dir(sql_dir(data_dir))
-
-
-def sync_dir(directory: Path) -> None:
-    """Make creations and deletions in ``directory`` durable."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

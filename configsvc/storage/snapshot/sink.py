@@ -18,7 +18,7 @@ from configsvc.storage.history.filling import FillingHistory
 from configsvc.storage.history.messages import Actor, CommitInfo, Meta, Opening, StoreIdentity
 from configsvc.storage.history.store import History
 from configsvc.storage.seal.keyfile import KeyFile
-from configsvc.storage.snapshot.generations import generation_path, remove, sql_dir, sync_dir
+from configsvc.storage.snapshot.generations import generation_path, remove
 from configsvc.storage.snapshot.stream import Chunk, ChunkKind, End, Record, decode_chunk, expect
 
 _ROW: Final = (int, int, bytes, bytes, int, int, int, int, int)
@@ -123,7 +123,6 @@ class InstallSink:
             identity=self._identity,
         )
         self._history.complete(meta, end.tree_root, end.rows)
-        sync_dir(sql_dir(self._data_dir))
         self._finished = True
         return Installed(
             index=end.index,

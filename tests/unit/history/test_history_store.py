@@ -429,6 +429,35 @@ def test_the_durable_index_waits_for_readers(history: History, reader) -> None:
     assert history.checkpoint() == 5
 
 
+def test_what_a_killed_process_left_is_durable_only_after_a_checkpoint(history, reopen) -> None:
+    history.write(small_world().effects)
+    assert history.durable == 0
+    history.abandon()
+    second = reopen()
+    assert (second.meta().applied, second.durable) == (5, 5)
+
+
+def test_a_reader_keeps_the_opened_index_from_being_durable(history, reader, reopen) -> None:
+    history.write(small_world().effects)
+    with reader.transaction():
+        history._connection.exec_driver_sql("INSERT INTO roles VALUES ('x')")
+        history._connection.commit()
+        assert history.checkpoint(wait_s=0.01) == 0
+    assert history.durable == 0
+
+
+@pytest.mark.parametrize("content", [b"not a database" * 100, b""])
+def test_a_damaged_file_is_named_without_a_traceback(path: Path, key_file, content: bytes) -> None:
+    path.write_bytes(content)
+    if not content:  # an empty file is a first start that died early
+        History.open(path, IDENTITY, key_file, create=True).close()
+        return
+    with pytest.raises(FatalError) as caught:
+        History.open(path, IDENTITY, key_file, create=True)
+    assert caught.value.code is ExitCode.STORAGE
+    assert str(path) in str(caught.value)
+
+
 def test_a_reader_cannot_write(history: History, reader) -> None:
     with (
         pytest.raises(Exception, match="readonly"),

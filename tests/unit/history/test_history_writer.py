@@ -275,7 +275,7 @@ def test_vacuum_gives_pages_back(history) -> None:
     world = World()
     world.put(b"k", bytes(2_000_000))
     history.write(world.effects)
-    history.checkpoint(wait_for_readers=True)
+    history.checkpoint(wait_s=1.0)
     before = history.path.stat().st_size
     with history._connection.begin():
         history._connection.exec_driver_sql("DELETE FROM revisions")
