@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
@@ -22,6 +22,7 @@ from configsvc.cli.times import parse_seconds, show_time
 if TYPE_CHECKING:
     from configsvc.cli.session import Session
     from configsvc.identity.pki import LeafFiles
+    from configsvc.storage.seal.keyfile import KeyFile
 
 _KINDS: Final = ("user", "agent", "service", "member", "server")
 _ADMINISTRATOR: Final = "root"
@@ -46,8 +47,9 @@ class Leaf(NamedTuple):
 def register(commands: Commands) -> None:
     """Add the commands."""
     pki = commands.group("pki", "certificates, offline")
-    init = pki.add("init", "a new authority and its first administrator", _refusals(run_init))
+    init = pki.add("init", "a new authority and its first administrator", run_init)
     init.add_argument("directory", metavar="DIR")
+    _kek_option(init)
     init.add_argument("--trust-domain", required=True, metavar="NAME", help="as prod.example")
     init.add_argument("--initial-cluster", default="", metavar="NAME=URL,…", help="peer URLs")
     init.add_argument("--initial-cluster-token", default="etcd-cluster", metavar="TEXT")
@@ -56,8 +58,9 @@ def register(commands: Commands) -> None:
     )
     _host_options(init)
 
-    issue = pki.add("issue", "a certificate with a new key", _refusals(run_issue))
+    issue = pki.add("issue", "a certificate with a new key", run_issue)
     issue.add_argument("directory", metavar="DIR")
+    _kek_option(issue)
     issue.add_argument("kind", choices=_KINDS)
     issue.add_argument("name", metavar="NAME", help="of a member: its id (pki member-id)")
     issue.add_argument("--out", metavar="DIR", help="where to (default: the authority's directory)")
@@ -65,8 +68,9 @@ def register(commands: Commands) -> None:
     _host_options(issue)
     _life_options(issue)
 
-    renew = pki.add("renew", "issue again what is past half its life", _refusals(run_renew))
+    renew = pki.add("renew", "issue again what is past half its life", run_renew)
     renew.add_argument("directory", metavar="DIR")
+    _kek_option(renew)
     renew.add_argument("certs", metavar="CERT", nargs="+")
     renew.add_argument("--force", action="store_true", help="also what is still young")
     _life_options(renew)
@@ -77,6 +81,12 @@ def register(commands: Commands) -> None:
     member = pki.add("member-id", "the id of a member of a new cluster", run_member_id)
     member.add_argument("peer_urls", metavar="PEER_URL", nargs="+")
     member.add_argument("--initial-cluster-token", default="etcd-cluster", metavar="TEXT")
+
+
+def _kek_option(parser: Parser) -> None:
+    parser.add_argument(
+        "--kek", metavar="FILE", help="key file that seals the authority's keys (DIR/ca.kek)"
+    )
 
 
 def _host_options(parser: Parser) -> None:
@@ -99,18 +109,11 @@ def _lifetime_s(session: Session, kind: str) -> int | None:
     return int(parse_seconds(session.args.lifetime)) if session.args.lifetime else None
 
 
-def _refusals(run: Callable[[Session], int]) -> Callable[[Session], int]:
-    """What the authority refuses is a wrong call."""
+def _sealer(session: Session) -> KeyFile | None:
+    """The key file that seals the authority's keys; None: the one beside them."""
+    from configsvc.storage.seal.keyfile import KeyFile
 
-    def told(session: Session) -> int:
-        from configsvc.identity.errors import IssueRefused
-
-        try:
-            return run(session)
-        except IssueRefused as error:
-            raise CliError(Exit.USAGE, str(error)) from None
-
-    return told
+    return KeyFile.load(session.args.kek) if session.args.kek else None
 
 
 def split_hosts(hosts: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -158,8 +161,9 @@ def run_init(session: Session) -> int:
     args = session.args
     cluster = parse_cluster(args.initial_cluster)
     directory = Path(args.directory)
-    init_pki(directory, args.trust_domain, development=args.development)
-    made = [issue(directory, "user", _ADMINISTRATOR)]
+    sealer = _sealer(session)
+    init_pki(directory, args.trust_domain, development=args.development, key_file=sealer)
+    made = [issue(directory, "user", _ADMINISTRATOR, key_file=sealer)]
     for name, urls in cluster.items():
         made += _issue_member(session, directory, name, urls)
     return _show_files(session, made)
@@ -176,7 +180,8 @@ def _issue_member(
     hosts = [host for host in (urlsplit(url).hostname for url in urls) if host]
     dns, ips = split_hosts([*hosts, *args.host])
     identity = member_id(urls, args.initial_cluster_token)
-    files = issue_member(directory, name, identity, dns=dns, ips=ips)
+    sealer = _sealer(session)
+    files = issue_member(directory, name, identity, dns=dns, ips=ips, key_file=sealer)
     return [files.peer, files.server]
 
 
@@ -198,6 +203,7 @@ def run_issue(session: Session) -> int:
         dns=dns,
         ips=ips,
         lifetime_s=_lifetime_s(session, args.kind),
+        key_file=_sealer(session),
     )
     return _show_files(session, [files])
 
@@ -219,7 +225,7 @@ def _sign_request(session: Session, dns: Sequence[str], ips: Sequence[str]) -> i
         raise CliError(Exit.USAGE, f"{args.csr}: {error.strerror}") from None
     except ValueError:
         raise CliError(Exit.USAGE, f"{args.csr}: not a certificate request") from None
-    authority = load_authority(args.directory, PROFILES[args.kind].authority)
+    authority = load_authority(args.directory, PROFILES[args.kind].authority, _sealer(session))
     lifetime = _lifetime_s(session, args.kind)
     record = Enrolment(args.kind, args.name, tuple(dns), tuple(ips), lifetime)
     leaf = issue_from_csr(authority, data, record, int(time.time()))
@@ -249,6 +255,7 @@ def run_renew(session: Session) -> int:
             dns=leaf.dns,
             ips=leaf.ips,
             lifetime_s=_lifetime_s(session, leaf.kind),
+            key_file=_sealer(session),
         )
         made.append(files)
     _show_files(session, made)

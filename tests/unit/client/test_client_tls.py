@@ -1,0 +1,113 @@
+"""Mutual TLS with our own certificates, against gRPC's server."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from configsvc.client import (
+    Client,
+    ClientSettings,
+    EndpointError,
+    OutcomeUnknownError,
+    TlsFiles,
+    UnavailableError,
+    parse_endpoints,
+)
+from configsvc.identity.pki import init_pki, issue
+from tests.support.fake_cluster import FakeCluster
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("pki")
+    init_pki(directory, "test.example", development=True)
+    issue(directory, "server", "m1", ips=["127.0.0.1"])
+    issue(directory, "server", "elsewhere", dns=["other.example"])
+    issue(directory, "user", "alice")
+    issue(directory, "member", "00000000000000ab")
+    return directory
+
+
+def server(pki: Path, name: str) -> FakeCluster:
+    pair = ((pki / f"{name}.key").read_bytes(), (pki / f"{name}.pem").read_bytes())
+    roots = (pki / "ca-client.pem").read_bytes()
+    credentials = grpc.ssl_server_credentials([pair], roots, require_client_auth=True)
+    return FakeCluster(1, credentials)
+
+
+@pytest.fixture
+def cluster(pki: Path) -> Iterator[FakeCluster]:
+    with server(pki, "server-m1") as running:
+        yield running
+
+
+def settings(cluster: FakeCluster, pki: Path, ca: str, leaf: str) -> ClientSettings:
+    files = TlsFiles(
+        str(pki / f"{ca}.pem"),
+        str(pki / f"{leaf}.pem") if leaf else "",
+        str(pki / f"{leaf}.key") if leaf else "",
+    )
+    return ClientSettings(parse_endpoints(cluster.urls), files, timeout_s=3.0)
+
+
+def test_both_sides_prove_themselves(cluster: FakeCluster, pki: Path) -> None:
+    with Client(settings(cluster, pki, "ca-server", "user-alice")) as client:
+        assert client.put(b"a", b"1").header.revision == 2
+
+
+@pytest.mark.parametrize("ca", ["ca-peer", "ca-client"])
+def test_a_server_of_another_authority_is_refused(cluster: FakeCluster, pki: Path, ca: str) -> None:
+    with Client(settings(cluster, pki, ca, "user-alice")) as client:
+        with pytest.raises(UnavailableError):  # and not "outcome unknown": nothing was sent
+            client.put(b"a", b"1")
+
+
+def test_a_server_with_another_name_is_refused(pki: Path) -> None:
+    with server(pki, "server-elsewhere") as cluster:
+        with Client(settings(cluster, pki, "ca-server", "user-alice")) as client:
+            with pytest.raises(UnavailableError):
+                client.put(b"a", b"1")
+
+
+@pytest.mark.parametrize("leaf", ["", "member-00000000000000ab"])
+def test_a_client_without_an_acceptable_certificate_gets_no_answer(
+    cluster: FakeCluster, pki: Path, leaf: str
+) -> None:
+    with Client(settings(cluster, pki, "ca-server", leaf)) as client:
+        with pytest.raises((UnavailableError, OutcomeUnknownError)):
+            client.put(b"a", b"1")
+    assert not cluster.store.events
+
+
+def test_a_renewed_certificate_is_used_and_a_broken_one_is_not(
+    cluster: FakeCluster, pki: Path, tmp_path: Path
+) -> None:
+    for name in ("user-alice.pem", "user-alice.key", "ca-server.pem"):
+        shutil.copy(pki / name, tmp_path / name)
+    with Client(settings(cluster, tmp_path, "ca-server", "user-alice")) as client:
+        client.put(b"a", b"1")
+        issue(pki, "user", "alice", out=tmp_path)
+        client.reload_tls()
+        client.put(b"a", b"2")
+        (tmp_path / "user-alice.pem").unlink()
+        with pytest.raises(EndpointError):
+            client.reload_tls()
+        client.put(b"a", b"3")
+    assert cluster.store.live()[b"a"].version == 3
+
+
+def test_plain_endpoint_never_carries_tls_files_silently(pki: Path) -> None:
+    with FakeCluster(1) as plain:
+        with Client(settings(plain, pki, "ca-server", "user-alice")) as client:
+            assert client.get(b"a") is None
+        secure = [url.replace("http:", "https:") for url in plain.urls]
+        tls = settings(plain, pki, "ca-server", "user-alice").tls
+        with Client(ClientSettings(parse_endpoints(secure), tls, timeout_s=2.0)) as client:
+            with pytest.raises(UnavailableError):
+                client.put(b"a", b"1")
+        assert not plain.store.events
