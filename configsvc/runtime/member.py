@@ -48,6 +48,7 @@ from configsvc.raft.errors import ProposalDropped
 from configsvc.raft.messages import ConfState, HardState, Message, Ready, Role
 from configsvc.raft.node import RawNode
 from configsvc.raft.storage import MemoryLog
+from configsvc.runtime.elections import Elections
 from configsvc.runtime.history_gate import HistoryGate
 from configsvc.runtime.housekeeping import Housekeeping
 from configsvc.runtime.leases import Leases
@@ -223,6 +224,7 @@ class Member:
             records=parts.records,
         )
         self.membership = Membership(self)
+        self.elections = Elections(self)
         self.logins = Logins(
             loop=parts.loop,
             clock=parts.clock,
@@ -534,6 +536,7 @@ class Member:
             self._transfer = None
             transfer[1].complete(b"" if lead == transfer[0] else LeaderChangedError())
         self.publishing.leadership(lead)
+        self.elections.leadership(lead)
         self.wake()
 
     def on_read(self, index: int, context: bytes) -> None:
@@ -657,6 +660,7 @@ class Member:
         self.leases.tick()
         self.housekeeping.tick()
         self.publishing.tick()
+        self.elections.tick()
         self._check_transfer()
         self._check_leader()
         self.wake()

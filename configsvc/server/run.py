@@ -364,6 +364,9 @@ class _Handler:
     def on_unreachable(self, peer: Any) -> None:
         self._server.member.on_unreachable(peer)
 
+    def on_refused(self, peer: Any) -> None:
+        self._server.member.elections.refused(peer)
+
 
 def load_state(config: ServerConfig, stores: Stores) -> ApplyState:
     """The replicated state as SQL holds it; the log's rest follows by being applied (Q3)."""

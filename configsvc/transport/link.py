@@ -61,6 +61,9 @@ class Handler(Protocol):
 
     def on_unreachable(self, peer: NodeId) -> None: ...
 
+    def on_refused(self, peer: NodeId) -> None:
+        """Nobody listens at the peer's address."""
+
 
 class PeerTls(NamedTuple):
     """Contexts of both sides; None for plaintext under --insecure-dev."""
@@ -240,6 +243,10 @@ class PeerTransport:
             made = PeerConnection(self, self._loop, tls, dialled=True, lane=lane, expected=who)
             async with asyncio.timeout(CONNECT_S):
                 await self._loop.create_connection(lambda: made, host, port)
+        except ConnectionRefusedError:
+            # Nobody listens there: the process is gone, which says more than silence does.
+            self._handler.on_refused(who)
+            return None
         except (OSError, TimeoutError, ValueError):
             return None
         return made
