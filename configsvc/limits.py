@@ -103,7 +103,7 @@ DECISION_VIEWS_MAX: Final = 10_000  # cached per principal and source; all are d
 # --- http2 (security.md LIM-4, 6, 7, 8, 17) -------------------------------------------------------
 HTTP2_FRAME_BYTES_MAX: Final = 16 * KIB  # both directions; FRAME_SIZE_ERROR beyond
 HTTP2_STREAMS_MAX: Final = 1_000  # per connection; REFUSED_STREAM beyond
-HTTP2_STREAM_WINDOW_BYTES: Final = 64 * KIB  # widened for a message that is larger
+HTTP2_STREAM_WINDOW_BYTES: Final = 32 * KIB  # widened for a message that is larger
 HTTP2_CONNECTION_WINDOW_BYTES: Final = 16 * MIB  # given back on receipt
 HTTP2_RESETS_REMEMBERED_MAX: Final = 2_000  # streams we reset, whose late frames are forgiven
 HEADER_BLOCK_BYTES_MAX: Final = 16 * KIB  # with all CONTINUATIONs; the connection ends beyond
@@ -128,6 +128,7 @@ STREAM_OUT_BYTES_SOFT: Final = 1 * MIB  # a sink answers False above it
 STREAM_OUT_BYTES_HARD: Final = 4 * MIB  # the stream ends with RESOURCE_EXHAUSTED above it
 CONNECTION_OUT_BYTES_MAX: Final = 16 * MIB  # whole requests wait unanswered above it
 CONNECTION_IN_BYTES_MAX: Final = 4 * MIB  # incomplete messages; youngest is refused beyond
+CONNECTION_RESERVED_BYTES_MAX: Final = 2 * MIB  # of it for large messages; one always gets in
 MEMBER_IN_BYTES_MAX: Final = 256 * MIB  # likewise, over all connections
 
 # --- client ---------------------------------------------------------------------------------------

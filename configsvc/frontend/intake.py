@@ -3,8 +3,8 @@
 A stream starts with a small window. When a message turns out to need more, its whole size is
 reserved and the window is widened by what is missing; while the connection (or the member) has no
 room, the stream waits for its window and nothing has to be refused. Only the small windows
-together can still exceed the bound, with more than sixty messages begun at once: then the youngest
-goes.
+together can still exceed the bound, with more than sixty large messages begun at once: then the
+youngest goes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,11 @@ from configsvc.frontend.admission import Admission
 from configsvc.http2.connection import Connection
 from configsvc.http2.protocol import REFUSED_STREAM
 from configsvc.http2.stream import Stream
-from configsvc.limits import CONNECTION_IN_BYTES_MAX, MEMBER_IN_BYTES_MAX
+from configsvc.limits import (
+    CONNECTION_IN_BYTES_MAX,
+    CONNECTION_RESERVED_BYTES_MAX,
+    MEMBER_IN_BYTES_MAX,
+)
 
 
 class Intake:
@@ -80,7 +84,8 @@ class Intake:
             extra = need - self._held.get(stream.id, 0)
             # One message is always let in, or nobody would ever get on.
             if self._reserved and (
-                self.total + extra > CONNECTION_IN_BYTES_MAX
+                sum(self._reserved.values()) + need > CONNECTION_RESERVED_BYTES_MAX
+                or self.total + extra > CONNECTION_IN_BYTES_MAX
                 or self._admission.in_bytes + extra > MEMBER_IN_BYTES_MAX
             ):
                 return

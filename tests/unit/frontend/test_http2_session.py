@@ -10,7 +10,7 @@ from configsvc.frontend import http2_session as session_module
 from configsvc.frontend import intake as intake_module
 from configsvc.frontend.http2_session import Http2Session
 from configsvc.frontend.shared import Shared, judge
-from configsvc.limits import MESSAGE_BYTES_MAX, STREAM_OUT_BYTES_HARD
+from configsvc.limits import HTTP2_STREAM_WINDOW_BYTES, MESSAGE_BYTES_MAX, STREAM_OUT_BYTES_HARD
 from tests.support import http2_frames as h2
 from tests.support.frontend_fakes import FakeApi, FakeHttp
 from tests.support.http2_frames import Answer, Client, frame, grpc_message
@@ -64,13 +64,13 @@ def test_a_unary_call_in_any_pieces(step: int) -> None:
 
 def test_a_call_in_several_data_frames() -> None:
     rig = Rig()
-    body = grpc_message(b"x" * 40_000)
+    body = grpc_message(b"x" * 30_000)
     data = rig.client.headers(1)
     for start in range(0, len(body), 10_000):
         data += frame(h2.DATA, 0, 1, body[start : start + 10_000])
     assert rig.send(data) == {}
     assert rig.shared.admission.in_bytes == len(body) - 5
-    assert rig.send(frame(h2.DATA, 1, 1, b""))[1].messages == [b"x" * 40_000]
+    assert rig.send(frame(h2.DATA, 1, 1, b""))[1].messages == [b"x" * 30_000]
     assert rig.shared.admission.in_bytes == 0
 
 
@@ -391,11 +391,11 @@ def test_the_member_bounds_incomplete_requests_too(monkeypatch: pytest.MonkeyPat
 
 
 def test_large_messages_take_turns_instead_of_being_refused() -> None:
-    """Twenty of 1.5 MiB at once on one connection, against a client that honours its windows."""
+    """Fifty of 1.5 MiB at once on one connection, against a client that honours its windows."""
     rig = Rig()
     size = 1_500_000
-    left = {2 * n + 1: grpc_message(b"x" * size) for n in range(20)}
-    window = dict.fromkeys(left, 65_536)
+    left = {2 * n + 1: grpc_message(b"x" * size) for n in range(50)}
+    window = dict.fromkeys(left, HTTP2_STREAM_WINDOW_BYTES)
     rig.session.receive(b"".join(rig.client.headers(stream) for stream in left))
     answered: set[int] = set()
     for _ in range(10_000):
@@ -417,14 +417,14 @@ def test_large_messages_take_turns_instead_of_being_refused() -> None:
             elif each.kind == h2.HEADERS and each.stream in left:
                 answered.add(each.stream)
         assert rig.shared.admission.in_bytes <= 4 * 2**20
-        if len(answered) == 20:
+        if len(answered) == 50:
             break
-    assert len(answered) == 20
+    assert len(answered) == 50
 
 
 def test_a_message_that_fits_needs_no_wider_window() -> None:
     rig = Rig()
-    body = grpc_message(b"x" * 60_000)
+    body = grpc_message(b"x" * 30_000)
     data = rig.client.headers(1)
     for start in range(0, len(body), 16_000):
         data += frame(h2.DATA, int(start + 16_000 >= len(body)), 1, body[start : start + 16_000])
@@ -435,7 +435,7 @@ def test_a_message_that_fits_needs_no_wider_window() -> None:
 
 def test_a_long_stream_of_messages_never_runs_out_of_window() -> None:
     rig = Rig()
-    window = 65_536
+    window = HTTP2_STREAM_WINDOW_BYTES
     rig.session.receive(rig.client.headers(1, "/test.Echo/Stream"))
     for number in range(2_000):
         size = (number * 37) % 900
@@ -447,7 +447,7 @@ def test_a_long_stream_of_messages_never_runs_out_of_window() -> None:
             if each.kind == h2.WINDOW_UPDATE and each.stream == 1:
                 window += int.from_bytes(each.payload, "big")
         rig.session.receive(h2.window_update(1, size + 5) + h2.window_update(0, size + 5))
-        assert window <= 65_536
+        assert window <= HTTP2_STREAM_WINDOW_BYTES
 
 
 def test_requests_wait_while_the_peer_leaves_its_answers_lying(
@@ -569,7 +569,7 @@ def test_http_bodies_are_bounded(*, announced: bool) -> None:
     extra = (("content-length", "2097152"),) if announced else ()
     rig.session.receive(rig.client.headers(1, "/v3/x", extra, method="POST", content_type=None))
     status = ""
-    window = 65_536
+    window = HTTP2_STREAM_WINDOW_BYTES
     sent = 0
     while not status:
         count = min(window, 16_000)

@@ -10,7 +10,7 @@ from configsvc.http2 import grpc
 from configsvc.http2.connection import Connection
 from configsvc.http2.headers import response_block
 from configsvc.http2.stream import Stream
-from configsvc.limits import OUTPUT_PASS_BYTES_MAX, STREAM_OUT_BYTES_SOFT
+from configsvc.limits import HTTP2_STREAM_WINDOW_BYTES, OUTPUT_PASS_BYTES_MAX, STREAM_OUT_BYTES_SOFT
 from tests.support import http2_frames as h2
 from tests.support.http2_frames import Client, frame
 
@@ -237,19 +237,19 @@ def test_the_stream_window_is_filled_up_as_the_consumer_lets_go() -> None:
     peer.receive(frame(h2.DATA, 0, 1, b"x" * 100))
     peer.connection.consumed(stream)
     assert updates(peer) == []
-    peer.receive(frame(h2.DATA, 0, 1, b"x" * 16_384) * 3)
+    peer.receive(frame(h2.DATA, 0, 1, b"x" * 16_384))
     peer.connection.consumed(stream)
-    assert updates(peer) == [(1, 3 * 16_384 + 100)]
-    assert stream.receive_window == 65_536
+    assert updates(peer) == [(1, 16_384 + 100)]
+    assert stream.receive_window == HTTP2_STREAM_WINDOW_BYTES
 
 
 def test_the_connection_window_is_given_back_on_receipt() -> None:
     """Whatever streams hold: kept back, it would deadlock requests that are interleaved."""
     peer = Peer()
     given = 0
-    for _ in range(100):
+    for _ in range(200):
         stream = peer.open(end=False)
-        peer.receive(frame(h2.DATA, 0, stream.id, b"x" * 16_384) * 4)
+        peer.receive(frame(h2.DATA, 0, stream.id, b"x" * 16_384) * 2)
         for where, count in updates(peer):
             assert where == 0
             given += count
@@ -259,7 +259,7 @@ def test_the_connection_window_is_given_back_on_receipt() -> None:
 def test_bytes_beyond_the_stream_window_reset_the_stream() -> None:
     peer = Peer()
     peer.open(end=False)
-    peer.receive(frame(h2.DATA, 0, 1, b"x" * 16_384) * 4)
+    peer.receive(frame(h2.DATA, 0, 1, b"x" * 16_384) * 2)
     assert peer.connection.streams
     peer.receive(frame(h2.DATA, 0, 1, b"x"))
     assert peer.answers()[1].reset == 3
