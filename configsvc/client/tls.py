@@ -8,6 +8,7 @@ tokens. Files are read each time a channel is made, so a renewed certificate cou
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -17,6 +18,8 @@ import grpc
 from configsvc import limits
 from configsvc.client.endpoints import Endpoint
 from configsvc.client.errors import EndpointError
+from configsvc.identity.bundles import validate_bundle
+from configsvc.identity.errors import BundleRejected
 
 CHANNEL_OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     ("grpc.enable_http_proxy", 0),
@@ -50,23 +53,37 @@ def _read(path: str, what: str) -> bytes:
         raise EndpointError(f"{what} {path}: {error.strerror}") from None
 
 
+def _read_key(path: str) -> bytes:
+    try:
+        with Path(path).open("rb") as file:
+            if os.fstat(file.fileno()).st_mode & 0o077:
+                raise EndpointError(f"client key {path}: others may read it: chmod 600 {path}")
+            return file.read()
+    except OSError as error:
+        raise EndpointError(f"client key {path}: {error.strerror}") from None
+
+
 def channel_credentials(files: TlsFiles) -> grpc.ChannelCredentials:
     """Read the files.
 
     Raises:
-        EndpointError: a file is missing or unreadable, or no CA bundle was named.
+        EndpointError: a file is missing or unreadable, others may read the key, or the bundle is
+            missing or holds anything but valid issuing CAs.
     """
     if not files.ca:
         raise EndpointError("https needs the cluster's CA bundle (cacert)")
     if bool(files.cert) != bool(files.key):
         raise EndpointError("a client certificate and its key go together (cert, key)")
     roots = _read(files.ca, "CA bundle")
-    if b"-----BEGIN CERTIFICATE-----" not in roots:
-        raise EndpointError(f"CA bundle {files.ca}: holds no PEM certificate")
+    try:
+        # The TLS library takes an expired anchor, or a leaf as anchor, without a word (PKI-2).
+        validate_bundle(roots, int(time.time()))
+    except BundleRejected as error:
+        raise EndpointError(f"CA bundle {files.ca}: {error}") from None
     if not files.cert:
         return grpc.ssl_channel_credentials(roots)
     chain = _read(files.cert, "client certificate")
-    return grpc.ssl_channel_credentials(roots, _read(files.key, "client key"), chain)
+    return grpc.ssl_channel_credentials(roots, _read_key(files.key), chain)
 
 
 def refuse_tracing(environment: Mapping[str, str] = os.environ) -> None:

@@ -55,6 +55,11 @@ def settings(cluster: FakeCluster, pki: Path, ca: str, leaf: str) -> ClientSetti
     return ClientSettings(parse_endpoints(cluster.urls), files, timeout_s=3.0)
 
 
+def put(settings: ClientSettings) -> None:
+    with Client(settings) as client:
+        client.put(b"a", b"1")
+
+
 def test_both_sides_prove_themselves(cluster: FakeCluster, pki: Path) -> None:
     with Client(settings(cluster, pki, "ca-server", "user-alice")) as client:
         assert client.put(b"a", b"1").header.revision == 2
@@ -62,25 +67,21 @@ def test_both_sides_prove_themselves(cluster: FakeCluster, pki: Path) -> None:
 
 @pytest.mark.parametrize("ca", ["ca-peer", "ca-client"])
 def test_a_server_of_another_authority_is_refused(cluster: FakeCluster, pki: Path, ca: str) -> None:
-    with Client(settings(cluster, pki, ca, "user-alice")) as client:
-        with pytest.raises(UnavailableError):  # and not "outcome unknown": nothing was sent
-            client.put(b"a", b"1")
+    with pytest.raises(UnavailableError):  # and not "outcome unknown": nothing was sent
+        put(settings(cluster, pki, ca, "user-alice"))
 
 
 def test_a_server_with_another_name_is_refused(pki: Path) -> None:
-    with server(pki, "server-elsewhere") as cluster:
-        with Client(settings(cluster, pki, "ca-server", "user-alice")) as client:
-            with pytest.raises(UnavailableError):
-                client.put(b"a", b"1")
+    with server(pki, "server-elsewhere") as cluster, pytest.raises(UnavailableError):
+        put(settings(cluster, pki, "ca-server", "user-alice"))
 
 
 @pytest.mark.parametrize("leaf", ["", "member-00000000000000ab"])
 def test_a_client_without_an_acceptable_certificate_gets_no_answer(
     cluster: FakeCluster, pki: Path, leaf: str
 ) -> None:
-    with Client(settings(cluster, pki, "ca-server", leaf)) as client:
-        with pytest.raises((UnavailableError, OutcomeUnknownError)):
-            client.put(b"a", b"1")
+    with pytest.raises((UnavailableError, OutcomeUnknownError)):
+        put(settings(cluster, pki, "ca-server", leaf))
     assert not cluster.store.events
 
 
@@ -107,7 +108,22 @@ def test_plain_endpoint_never_carries_tls_files_silently(pki: Path) -> None:
             assert client.get(b"a") is None
         secure = [url.replace("http:", "https:") for url in plain.urls]
         tls = settings(plain, pki, "ca-server", "user-alice").tls
-        with Client(ClientSettings(parse_endpoints(secure), tls, timeout_s=2.0)) as client:
-            with pytest.raises(UnavailableError):
-                client.put(b"a", b"1")
+        with pytest.raises(UnavailableError):
+            put(ClientSettings(parse_endpoints(secure), tls, timeout_s=2.0))
         assert not plain.store.events
+
+
+def test_only_valid_issuing_authorities_are_trusted(cluster: FakeCluster, pki: Path) -> None:
+    for name in ("root.pem", "user-alice.pem"):  # the root would let in leaves of every kind
+        with pytest.raises(EndpointError, match="bundle"):
+            put(settings(cluster, pki, name.removesuffix(".pem"), "user-alice"))
+
+
+def test_a_key_that_others_may_read_is_refused(
+    cluster: FakeCluster, pki: Path, tmp_path: Path
+) -> None:
+    for name in ("user-alice.pem", "user-alice.key", "ca-server.pem"):
+        shutil.copy(pki / name, tmp_path / name)
+    (tmp_path / "user-alice.key").chmod(0o640)
+    with pytest.raises(EndpointError, match="chmod 600"):
+        put(settings(cluster, tmp_path, "ca-server", "user-alice"))
