@@ -1,0 +1,240 @@
+"""The front end behind mutual TLS: who gets in, by which protocol, and who is cut off."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from pathlib import Path
+
+import grpc
+import pytest
+import uvloop
+
+from configsvc.frontend import connection as connection_module
+from configsvc.frontend import sweeper as sweeper_module
+from configsvc.frontend.server import Frontend
+from tests.support import http2_frames as h2
+from tests.support.frontend_fakes import FakeApi, FakeHttp
+from tests.support.http2_frames import Client, grpc_message
+from tests.support.tls_files import TestFiles
+
+GET = b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> TestFiles:
+    return TestFiles(tmp_path_factory.mktemp("tls"))
+
+
+class SeeingApi(FakeApi):
+    """Keeps what it was told about each connection."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[bytes | None, str, str]] = []
+
+    def connection(self, der, peer_ip, tls_version):  # type: ignore[no-untyped-def]
+        self.seen.append((der, peer_ip, tls_version))
+        return super().connection(der, peer_ip, tls_version)
+
+
+class World:
+    def __init__(self, files: TestFiles) -> None:
+        self.files = files
+        self.api = SeeingApi()
+        self.refused: list[str] = []
+        self.frontend = Frontend(
+            self.api, FakeHttp(), on_refused=lambda _ip, reason: self.refused.append(reason)
+        )
+        context = files.server_context()
+        self.listener = self.frontend.listen("127.0.0.1", 0, tls=lambda: context)
+        self.writers: list[asyncio.StreamWriter] = []
+
+    async def connect(
+        self, alpn: list[str], leaf: tuple[str, str] | None
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await self.dial(self.files.client_context(alpn, leaf))
+
+    async def dial(
+        self, context: ssl.SSLContext | None
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        host, port = self.listener.address
+        reader, writer = await asyncio.open_connection(host, port, ssl=context)
+        self.writers.append(writer)
+        return reader, writer
+
+    async def __aenter__(self) -> World:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.frontend.stop(0.0)
+        for writer in self.writers:
+            writer.transport.abort()
+        await asyncio.sleep(0.01)
+        assert not self.listener.connections
+
+
+async def ended(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await asyncio.wait_for(reader.read(), 5)
+    except (ConnectionResetError, ssl.SSLError):
+        return b""
+
+
+async def answer_of(reader: asyncio.StreamReader, stream: int) -> bytes:
+    """The body of the first DATA frame on ``stream``."""
+    while True:
+        head = await asyncio.wait_for(reader.readexactly(9), 5)
+        payload = await reader.readexactly(int.from_bytes(head[:3], "big"))
+        (each,) = h2.split(head + payload)
+        if each.kind == h2.DATA and each.stream == stream:
+            return each.payload
+
+
+def test_both_protocols_by_alpn(files: TestFiles) -> None:
+    async def scenario() -> None:
+        async with World(files) as world:
+            reader, writer = await world.connect(["h2"], files.client)
+            writer.write(Client.hello() + Client().call(1, b"hi"))
+            assert await answer_of(reader, 1) == grpc_message(b"hi")
+            for alpn in (["http/1.1"], []):
+                reader, writer = await world.connect(alpn, files.client)
+                writer.write(GET)
+                assert b"200 OK" in await asyncio.wait_for(reader.readuntil(b"}"), 5)
+            der = ssl.PEM_cert_to_DER_cert(Path(files.client[0]).read_text())
+            assert world.api.seen == [(der, "127.0.0.1", "TLSv1.3")] * 3
+
+    uvloop.run(scenario())
+
+
+@pytest.mark.parametrize("who", ["nobody", "stranger", "tls12", "plaintext"])
+def test_who_may_not_come_in(files: TestFiles, who: str) -> None:
+    async def scenario() -> None:
+        async with World(files) as world:
+            context: ssl.SSLContext | None = files.client_context(
+                ["h2"],
+                {"nobody": None, "stranger": files.stranger}.get(who, files.client),
+            )
+            assert context is not None
+            if who == "tls12":
+                context.maximum_version = ssl.TLSVersion.TLSv1_2
+            if who == "plaintext":
+                context = None
+            try:
+                reader, writer = await world.dial(context)
+            except (ssl.SSLError, ConnectionResetError):
+                assert who == "tls12"
+            else:
+                writer.write(Client.hello() + Client().call(1, b"hi"))
+                assert b"hi" not in await ended(reader)
+            async with asyncio.timeout(5):
+                while not world.refused:
+                    await asyncio.sleep(0.002)
+            assert len(world.refused) == 1
+            assert not world.api.seen
+            assert not world.api.calls
+
+    uvloop.run(scenario())
+
+
+def test_a_certificate_that_is_not_acceptable_is_told(files: TestFiles) -> None:
+    async def scenario() -> None:
+        async with World(files) as world:
+            world.api.refuse = True
+            reader, writer = await world.connect(["h2"], files.client)
+            client = Client()
+            calls = b"".join(client.call(2 * n + 1, b"x") for n in range(3))
+            writer.write(Client.hello() + calls)
+            answers = client.answers(await ended(reader))
+            assert [answers[n].status for n in (1, 3, 5)] == [16, 16, 16]
+            assert not world.api.calls
+
+    uvloop.run(scenario())
+
+
+@pytest.mark.parametrize("dawdle", [b"", b"\x16\x03\x01"])
+def test_unfinished_handshakes_end_in_time_and_harm_nobody(
+    files: TestFiles, dawdle: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "HANDSHAKE_SECONDS_MAX", 0.3)
+    monkeypatch.setattr(sweeper_module, "SWEEP_SECONDS", 0.02)
+
+    async def scenario() -> None:
+        async with World(files) as world:
+            silent = [await world.dial(None) for _ in range(100)]
+            for _, writer in silent:
+                writer.write(dawdle)
+            reader, writer = await world.connect(["h2"], files.client)
+            writer.write(Client.hello() + Client().call(1, b"hi"))
+            assert await answer_of(reader, 1) == grpc_message(b"hi")
+            for quiet, _ in silent:
+                assert await ended(quiet) == b""
+            assert world.refused == ["handshake took too long"] * 100
+            assert len(world.listener.connections) == 1
+
+    uvloop.run(scenario())
+
+
+def test_a_finished_handshake_still_owes_a_request(
+    files: TestFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "OPENING_SECONDS_MAX", 0.1)
+    monkeypatch.setattr(sweeper_module, "SWEEP_SECONDS", 0.02)
+
+    async def scenario() -> None:
+        async with World(files) as world:
+            reader, _ = await world.connect(["h2"], files.client)
+            await ended(reader)
+            assert world.refused == ["first request took too long"]
+
+    uvloop.run(scenario())
+
+
+def test_large_bodies_both_ways(files: TestFiles) -> None:
+    def read(path: str) -> bytes:
+        return Path(path).read_bytes()
+
+    async def scenario() -> None:
+        async with World(files) as world:
+            _, port = world.listener.address
+            credentials = grpc.ssl_channel_credentials(
+                read(str(files.servers.path)), read(files.client[1]), read(files.client[0])
+            )
+            options = [("grpc.max_receive_message_length", -1)]
+            async with grpc.aio.secure_channel(
+                f"localhost:{port}", credentials, options=options
+            ) as channel:
+                echo = channel.unary_unary("/test.Echo/Unary")
+                big = channel.unary_unary("/test.Echo/Big")
+                bodies = [bytes((n,)) * 1_500_000 for n in range(6)]
+                answers = await asyncio.gather(*(echo(body, timeout=20) for body in bodies))
+                assert answers == bodies
+                assert len(await big(b"20000000", timeout=20)) == 20_000_000
+
+    asyncio.run(scenario())
+
+
+def test_a_new_context_counts_for_new_connections(files: TestFiles) -> None:
+    async def scenario() -> None:
+        world = World(files)
+        await world.frontend.stop(0.0)
+        contexts = [files.server_context()]
+        frontend = Frontend(world.api, FakeHttp())
+        world.listener = frontend.listen("127.0.0.1", 0, tls=lambda: contexts[-1])
+        reader, writer = await world.connect(["http/1.1"], files.client)
+        strict = files.server_context()
+        strict.load_verify_locations(str(files.strangers.path))
+        contexts.append(strict)
+        # The stranger's authority is trusted now; the connection from before goes on.
+        _, late = await world.connect(["http/1.1"], files.stranger)
+        late.write(GET)
+        writer.write(GET)
+        assert b"200 OK" in await asyncio.wait_for(reader.readuntil(b"}"), 5)
+        async with asyncio.timeout(5):
+            while len(world.api.seen) < 2:
+                await asyncio.sleep(0.002)
+        for each in world.writers:
+            each.transport.abort()
+        await frontend.stop(0.0)
+
+    asyncio.run(scenario())
