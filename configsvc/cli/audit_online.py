@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from configsvc.audit.binding import RevisionRow
 from configsvc.audit.checkpoint import NoteKey, encode_key
 from configsvc.audit.leaf import decode_leaf
+from configsvc.audit.proof_text import decode_proof
 from configsvc.audit.verify import ActorRow, Entry, Opening
 from configsvc.cli.exits import CliError, Exit
 from configsvc.errors import CorruptError, DecodeError
@@ -103,6 +104,17 @@ class MemberLog:
         self.actors: dict[bytes, ActorRow] = {}
         self.keys: list[v1_pb2.ExportedKey] = []
         self.note = client.do(inquiries.checkpoint(), endpoint=endpoint).note
+
+    def note_at(self, size: int) -> str:
+        """This member's signed head at a smaller size, so that several members sign the same.
+
+        Raises:
+            DecodeError: what it answers is no proof.
+        """
+        from configsvc.client import inquiries
+
+        answer = self._client.do(inquiries.inclusion(0, size), endpoint=self.endpoint)
+        return decode_proof(answer.proof).note
 
     def verifier_keys(self, origin: str) -> list[NoteKey]:
         """The keys that the member names, as they would sign for ``origin``."""

@@ -205,7 +205,7 @@ def _verify_members(session: Session) -> list[Finding]:
             findings.append(unanswered(str(endpoint), line_of(error)))
     if not logs:
         return findings
-    notes = [log.note for log in logs]
+    notes = _common_notes(logs)
     pins = _member_pins(session, logs[0])
     older = _older(session, pins)
     return findings + [
@@ -220,6 +220,20 @@ def _verify_members(session: Session) -> list[Finding]:
         )
         for log in logs
     ]
+
+
+def _common_notes(logs: list[MemberLog]) -> list[str]:
+    """Every member's newest head, and where these differ in size, one that all of them sign.
+
+    A busy cluster grows between two questions: the newest heads alone might never agree.
+    """
+    from configsvc.cli.audit_judge import head_of
+
+    notes = [log.note for log in logs]
+    sizes = {head_of(note).size for note in notes}
+    if len(sizes) > 1 and min(sizes) > 0:
+        notes += [log.note_at(min(sizes)) for log in logs]
+    return notes
 
 
 def _member_pins(session: Session, log: MemberLog) -> Pins | None:

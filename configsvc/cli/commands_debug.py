@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from configsvc.cli.arguments import Commands
 from configsvc.cli.exits import CliError, Exit
+from configsvc.cli.output import escape
 from configsvc.cli.times import show_time
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from google.protobuf.message import Message
 
     from configsvc.cli.session import Session
     from configsvc.raft.messages import Entry
+    from configsvc.storage.wal.inspect import FrameView
 
 _VALUES: Final = frozenset({"value", "salt", "compiled", "policy_compiled"})
 _HASHES: Final = frozenset({"password_hash"})
@@ -31,6 +35,7 @@ def register(commands: Commands) -> None:
     log.add_argument("--seal-key", required=True, metavar="FILE", help="the member's key file")
     log.add_argument("--from", dest="first", type=int, default=0, metavar="INDEX")
     log.add_argument("--limit", type=int, default=0, metavar="N")
+    log.add_argument("--frames", action="store_true", help="frames instead of entries")
     log.add_argument("--values", action="store_true", help="values too, in the clear")
 
 
@@ -75,39 +80,86 @@ def entry_json(entry: Entry, *, values: bool) -> dict[str, Any]:
     return found
 
 
-def run_log(session: Session) -> int:
+def _frames(session: Session) -> Iterator[FrameView]:
     from configsvc.storage.disk import OsDisk
     from configsvc.storage.seal.keyfile import KeyFile
-    from configsvc.storage.wal.recovery import read_log
+    from configsvc.storage.wal.inspect import iterate_frames
     from configsvc.storage.wal.segments import segment_numbers
 
-    args, out = session.args, session.out
+    args = session.args
     directory = Path(args.data_dir)
     if (directory / "wal").is_dir():
         directory = directory / "wal"
     if not directory.is_dir():
         raise CliError(Exit.USAGE, f"{directory}: no such directory")
+    key = KeyFile.load(args.seal_key)
     disk = OsDisk(directory)
     try:
-        key = KeyFile.load(args.seal_key)
         if not segment_numbers(disk):
             raise CliError(Exit.NO, f"{directory}: holds no log")
-        image = read_log(disk, [key])
+        yield from iterate_frames(disk, [key])
     finally:
         disk.close()
-    entries = [entry for entry in image.entries if entry.index >= args.first]
-    for entry in entries[: args.limit or None]:
-        shown = entry_json(entry, values=args.values)
-        if out.as_json:
-            out.json(shown)
-        else:
-            what = shown.get("op", shown["kind"])
-            who = f"{shown.get('actor', '')} {shown.get('time', '')}".strip()
-            out.line(f"{entry.index} term {entry.term} {what} {shown['bytes']} B {who}".rstrip())
-    if not out.as_json:
-        hard = image.hard_state
-        out.line(
-            f"{len(image.older) + 1} segments, entries {image.first_index} to {image.last_index}, "
-            f"term {hard.term}, commit {hard.commit}"
+
+
+def run_log(session: Session) -> int:
+    """Entries as they count, or with ``--frames`` everything that was written."""
+    args = session.args
+    if args.frames:
+        for frame in _frames(session):
+            _show_frame(session, frame)
+        return Exit.OK
+    entries: dict[int, Entry] = {}
+    hard = None
+    for frame in _frames(session):
+        hard = frame.hard_state
+        if frame.installed is not None:
+            entries.clear()
+        for entry in frame.entries:
+            entries[entry.index] = entry
+        if frame.entries:  # what an old leader wrote behind this is void
+            for index in [one for one in entries if one > frame.entries[-1].index]:
+                del entries[index]
+    wanted = [entries[index] for index in sorted(entries) if index >= args.first]
+    for entry in wanted[: args.limit or None]:
+        _show_entry(session, entry)
+    if hard is not None and not session.out.as_json:
+        session.out.line(
+            f"{len(entries)} entries, term {hard.term}, vote {hard.vote:x}, commit {hard.commit}"
         )
     return Exit.OK
+
+
+def _show_entry(session: Session, entry: Entry) -> None:
+    shown = entry_json(entry, values=session.args.values)
+    if session.out.as_json:
+        session.out.json(shown)
+        return
+    what = shown.get("op", shown["kind"])
+    who = f"{shown.get('actor', '')} {shown.get('time', '')}".strip()
+    line = f"{entry.index} term {entry.term} {what} {shown['bytes']} B {who}"
+    session.out.line(escape(line.rstrip()))
+
+
+def _show_frame(session: Session, frame: FrameView) -> None:
+    first = frame.entries[0].index if frame.entries else 0
+    last = frame.entries[-1].index if frame.entries else 0
+    kind = frame.kind.name.lower()
+    if session.out.as_json:
+        session.out.json(
+            {
+                "segment": frame.segment,
+                "offset": frame.offset,
+                "frame": frame.number,
+                "kind": kind,
+                "term": frame.hard_state.term,
+                "commit": frame.hard_state.commit,
+                "first": first,
+                "last": last,
+            }
+        )
+        return
+    span = f" entries {first} to {last}" if first else ""
+    hard = f"term {frame.hard_state.term} commit {frame.hard_state.commit}"
+    place = f"segment {frame.segment:x} offset {frame.offset}"
+    session.out.line(f"{place} frame {frame.number} {kind} {hard}{span}")

@@ -15,7 +15,7 @@ from configsvc.audit.checkpoint import (
     encode_note,
     sign,
 )
-from configsvc.audit.merkle import Frontier, NodeLog, leaf_hash
+from configsvc.audit.merkle import Frontier, NodeLog, root_of
 from configsvc.audit.proof_text import InclusionProof, encode_proof
 from configsvc.audit.proofs import inclusion_proof
 from configsvc.audit.verify import Entry
@@ -47,8 +47,12 @@ class SignedLog:
     def pins(self) -> str:
         return "# pinned\n" + "".join(f"{encode_key(key)}\n" for key in self.keys)
 
-    def note(self, member: int) -> str:
-        text = encode_checkpoint(self.heads[member])
+    def note(self, member: int, size: int = 0) -> str:
+        head = self.heads[member]
+        if size:
+            root = root_of(entry.leaf for entry in self.entries[member][:size])
+            head = Checkpoint(ORIGIN, size, root)
+        text = encode_checkpoint(head)
         return encode_note(
             text,
             [sign(text, self.keys[n], self.secrets[n].sign) for n in self.signers[member]],
@@ -60,16 +64,16 @@ class SignedLog:
         head = self.heads[member]
         return v1_pb2.CheckpointResponse(note=self.note(member), size=head.size, root=head.root)
 
-    def inclusion(self, seq: int) -> v1_pb2.InclusionResponse:
+    def inclusion(self, member: int, seq: int, size: int) -> v1_pb2.InclusionResponse:
         nodes = {}
         log = NodeLog(Frontier())
-        for entry in self.entries[1]:
+        entries = self.entries[member]
+        for entry in entries:
             for node in log.append(entry.leaf):
                 nodes[node.level, node.place] = node.hash
-        path = inclusion_proof(seq, len(self.entries[1]), lambda *place: nodes[place])
-        assert nodes[0, seq] == leaf_hash(self.entries[1][seq].leaf)
-        proof = encode_proof(InclusionProof(seq, tuple(path), self.note(1)))
-        return v1_pb2.InclusionResponse(leaf=self.entries[1][seq].leaf, hashes=path, proof=proof)
+        path = inclusion_proof(seq, size or len(entries), lambda *place: nodes[place])
+        proof = encode_proof(InclusionProof(seq, tuple(path), self.note(member, size)))
+        return v1_pb2.InclusionResponse(leaf=entries[seq].leaf, hashes=path, proof=proof)
 
     def export(self, member: int, limit: int) -> Iterator[v1_pb2.ExportChunk]:
         yield v1_pb2.ExportChunk(

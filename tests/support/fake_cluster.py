@@ -56,7 +56,7 @@ class FakeAudit(Protocol):
 
     def checkpoint(self, member: int) -> v1_pb2.CheckpointResponse: ...
 
-    def inclusion(self, seq: int) -> v1_pb2.InclusionResponse: ...
+    def inclusion(self, member: int, seq: int, size: int) -> v1_pb2.InclusionResponse: ...
 
     def export(self, member: int, limit: int) -> Iterator[v1_pb2.ExportChunk]: ...
 
@@ -654,7 +654,7 @@ class _Services:
         return self._audit().checkpoint(self.member_id)
 
     def Inclusion(self, request, metadata):
-        return self._audit().inclusion(request.seq)
+        return self._audit().inclusion(self.member_id, request.seq, request.tree_size)
 
     def _audit(self):
         if self.store.audit is None:

@@ -101,10 +101,22 @@ def test_a_head_that_too_few_signed_is_not_good(shell: Shell, audit: SignedLog, 
     assert verify(shell, "--keys", pins, "--threshold", "3")[0] == 2
 
 
+def test_members_of_a_busy_cluster_sign_a_common_size(
+    shell: Shell, audit: SignedLog, pins: str
+) -> None:
+    audit.signers = {1: (0,), 2: (1,)}
+    audit.log_.put(b"/new", b"v")
+    audit.entries[2] = list(audit.log_.entries)
+    audit.heads[2] = audit.log_.checkpoint()
+    code, said = verify(shell, "--keys", pins)
+    assert code == 0, said
+    assert "11 records" in said
+
+
 def test_a_wrong_signature_is_tampering(shell: Shell, audit: SignedLog, pins: str) -> None:
     good = audit.note(1)
     last = good.split()[-1]
-    audit.note = lambda member: good.replace(last[8:20], "A" * 12)  # type: ignore[method-assign]
+    audit.note = lambda member, size=0: good.replace(last[8:20], "A" * 12)  # type: ignore[method-assign]
     code, said = verify(shell, "--keys", pins)
     assert code == 1
     assert "wrong signature of a known key" in said
