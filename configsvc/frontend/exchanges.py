@@ -107,12 +107,12 @@ class Exchange:
             self.ended = True
             running, self._running = self._running, None
             if running is not None:
-                running.on_cancel()
+                self._shared.guard(running.on_cancel)
 
     def writable(self) -> None:
         """There is room again."""
         if not self.ended and self._running is not None:
-            self._running.on_writable()
+            self._shared.guard(self._running.on_writable)
 
 
 class Http2Exchange(Exchange):

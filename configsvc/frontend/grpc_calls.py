@@ -237,7 +237,7 @@ class StreamCall:
         if not self._ended:
             self._ended = True
             if self._handler is not None:
-                self._handler.on_cancel()
+                self._session.shared.guard(self._handler.on_cancel)
 
     def expire(self) -> None:
         """The caller's time is up."""

@@ -21,6 +21,7 @@ from configsvc.limits import (
     ACCEPT_PAUSE_S,
     ACCEPTS_PER_PASS_MAX,
     CONNECTIONS_MAX,
+    DEAD_PEER_SECONDS_MAX,
     HANDSHAKES_PER_ADDRESS_MAX,
 )
 from configsvc.net.shell import TlsConnection
@@ -133,7 +134,7 @@ class Listener:
             oldest = self.sweeper.oldest_young(peer_ip)
             if oldest is not None:
                 oldest.abort()
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _tune(sock)
         tls = None
         if self._tls is not None:
             tls = TlsConnection(self._tls(), server_side=True)
@@ -146,6 +147,21 @@ class Listener:
         except OSError:
             self._arriving.pop(connection, None)
             sock.close()
+
+
+def _tune(sock: socket.socket) -> None:
+    """No delay, and let the kernel find out about peers that vanished without a word."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", DEAD_PEER_SECONDS_MAX),
+        ("TCP_KEEPINTVL", DEAD_PEER_SECONDS_MAX // 4),
+        ("TCP_KEEPCNT", 4),
+        ("TCP_USER_TIMEOUT", DEAD_PEER_SECONDS_MAX * 1_000),
+    ):
+        option = getattr(socket, name, None)  # not every system has them all
+        if option is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def folded(address: str) -> str:

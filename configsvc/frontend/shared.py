@@ -42,6 +42,16 @@ class Shared:
             raise error
         return self.api.status_of(error)
 
+    def guard(self, callback: Callable[[], None]) -> None:
+        """Call back into a handler that has no way to answer any more.
+
+        A bug in one must not keep others from being freed: it is logged and goes no further.
+        """
+        try:
+            callback()
+        except Exception as error:  # noqa: BLE001 - status_of tells bugs from broken invariants
+            self.status_of(error)
+
 
 class RefusedIdentity:
     """Stands in for a certificate that TLS took and our rules did not (ID-3).

@@ -203,6 +203,23 @@ def test_a_lost_connection_frees_everything() -> None:
     assert rig.shared.admission.in_bytes == 0
 
 
+def test_a_handler_that_fails_while_it_is_freed_harms_nobody() -> None:
+    rig = Rig()
+    rig.send(
+        rig.client.headers(1, "/test.Echo/Stream")
+        + rig.client.headers(3, "/test.Echo/Stream")
+        + http(rig, 5, "/wait", end=True)
+    )
+
+    def broken() -> None:
+        raise ZeroDivisionError
+
+    rig.api.streams[0].on_cancel = broken  # type: ignore[method-assign]
+    rig.session.lost()
+    assert rig.api.streams[1].heard == ["cancel"]
+    assert rig.http.running[0].heard == ["cancel"]
+
+
 def test_a_fault_frees_everything_and_starts_nothing() -> None:
     rig = Rig()
     rig.send(rig.client.headers(1, "/test.Echo/Stream"))
