@@ -27,10 +27,13 @@ FILE_BYTES_MAX: Final = 4_096
 
 
 class KeyFile:
-    """One key-encryption key: wraps and unwraps short secrets."""
+    """One key-encryption key: wraps and unwraps short secrets.
+
+    ``key_id`` is 16 hex digits made from the key; it may be shown and stored.
+    """
 
     def __init__(self, key: bytes, path: str = "") -> None:
-
+        """``key``: 32 secret bytes; ``path`` is for messages only."""
         self.path = path
         self.key_id = hashlib.sha256(b"configsvc/kek-id/v1" + key).hexdigest()[:16]
         self._gcm = AESGCM(key)
@@ -58,6 +61,9 @@ class KeyFile:
         try:
             os.write(descriptor, line.encode())
             os.fsync(descriptor)
+        except OSError as error:
+            os.unlink(path)  # half a key would be taken for damage later
+            raise ConfigError(f"key file {path}: {error.strerror}", "see to its disk") from None
         finally:
             os.close(descriptor)
         parent = os.open(Path(path).resolve().parent, os.O_RDONLY | os.O_DIRECTORY)
@@ -68,12 +74,23 @@ class KeyFile:
         return made
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> KeyFile:
+    def load(
+        cls, path: str | os.PathLike[str], *, data_dir: str | os.PathLike[str] | None = None
+    ) -> KeyFile:
         """Read a key.
 
+        Args:
+            path: The file; not a symlink.
+            data_dir: The key must lie outside: who copies the one shall not get the other.
+
         Raises:
-            ConfigError: missing, reachable by others, or not a key file; exit 78, nothing touched.
+            ConfigError: missing, reachable by others, not a key file, or inside ``data_dir``;
+                exit 78, nothing touched.
         """
+        if data_dir is not None and Path(path).resolve().is_relative_to(Path(data_dir).resolve()):
+            raise ConfigError(
+                f"key file {path}: lies inside the data directory", "move it out of there"
+            )
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as error:

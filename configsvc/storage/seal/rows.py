@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
+from threading import Lock
 from typing import Final
 
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -58,6 +59,7 @@ class RowSealer:
             (len(name).to_bytes(2, "big"), name, len(context).to_bytes(2, "big"), context)
         )
         self._derived: OrderedDict[bytes, Aead] = OrderedDict()
+        self._lock = Lock()  # writer and readers of the history share a sealer
 
     def begin(self) -> SealBatch:
         """A batch with fresh random bytes."""
@@ -72,12 +74,21 @@ class RowSealer:
         """
         if len(info) != INFO_BYTES:
             raise SealBroken("seal batch of the wrong length")
-        aead = self._derived.get(info)
-        if aead is None:
-            aead = self._derived[info] = self._derive(info)
+        return self._opener(info).open(number, self._prefix + aad, ciphertext)
+
+    def _opener(self, info: bytes) -> Aead:
+        """The derived key of a batch; a derivation costs several times an opening."""
+        with self._lock:
+            aead = self._derived.get(info)
+            if aead is not None:
+                self._derived.move_to_end(info)
+                return aead
+        aead = self._derive(info)
+        with self._lock:
+            self._derived[info] = aead
             if len(self._derived) > DERIVED_KEPT:
                 self._derived.popitem(last=False)
-        return aead.open(number, self._prefix + aad, ciphertext)
+        return aead
 
     def _derive(self, info: bytes) -> Aead:
         hkdf = HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=info + LABEL)
