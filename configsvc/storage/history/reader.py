@@ -9,19 +9,21 @@ Rights and the compaction floor are the caller's as well; rows below that floor 
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 from sqlalchemy import Connection, select
 
 from configsvc.audit.verify import ActorRow, Entry
-from configsvc.errors import ensure
-from configsvc.limits import HISTORY_READERS_MAX, TILES_CACHED
+from configsvc.errors import OverloadedError, ensure
+from configsvc.limits import HISTORY_COPY_BYTES_MAX, HISTORY_READERS_MAX, TILES_CACHED
 from configsvc.mvcc.messages import RangeOp, RangeResult
 from configsvc.storage.history import loading, questions, verify
+from configsvc.storage.history.copying import open_copy
 from configsvc.storage.history.engine import open_reader, sqlite_path
 from configsvc.storage.history.errors import NotFlushedError
 from configsvc.storage.history.messages import (
@@ -213,6 +215,34 @@ class HistoryReader:
         for connection, _vault in idle:
             connection.close()
         self._engine.dispose()
+
+    # --- copies -----------------------------------------------------------------------------------
+
+    def open_copy(self) -> BinaryIO:
+        """The whole database, sealed as it lies, as a file without a name; the caller closes it.
+
+        Needs as much free disk space as the database takes.
+        """
+        with self._lock:
+            ensure(not self._closed, "a closed reader is not asked")
+        connection = self._engine.connect()
+        try:
+            source = cast(sqlite3.Connection, connection.connection.driver_connection)
+            return open_copy(source, self._path.parent)
+        finally:
+            connection.close()
+
+    def export_copy(self) -> bytes:
+        """``open_copy``, read into memory.
+
+        Raises:
+            OverloadedError: larger than ``HISTORY_COPY_BYTES_MAX``: stream ``open_copy`` instead.
+        """
+        with self.open_copy() as copy:
+            data = copy.read(HISTORY_COPY_BYTES_MAX + 1)
+        if len(data) > HISTORY_COPY_BYTES_MAX:
+            raise OverloadedError("configsvc: the store is too large for a copy in memory")
+        return data
 
     # --- inside -----------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from typing import Final
 
 from configsvc.errors import ExitCode, FatalError
 from configsvc.storage.disk import check_private_path
+from configsvc.storage.history.copying import COPY_PREFIX
 from configsvc.storage.history.engine import sync_dir
 
 FIRST_GENERATION: Final = 1
@@ -53,12 +54,15 @@ def next_number(data_dir: Path, live: int) -> int:
 
 
 def keep_only(data_dir: Path, live: int, *, required: bool) -> list[int]:
-    """Delete every generation but ``live``, oldest first; returns the numbers deleted.
+    """Delete every generation but ``live``, oldest first, and copies that a kill left behind.
 
     Args:
         data_dir: The member's data directory.
         live: The generation the log names.
         required: The live one must exist: not so at a first start.
+
+    Returns:
+        The numbers of the generations deleted.
 
     Raises:
         FatalError: exit 84, the generation that the log names is missing. Nothing was deleted.
@@ -73,6 +77,8 @@ def keep_only(data_dir: Path, live: int, *, required: bool) -> list[int]:
     others = [number for number in present(data_dir) if number != live]
     for number in others:
         remove(data_dir, number)
+    for leftover in sorted(sql_dir(data_dir).glob(f"{COPY_PREFIX}*.db*")):
+        leftover.unlink()
     return others
 
 

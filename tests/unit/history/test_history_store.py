@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 
 from configsvc.apply.commands import TableChange
 from configsvc.audit.merkle import Frontier, root_of
-from configsvc.errors import ConfigError, ExitCode, FatalError, InvariantViolationError
+from configsvc.errors import (
+    ConfigError,
+    ExitCode,
+    FatalError,
+    InvariantViolationError,
+    OverloadedError,
+)
+from configsvc.storage.history import reader as reader_module
 from configsvc.storage.history import store as store_module
 from configsvc.storage.history.seeds import seed_users
 from configsvc.storage.history.store import History
@@ -464,3 +471,32 @@ def test_a_reader_cannot_write(history: History, reader) -> None:
         reader.transaction() as (connection, _session),
     ):
         connection.exec_driver_sql("DELETE FROM commits")
+
+
+# --- copies ---------------------------------------------------------------------------------------
+
+
+def test_a_copy_is_whole_and_leaves_no_file(history, reader, key_file, tmp_path: Path) -> None:
+    """Also while a transaction is in SQLite's own log only."""
+    world = small_world()
+    history.write(world.effects[:3])
+    with reader.open_copy() as copy:
+        history.write(world.effects[3:])
+        assert os.fstat(copy.fileno()).st_mode & 0o777 == 0o600
+        data = copy.read()
+    assert not list(history.path.parent.glob("copy-*"))
+    place = tmp_path / "restored.db"
+    place.write_bytes(data)
+    place.chmod(0o600)
+    restored = History.open(place, IDENTITY, key_file, create=False)
+    assert restored.meta().applied == 3
+    assert {row.key: row for row in restored.load_live()} == world.live(world.effects[2].revision)
+    restored.abandon()
+
+
+def test_a_copy_in_memory_is_bounded(history, reader, monkeypatch) -> None:
+    whole = reader.export_copy()
+    assert len(whole) == history.path.stat().st_size
+    monkeypatch.setattr(reader_module, "HISTORY_COPY_BYTES_MAX", len(whole) - 1)
+    with pytest.raises(OverloadedError):
+        reader.export_copy()

@@ -332,12 +332,12 @@ def test_a_half_filled_generation_says_nothing_applied(data_dir, other_key, worl
 
 def test_only_the_named_generation_stays(data_dir: Path) -> None:
     directory = generations.sql_dir(data_dir)
-    for name in ("gen-1.db", "gen-1.db-wal", "gen-3.db", "gen-4.db-shm", "notes", "gen-x.db"):
+    for name in ("gen-1.db", "gen-1.db-wal", "gen-3.db", "gen-4.db-shm", "notes", "copy-1.db"):
         (directory / name).touch()
     assert generations.present(data_dir) == [1, 3, 4]
     assert generations.next_number(data_dir, 3) == 5
     assert generations.keep_only(data_dir, 3, required=True) == [1, 4]
-    assert sorted(os.listdir(directory)) == ["gen-3.db", "gen-x.db", "notes"]
+    assert sorted(os.listdir(directory)) == ["gen-3.db", "notes"]
 
 
 def test_a_missing_generation_is_fatal_and_nothing_is_deleted(data_dir: Path) -> None:
