@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.members import MemberCluster, make_pki
+
+from tests.support.members import MemberCluster, make_pki
 
 
 @pytest.fixture(scope="session")

@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable
 
 import pytest
-from support.members import MemberCluster
 
 from configsvc.client import administration as admin
 from configsvc.client import inquiries, operations
 from configsvc.errors import ConfigServiceError
+from tests.support.members import MemberCluster
 
 pytestmark = pytest.mark.integration
 KILLS = 6
