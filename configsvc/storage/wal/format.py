@@ -265,7 +265,11 @@ _INSTALLED: Final = struct.Struct("<QQQ")
 
 
 class Installed(NamedTuple):
-    """A snapshot that took the place of the log up to ``index``."""
+    """A snapshot that took the place of the log up to ``index``.
+
+    ``index`` is 0 and ``conf_state`` empty when compaction took the frame: the segment headers
+    remember the generation only.
+    """
 
     index: int  # type: ignore[assignment]
     term: int

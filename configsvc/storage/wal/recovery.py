@@ -82,8 +82,7 @@ class LogImage(NamedTuple):
     first_index: int  # of ``entries``, or of the next entry when there are none
     first_prev_term: int
     entries: list[Entry]
-    installed: Installed | None  # the last one, if its frame is still there
-    generation: int  # that the last install filled, ever; 0: none was installed
+    installed: Installed | None  # the last one ever; only its generation, once its frame is gone
     clean_stop: bool
     older: list[SegmentFacts]
     newest: Segment
@@ -91,6 +90,11 @@ class LogImage(NamedTuple):
     @property
     def last_index(self) -> int:
         return self.first_index - 1 + len(self.entries)
+
+    @property
+    def generation(self) -> int:
+        """Of the history that belongs to the log; 0: nothing was ever installed."""
+        return self.installed.generation if self.installed is not None else 0
 
 
 def read_log(disk: Disk, keys: Sequence[KeyFile]) -> LogImage:
@@ -121,7 +125,6 @@ def read_log(disk: Disk, keys: Sequence[KeyFile]) -> LogImage:
         first_prev_term=replay.prev_term,
         entries=replay.entries,
         installed=replay.installed,
-        generation=replay.generation,
         clean_stop=replay.last_kind == FrameKind.CLEAN_STOP and not segment.tail.bytes,
         older=facts[:-1],
         newest=segment,
@@ -185,8 +188,7 @@ class Replay:
         self.first_index = oldest.first_index
         self.prev_term = oldest.term_before
         self.entries: list[Entry] = []
-        self.installed: Installed | None = None
-        self.generation = oldest.generation
+        self.installed = Installed(0, 0, b"", oldest.generation) if oldest.generation else None
         self.last_kind = 0
         self._hard = oldest.hard_state
 
@@ -211,7 +213,6 @@ class Replay:
         self.last_kind = header.kind
         if header.kind == FrameKind.INSTALLED:
             self.installed = decode_installed(frame.payload)
-            self.generation = self.installed.generation
             self.first_index = self.installed.index + 1
             self.prev_term = self.installed.term
             self.entries = []

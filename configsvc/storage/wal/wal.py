@@ -63,7 +63,7 @@ from configsvc.storage.wal.spare import Spare
 from configsvc.storage.wal.start import SpaceAtStart, take_lock
 
 Entropy = Callable[[int], bytes]
-SqlApplied = int | Callable[[int], int]
+SqlApplied = int | Callable[[Installed | None], int]
 _QUIET: Final = frozenset({FrameKind.SEAL, FrameKind.CLEAN_STOP})  # hold nothing that could rot
 
 
@@ -83,14 +83,18 @@ class Recovered(NamedTuple):
     first_index: int  # of ``entries``, or of the next entry when there are none
     first_prev_term: int  # term of the entry before it; 0: none
     entries: list[Entry]  # contiguous, superseded suffixes resolved
-    installed: Installed | None  # the last one, if compaction has not taken its frame
-    generation: int  # of the history to open: the last one installed; 0: none ever was
+    installed: Installed | None  # the last one ever; None: the first generation still counts
     clean_stop: bool
     dropped_tail_bytes: int
 
     @property
     def last_index(self) -> int:
         return self.first_index - 1 + len(self.entries)
+
+    @property
+    def generation(self) -> int:
+        """Of the history that belongs to the log; 0: nothing was ever installed."""
+        return self.installed.generation if self.installed is not None else 0
 
 
 class Wal:
@@ -181,8 +185,8 @@ class Wal:
             disk: The log's directory.
             key_file: Wraps new data keys and unwraps those it wrapped.
             expect: Ids from SQL, certificate and settings.
-            sql_applied: Index that SQL holds durably; or a function that is given the generation
-                of the history (0: the first) and finds out, before anything is written.
+            sql_applied: Index that SQL holds durably; or a function that is given what was
+                installed last and finds out, before anything is written.
             noted_frame: ``last_frame`` as noted elsewhere at a clean stop; 0: none.
             older_keys: More key files, while a change of keys is under way.
             options: Settings.
@@ -195,7 +199,7 @@ class Wal:
         take_lock(disk)
         keys = (key_file, *older_keys)
         image = read_log(disk, keys)
-        applied = sql_applied if isinstance(sql_applied, int) else sql_applied(image.generation)
+        applied = sql_applied if isinstance(sql_applied, int) else sql_applied(image.installed)
         check_expectations(image, expect, applied, noted_frame)
         wal = cls(disk, key_file, image.identity, options)
         with SpaceAtStart(disk, options.segment_bytes):
@@ -210,7 +214,6 @@ class Wal:
             image.first_prev_term,
             image.entries,
             image.installed,
-            image.generation,
             image.clean_stop,
             image.newest.tail.bytes,
         )
@@ -370,6 +373,7 @@ class Wal:
         self._older.append(facts)
 
     def _begin_segment(self, number: int, size: int) -> None:
+        ensure(size <= limits.WAL_SEGMENT_BYTES_MAX, "an entry fits into the largest segment")
         encoder = self._encoder
         origin = SegmentHeader(
             flags=0,

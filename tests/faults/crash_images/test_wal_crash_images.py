@@ -51,8 +51,9 @@ class Promise:
         self.created = story.created
         self.incarnation = story.incarnation
 
-    def sql_applied(self, generation: int) -> int:
-        """What the history of that generation holds."""
+    def sql_applied(self, installed: Installed | None) -> int:
+        """What the history of the installed generation holds."""
+        generation = installed.generation if installed else 0
         of = self.target if generation == self.target.generation else self.acked
         return max(self.compacted, of.base)
 

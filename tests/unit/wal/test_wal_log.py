@@ -151,14 +151,15 @@ def test_the_generation_outlives_the_frame_that_named_it() -> None:
     for index in range(51, 60):
         story.append(hard(1, 0, index - 1), run_of(index, 1, 1))
     story.compact(58)
-    seen: list[int] = []
+    seen: list[Installed | None] = []
 
-    def applied(generation: int) -> int:
-        seen.append(generation)
+    def applied(installed: Installed | None) -> int:
+        seen.append(installed)
         return 58
 
     _, recovered = open_image(story.disk.image(), applied)
-    assert (recovered.installed, recovered.generation, seen) == (None, 7, [7])
+    assert recovered.generation == 7
+    assert seen == [recovered.installed] == [Installed(0, 0, b"", 7)]
 
 
 def test_starts_count_up_and_a_clean_stop_is_known() -> None:
