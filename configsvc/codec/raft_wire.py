@@ -1,30 +1,38 @@
 """Raft messages on the peer link: a fixed head, then context, entries and snapshot.
 
-Strict: every length is judged against the bytes that are there before anything is kept, an
-unknown type is an error of the sender. Entry payloads are the proposals' bytes, unchanged.
+Strict: every length is judged against the bytes that are there before anything is kept; a kind
+that never travels, unknown flags and entries where none belong are errors of the sender. A kind
+from a later version is skipped and counted (C11). Entry payloads are the proposals' bytes.
+
+Not here: frames and connections (``transport``), entries as bytes (``codec.records``).
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 from configsvc.codec.confstate import decode_conf_state, encode_conf_state
 from configsvc.codec.records import RecordCache, decode_entries
 from configsvc.errors import DecodeError
-from configsvc.raft.messages import Message, MessageType, Snapshot
+from configsvc.limits import (
+    PEER_CONTEXT_BYTES_MAX,
+    PEER_MESSAGES_MAX,
+    PEER_SNAPSHOT_NOTE_BYTES_MAX,
+)
+from configsvc.raft.messages import Entry, Message, MessageType, Snapshot
 from configsvc.types import LogIndex, NodeId, Term
 
 # type, flags, to, from, term, log term, index, commit, vote, reject hint, read round,
 # context length, entry count, entry bytes, snapshot bytes
 _HEAD = struct.Struct("<BBQQQQQQQQQHIII")
+MESSAGE_HEAD_BYTES: Final = _HEAD.size
 _SNAPSHOT = struct.Struct("<QQHI")
 _FLAG_REJECT: Final = 1
 _FLAG_SNAPSHOT: Final = 2
-CONTEXT_BYTES_MAX: Final = 256
-TERM_LEAP_MAX: Final = 1 << 32
-MESSAGES_MAX: Final = 4_096  # in one frame
+_FLAGS: Final = _FLAG_REJECT | _FLAG_SNAPSHOT
+_KINDS: Final = {int(kind): kind for kind in MessageType}
 _REMOTE: Final = frozenset(
     {
         MessageType.APP,
@@ -44,76 +52,100 @@ _REMOTE: Final = frozenset(
 )
 
 
+class Decoded(NamedTuple):
+    """One frame's worth of messages, and how many of unknown kinds were skipped."""
+
+    messages: list[Message]
+    unknown: int
+
+
 def encode_messages(messages: Iterable[Message], records: RecordCache) -> bytes:
-    """The body of one frame."""
+    """The body of one frame; entries are encoded once per batch, whoever gets them."""
     parts: list[bytes] = []
-    for m in messages:
-        entries = records.encode(m.entries) if m.entries else b""
-        snapshot = _encode_snapshot(m.snapshot) if m.snapshot is not None else b""
-        flags = (_FLAG_REJECT if m.reject else 0) | (_FLAG_SNAPSHOT if snapshot else 0)
-        parts.append(
-            _HEAD.pack(
-                m.type,
-                flags,
-                m.to,
-                m.from_,
-                m.term,
-                m.log_term,
-                m.index,
-                m.commit,
-                m.vote,
-                m.reject_hint,
-                m.read_round,
-                len(m.context),
-                len(m.entries),
-                len(entries),
-                len(snapshot),
-            )
-        )
-        parts += (m.context, entries, snapshot)
+    for message in messages:
+        encode_parts(message, records.encode(message.entries), parts)
     return b"".join(parts)
 
 
-def decode_messages(body: bytes) -> list[Message]:
+def encode_parts(m: Message, entries: bytes, parts: list[bytes]) -> int:
+    """Append a message to ``parts``; ``entries`` are its entries, encoded. Returns its bytes."""
+    snapshot = _encode_snapshot(m.snapshot) if m.snapshot is not None else b""
+    flags = (_FLAG_REJECT if m.reject else 0) | (_FLAG_SNAPSHOT if snapshot else 0)
+    context = m.context
+    parts.append(
+        _HEAD.pack(
+            m.type,
+            flags,
+            m.to,
+            m.from_,
+            m.term,
+            m.log_term,
+            m.index,
+            m.commit,
+            m.vote,
+            m.reject_hint,
+            m.read_round,
+            len(context),
+            len(m.entries),
+            len(entries),
+            len(snapshot),
+        )
+    )
+    if context:
+        parts.append(context)
+    if entries:
+        parts.append(entries)
+    if snapshot:
+        parts.append(snapshot)
+    return MESSAGE_HEAD_BYTES + len(context) + len(entries) + len(snapshot)
+
+
+def decode_messages(body: bytes) -> Decoded:
     """Messages of one frame.
 
     Raises:
         DecodeError: anything is off; the connection is closed.
     """
     out: list[Message] = []
-    at, size = 0, len(body)
+    unknown = at = 0
+    size = len(body)
     while at < size:
-        if at + _HEAD.size > size or len(out) >= MESSAGES_MAX:
+        if at + MESSAGE_HEAD_BYTES > size or len(out) >= PEER_MESSAGES_MAX:
             raise DecodeError("raft message is cut short")
-        f = _HEAD.unpack_from(body, at)
-        at += _HEAD.size
-        context_bytes, count, entry_bytes, snapshot_bytes = f[11:]
+        fields = _HEAD.unpack_from(body, at)
+        at += MESSAGE_HEAD_BYTES
+        context_bytes, _, entry_bytes, snapshot_bytes = fields[11:]
         end = at + context_bytes + entry_bytes + snapshot_bytes
-        if end > size or context_bytes > CONTEXT_BYTES_MAX:
+        if end > size:
             raise DecodeError("raft message is cut short")
-        out.append(_message(f, body, at, count))
+        if context_bytes > PEER_CONTEXT_BYTES_MAX or snapshot_bytes > PEER_SNAPSHOT_NOTE_BYTES_MAX:
+            raise DecodeError("raft message with an overlong part")
+        kind = _KINDS.get(fields[0])
+        if kind is None:
+            unknown += 1
+        else:
+            out.append(_message(kind, fields, body, at))
         at = end
-    return out
+    return Decoded(out, unknown)
 
 
-def _message(f: tuple[int, ...], body: bytes, at: int, count: int) -> Message:
-    context_bytes, _, entry_bytes, snapshot_bytes = f[11:]
-    try:
-        kind = MessageType(f[0])
-    except ValueError:
-        raise DecodeError("raft message of an unknown type") from None
-    if kind not in _REMOTE or f[1] & ~3:
+def _message(kind: MessageType, f: tuple[int, ...], body: bytes, at: int) -> Message:
+    flags = f[1]
+    context_bytes, count, entry_bytes, snapshot_bytes = f[11:]
+    if kind not in _REMOTE or flags & ~_FLAGS:
         raise DecodeError("raft message that does not travel")
     context = body[at : at + context_bytes]
     at += context_bytes
-    entries = ()
+    entries: tuple[Entry, ...] = ()
     if count or entry_bytes:
         if kind is not MessageType.APP:
             raise DecodeError("entries in a message that has none")
-        entries = decode_entries(f[6] + 1, body[at : at + entry_bytes], count)  # type: ignore[assignment]
+        entries = decode_entries(f[6] + 1, memoryview(body)[at : at + entry_bytes], count)
     at += entry_bytes
     snapshot = None
-    if f[1] & _FLAG_SNAPSHOT:
+    if flags & _FLAG_SNAPSHOT:
+        if kind is not MessageType.SNAP:
+            raise DecodeError("snapshot in a message that has none")
         snapshot = _decode_snapshot(body[at : at + snapshot_bytes])
     elif snapshot_bytes:
         raise DecodeError("snapshot bytes without a snapshot")
@@ -127,7 +159,7 @@ def _message(f: tuple[int, ...], body: bytes, at: int, count: int) -> Message:
         entries,
         LogIndex(f[7]),
         NodeId(f[8]),
-        bool(f[1] & _FLAG_REJECT),
+        bool(flags & _FLAG_REJECT),
         LogIndex(f[9]),
         snapshot,
         context,

@@ -98,7 +98,7 @@ def decode_hello(body: bytes) -> Hello:
         raise DecodeError("hello with an odd version") from None
     if not version.isprintable():
         raise DecodeError("hello with an odd version")
-    return Hello(lane, bool(insecure), *rest, version)
+    return Hello._make((lane, bool(insecure), *rest, version))
 
 
 def encode_refusal(refusal: Refusal) -> bytes:

@@ -1,76 +1,60 @@
 """Member to member: frames over mutual TLS, a control and a bulk connection per peer and direction.
 
 Control carries what must never queue behind bulk: votes, heartbeats, acks, reads, calls. Each
-member dials each known peer; a connection opened by an unknown but certified peer is used to
-answer it (L4). Peers are accepted by certificate and hello, not by local configuration; only ids
-known as removed are refused.
+member dials each known peer; where our own connection is down, one that the peer opened is used,
+so an unknown but certified peer gets its answers (L4).
 
-Not here: what the frames mean (``runtime``), encoding of raft messages (``codec.raft_wire``).
+Always true:
+  * A message is handed up only under the id that its connection's certificate names.
+  * Nothing here waits or blocks; what does not fit into its bound is dropped and reported.
+  * One refused or malformed connection changes nothing but a counter and one log line.
+
+Not here: what frames mean (``runtime``), encoding raft messages (``codec.raft_wire``), who may
+connect (``transport.admission``).
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Final
 
-from configsvc.codec.raft_wire import decode_messages, encode_messages
+from configsvc import __version__
+from configsvc.codec.raft_wire import decode_messages
 from configsvc.codec.records import RecordCache
 from configsvc.config import split_url
 from configsvc.errors import DecodeError
-from configsvc.identity.certificate import CertificateRejected, check_time, parse_leaf
-from configsvc.net.contexts import ReloadableContext
+from configsvc.identity.certificate import CertificateRejected
+from configsvc.limits import (
+    PEER_CONNECTIONS_MAX,
+    PEER_MISBEHAVED_MAX,
+    PEER_PROGRESS_S,
+    PEER_SILENCE_S,
+)
 from configsvc.net.shell import TlsConnection
 from configsvc.raft.messages import Message, MessageType
+from configsvc.transport.admission import REMOVED, judge_hello, judge_leaf, plausible
 from configsvc.transport.connection import PeerConnection
-from configsvc.transport.hello import BULK, CONTROL, Hello
-from configsvc.types import KIND_MEMBER, NodeId
+from configsvc.transport.dialling import Dialler
+from configsvc.transport.frames import FRAME_OWN_MIN, FRAME_RAFT
+from configsvc.transport.hello import BULK, CONTROL, LANES, Hello, Refusal
+from configsvc.transport.ports import Handler, HelloState, LinkCounters, PeerTls, Report
+from configsvc.types import NodeId
 
-FRAME_RAFT: Final = 1
-BACKOFF_MIN_S: Final = 0.05
-BACKOFF_MAX_S: Final = 1.0
-CONNECT_S: Final = 2.0
-ACCEPTED_MAX: Final = 256  # connections that others opened; beyond it new ones are refused
+__all__ = [
+    "Handler",
+    "Hello",
+    "HelloState",
+    "LinkCounters",
+    "PeerTls",
+    "PeerTransport",
+    "Refusal",
+    "Report",
+]
+
 _BULK_TYPES: Final = frozenset({MessageType.APP, MessageType.SNAP})
-_MEMBERS: Final = frozenset({KIND_MEMBER})
-
-
-class Report(Protocol):
-    def info(self, caller: str, msg: str, **fields: Any) -> None: ...
-
-    def warn(self, caller: str, msg: str, **fields: Any) -> None: ...
-
-
-class HelloState(NamedTuple):
-    """The part of our hello that changes."""
-
-    term: int
-    last_index: int
-
-
-class Handler(Protocol):
-    """Who gets what arrives; all calls on the loop."""
-
-    def on_messages(self, peer: NodeId, messages: Sequence[Message]) -> None: ...
-
-    def on_frame(self, peer: NodeId, kind: int, body: bytes) -> None: ...
-
-    def on_hello(self, peer: NodeId, hello: Hello) -> str:
-        """Why to refuse a peer whose certificate, cluster and mark fit; empty to accept it."""
-
-    def on_unreachable(self, peer: NodeId) -> None: ...
-
-    def on_refused(self, peer: NodeId) -> None:
-        """Nobody listens at the peer's address."""
-
-
-class PeerTls(NamedTuple):
-    """Contexts of both sides; None for plaintext under --insecure-dev."""
-
-    server: ReloadableContext
-    client: ReloadableContext
-    trust_domain: str
+_LOOK_S: Final = 0.25  # between two looks at all connections
+_Way = tuple[NodeId, int]  # peer and lane
 
 
 class PeerTransport:
@@ -91,7 +75,33 @@ class PeerTransport:
         records: RecordCache,
         report: Report,
         now: Callable[[], int],
+        epoch: int = 0,
+        progress_s: float = PEER_PROGRESS_S,
+        silence_s: float = PEER_SILENCE_S,
+        on_refused: Callable[[NodeId, Refusal], None] | None = None,
+        on_misbehaved: Callable[[NodeId], None] | None = None,
     ) -> None:
+        """Make a transport that neither listens nor dials yet.
+
+        Args:
+            loop: on which everything happens.
+            self_id: this member.
+            cluster_id: other clusters' members are refused.
+            store_id: 16 bytes of this data directory.
+            incarnation: of this start.
+            insecure: the store's mark.
+            tls: None is plaintext, for an insecure store only.
+            state: asked for each hello and each frame of messages; must be cheap.
+            handler: gets what arrives.
+            records: shared with the log, so that entries are encoded once.
+            report: log lines.
+            now: seconds of the Unix epoch, for certificates.
+            epoch: of the cluster id, grown by restores.
+            progress_s: bytes that wait that long without one leaving end a connection.
+            silence_s: likewise for a peer from which nothing comes.
+            on_refused: a peer refused us; the code is the exit code it asks of us, or 0.
+            on_misbehaved: a peer sent malformed frames more than once or twice.
+        """
         self._loop = loop
         self._self_id = self_id
         self._cluster_id = cluster_id
@@ -104,246 +114,342 @@ class PeerTransport:
         self._records = records
         self._report = report
         self._now = now
-        self._urls: dict[NodeId, tuple[str, ...]] = {}
+        self._epoch = epoch
+        self._progress_s = progress_s
+        self._silence_s = silence_s
+        self._on_refused = on_refused
+        self._on_misbehaved = on_misbehaved
         self._removed: frozenset[NodeId] = frozenset()
-        self._diallers: dict[tuple[NodeId, int], asyncio.Task[None]] = {}
-        self._out: dict[tuple[NodeId, int], PeerConnection] = {}
-        self._accepted: set[PeerConnection] = set()
+        self._diallers: dict[_Way, Dialler] = {}
+        self._out: dict[_Way, PeerConnection] = {}  # opened by us
+        self._in: dict[_Way, PeerConnection] = {}  # opened by them
+        self._open: dict[PeerConnection, None] = {}  # all, in the order they began
         self._servers: list[asyncio.Server] = []
+        self._lost: set[NodeId] = set()  # to be reported as unreachable after this pass
+        self._complaints: dict[str, str] = {}  # last reason logged, by peer or address
+        self._misbehaved: dict[NodeId, int] = {}
         self._stopping = False
-        self.refused_total = 0
-        self.sent_frames_total = 0
+        self._looker: asyncio.TimerHandle | None = None
+        self._looked = loop.time()
+        self.counters = LinkCounters()
 
     # --- lifecycle -------------------------------------------------------------------------------
 
     async def listen(self, urls: Sequence[str]) -> None:
-        """Open the peer port. Raises ``OSError`` when an address cannot be bound."""
+        """Open the peer port.
+
+        Raises:
+            OSError: an address cannot be bound.
+            ValueError: not a URL of a host and a port.
+        """
         for url in urls:
             _, host, port = split_url(url)
-            server = await self._loop.create_server(
-                self._accept, host, port, backlog=64, start_serving=True
-            )
+            server = await self._loop.create_server(self._accept, host, port, backlog=64)
             self._servers.append(server)
+        self._look()
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Where it listens, with the ports that the system chose for port 0."""
+        names = [sock.getsockname() for server in self._servers for sock in server.sockets]
+        return [(str(name[0]), int(name[1])) for name in names]
 
     async def close(self) -> None:
+        """Write out what is queued and end; returns when the sockets are closed, or soon after."""
         self._stopping = True
         for server in self._servers:
             server.close()
-        for task in self._diallers.values():
-            task.cancel()
-        for connection in [*self._out.values(), *self._accepted]:
-            connection.close("this member stops")
-        await asyncio.sleep(0)
+        if self._looker is not None:
+            self._looker.cancel()
+        for dialler in self._diallers.values():
+            dialler.close()
+        self._diallers.clear()
+        for connection in list(self._open):
+            connection.finish("this member stops")
+        waiting = [connection.gone for connection in self._open]
+        if waiting:
+            await asyncio.wait(waiting, timeout=1.0)
 
     def reload_tls(self) -> str:
-        """Read the files of both contexts anew; empty when they are in force."""
+        """Read the files of both contexts anew; "" when they are in force, else why not.
+
+        Peers are dialled again under the new context while the old connections still work.
+        """
         if self._tls is None:
             return ""
-        return self._tls.server.reload() or self._tls.client.reload()
+        problem = self._tls.reload()
+        if not problem:
+            for dialler in self._diallers.values():
+                dialler.renew()
+        return problem
+
+    # --- whom to talk to -------------------------------------------------------------------------
 
     def set_peers(self, peers: Mapping[NodeId, Sequence[str]]) -> None:
-        """Whom to dial, at which advertised URLs (P15)."""
-        wanted = {who: tuple(urls) for who, urls in peers.items() if urls and who != self._self_id}
-        for who in [w for w in self._urls if self._urls[w] != wanted.get(w)]:
-            self._forget(who)
-        self._urls = wanted
+        """Whom to dial, at which advertised URLs; a changed URL is dialled anew (P15)."""
+        wanted = {
+            NodeId(who): tuple(urls)
+            for who, urls in peers.items()
+            if urls and who != self._self_id and who not in self._removed
+        }
+        for way, dialler in list(self._diallers.items()):
+            if wanted.get(way[0]) != dialler.urls:
+                self._stop_dialling(way)
+        if self._stopping:
+            return
         for who in sorted(wanted):
-            for lane in (CONTROL, BULK):
+            for lane in LANES:
                 if (who, lane) not in self._diallers:
-                    self._diallers[who, lane] = self._loop.create_task(self._dial(who, lane))
+                    self._diallers[who, lane] = self._dialler(who, lane, wanted[who])
 
     def set_removed(self, ids: Sequence[NodeId]) -> None:
-        """Ids that are never accepted again; their connections are closed (PKI-9)."""
+        """Ids that are never accepted again; they are told so and cut off (PKI-9)."""
         self._removed = frozenset(ids)
-        for connection in [*self._out.values(), *self._accepted]:
-            if connection.hello is not None and connection.hello.member_id in self._removed:
-                connection.close("the member was removed")
+        for way in [way for way in self._diallers if way[0] in self._removed]:
+            self._stop_dialling(way)
+        for connection in list(self._open):
+            if connection.peer in self._removed:
+                connection.refuse(REMOVED)
 
-    def _forget(self, who: NodeId) -> None:
-        for lane in (CONTROL, BULK):
-            task = self._diallers.pop((who, lane), None)
-            if task is not None:
-                task.cancel()
-            connection = self._out.pop((who, lane), None)
-            if connection is not None:
-                connection.close("the peer's URLs changed")
+    def _dialler(self, who: NodeId, lane: int, urls: Sequence[str]) -> Dialler:
+        def make(tls: TlsConnection | None) -> PeerConnection:
+            return PeerConnection(self, self._loop, tls, dialled=True, lane=lane, expected=who)
+
+        def failed(reason: str) -> None:
+            self._complain(f"{who:016x}", reason, peer=f"{who:016x}")
+
+        context = self._tls.client if self._tls is not None else None
+        return Dialler(self._loop, urls, context, make, failed)
+
+    def _stop_dialling(self, way: _Way) -> None:
+        self._diallers.pop(way).close()
+        connection = self._out.get(way)
+        if connection is not None and connection.peer not in self._removed:
+            connection.finish("the peer's URLs changed")
 
     # --- sending ---------------------------------------------------------------------------------
 
     def send(self, messages: Sequence[Message]) -> None:
-        """Raft messages; what cannot be queued is dropped and reported as unreachable."""
-        batches: dict[tuple[NodeId, int], list[Message]] = {}
+        """Queue raft messages; what cannot be queued is dropped and reported as unreachable."""
+        out = self._out
+        dropped = 0
         for message in messages:
             lane = BULK if message.type in _BULK_TYPES else CONTROL
-            batches.setdefault((message.to, lane), []).append(message)
-        for (who, lane), batch in batches.items():
-            connection = self._connection(who, lane)
-            sent = connection is not None and connection.send(
-                FRAME_RAFT, encode_messages(batch, self._records)
-            )
-            if sent:
-                self.sent_frames_total += 1
-            elif lane == BULK:
-                # Not from within the core's own step: the pass that sends may hold its Ready.
-                self._loop.call_soon(self._handler.on_unreachable, who)
+            connection = out.get((message.to, lane)) or self._in.get((message.to, lane))
+            records = self._records.encode(message.entries) if message.entries else b""
+            if connection is None or not connection.send_message(message, records):
+                dropped += 1
+                if lane == BULK:
+                    self._unreachable(message.to)
+        self.counters.sent_messages += len(messages) - dropped
+        self.counters.dropped += dropped
 
     def send_frame(self, peer: NodeId, kind: int, body: bytes, *, bulk: bool = False) -> bool:
-        """Any other frame; False when it was not queued."""
-        connection = self._connection(peer, BULK if bulk else CONTROL)
-        return connection is not None and connection.send(kind, body)
+        """Queue any other frame; False when it was not queued."""
+        way = (peer, BULK if bulk else CONTROL)
+        connection = self._out.get(way) or self._in.get(way)
+        if connection is None or not connection.send_frame(kind, body):
+            self.counters.dropped += 1
+            return False
+        self.counters.sent_frames += 1
+        return True
 
-    def _connection(self, who: NodeId, lane: int) -> PeerConnection | None:
-        found = self._out.get((who, lane))
-        if found is not None and found.hello is not None:
-            return found
-        for connection in self._accepted:
-            hello = connection.hello
-            if hello is not None and hello.member_id == who and connection.lane == lane:
-                return connection
-        return None
+    def _unreachable(self, peer: NodeId) -> None:
+        """Report later: the core may be in the middle of the step that sends."""
+        if not self._lost:
+            self._loop.call_soon(self._tell_lost)
+        self._lost.add(peer)
+
+    def _tell_lost(self) -> None:
+        lost, self._lost = self._lost, set()
+        if not self._stopping:
+            for peer in sorted(lost):
+                self._handler.on_unreachable(peer)
 
     def connected(self, peer: NodeId) -> bool:
-        return self._connection(peer, CONTROL) is not None
+        """Whether control messages to ``peer`` have a way."""
+        return self.active_since(peer) is not None
 
     def active_since(self, peer: NodeId) -> float | None:
-        """Loop time since which the control connection is up; None when it is down."""
-        connection = self._connection(peer, CONTROL)
-        return connection.since if connection is not None else None
+        """Loop time since which a control connection is up; None when none is."""
+        way = (peer, CONTROL)
+        found = [c.since for c in (self._out.get(way), self._in.get(way)) if c]
+        return min(found, default=None)
 
-    # --- dialling --------------------------------------------------------------------------------
-
-    async def _dial(self, who: NodeId, lane: int) -> None:
-        backoff = BACKOFF_MIN_S
-        at = 0
-        while not self._stopping:
-            urls = self._urls.get(who, ())
-            if not urls:
-                return
-            url = urls[at % len(urls)]
-            at += 1
-            connection = await self._try(url, who, lane)
-            if connection is not None:
-                began = self._loop.time()
-                await connection.gone
-                if connection.hello is not None and self._loop.time() - began > BACKOFF_MAX_S:
-                    backoff = BACKOFF_MIN_S
-            await asyncio.sleep(backoff * random.uniform(0.5, 1.5))  # noqa: S311  # jitter
-            backoff = min(BACKOFF_MAX_S, backoff * 2)
-
-    async def _try(self, url: str, who: NodeId, lane: int) -> PeerConnection | None:
-        try:
-            scheme, host, port = split_url(url)
-            tls = None
-            if scheme == "https":
-                if self._tls is None:
-                    return None
-                tls = TlsConnection(
-                    self._tls.client.current, server_side=False, server_hostname=host
-                )
-            made = PeerConnection(self, self._loop, tls, dialled=True, lane=lane, expected=who)
-            async with asyncio.timeout(CONNECT_S):
-                await self._loop.create_connection(lambda: made, host, port)
-        except ConnectionRefusedError:
-            # Nobody listens there: the process is gone, which says more than silence does.
-            self._handler.on_refused(who)
-            return None
-        except (OSError, TimeoutError, ValueError):
-            return None
-        return made
+    # --- accepting and watching ------------------------------------------------------------------
 
     def _accept(self) -> PeerConnection:
         tls = None
         if self._tls is not None:
             tls = TlsConnection(self._tls.server.current, server_side=True)
-        made = PeerConnection(self, self._loop, tls, dialled=False)
-        if len(self._accepted) >= ACCEPTED_MAX or self._stopping:
-            self._loop.call_soon(made.close, "too many peer connections")
-        self._accepted.add(made)
-        return made
+        return PeerConnection(self, self._loop, tls, dialled=False)
+
+    def _look(self) -> None:
+        """Look at all connections, and at the certificates behind them (PKI-13)."""
+        now = self._loop.time()
+        stood_still = now - self._looked > 4 * _LOOK_S
+        self._looked = now
+        second = self._now()
+        for connection in list(self._open):
+            if stood_still:
+                connection.excuse(now)
+            if connection.expires and second > connection.expires:
+                connection.close("the peer's certificate has run out")
+            connection.look(now, progress_s=self._progress_s, silence_s=self._silence_s)
+        if self._looker is not None:
+            self._looker.cancel()
+        self._looker = self._loop.call_later(_LOOK_S, self._look)
 
     # --- what connections ask --------------------------------------------------------------------
 
-    def own_hello(self, lane: int) -> Hello:
+    def began(self, connection: PeerConnection) -> None:
+        """A connection has its socket; at the bound the oldest unfinished one must go (LIM-3)."""
+        self._open[connection] = None
+        if self._stopping:
+            connection.close("this member stops")
+        if connection.dialled:
+            return
+        accepted = [c for c in self._open if not c.dialled]
+        if len(accepted) > PEER_CONNECTIONS_MAX:
+            young = next((c for c in accepted if c.hello is None), connection)
+            young.close("too many peer connections")
+
+    def own_hello(self, lane: int, to: int) -> Hello:
+        """What we say on a new connection."""
         state = self._state()
         return Hello(
             lane,
             self._insecure,
             self._cluster_id,
             self._self_id,
+            to,
             self._store_id,
             self._incarnation,
+            self._epoch,
             state.term,
             state.last_index,
+            __version__,
         )
 
-    def judge(self, connection: PeerConnection, hello: Hello, der: bytes | None) -> str:
-        """Certificate, ids, cluster, mark; then whatever the member knows about the peer."""
-        if self._tls is not None:
-            try:
-                leaf = parse_leaf(der or b"", trust_domain=self._tls.trust_domain, kinds=_MEMBERS)
-                check_time(leaf, self._now())
-            except CertificateRejected as error:
-                return str(error)
-            if leaf.name != f"{hello.member_id:016x}":
-                return "the certificate names another member"
-        if hello.insecure != self._insecure:
-            return "one side was born under --insecure-dev, the other was not"
-        if hello.cluster_id != self._cluster_id:
-            return "member of another cluster"
-        if hello.member_id == self._self_id:
-            return "the peer claims to be this member"
-        if connection.expected and connection.expected != hello.member_id:
-            return "another member answers at this URL"
-        if hello.member_id in self._removed:
-            return "the member was removed"
-        return self._handler.on_hello(NodeId(hello.member_id), hello)
+    def judge_leaf(self, connection: PeerConnection, der: bytes | None) -> str:
+        """A member's certificate of our trust domain, in time."""
+        if self._tls is None:
+            return ""
+        try:
+            leaf = judge_leaf(der, trust_domain=self._tls.trust_domain, now=self._now())
+        except CertificateRejected as error:
+            return f"certificate: {error.reason}"
+        connection.leaf_name = leaf.name
+        connection.expires = leaf.not_after
+        return ""
+
+    def judge_hello(self, connection: PeerConnection, hello: Hello) -> Refusal | None:
+        """Certificate, cluster and mark; an older start; then whatever the member knows."""
+        refusal = judge_hello(
+            hello,
+            self.own_hello(connection.lane, 0),
+            leaf_name=connection.leaf_name,
+            expected=connection.expected,
+            removed=self._removed,
+        )
+        if refusal is not None:
+            return refusal
+        who = NodeId(hello.member_id)
+        if any(c.hello and c.hello.incarnation > hello.incarnation for c in self._all_of(who)):
+            return Refusal(0, "an earlier start of a member that is connected")
+        told = self._handler.on_hello(who, hello)
+        if isinstance(told, Refusal):
+            return told
+        return Refusal(0, told) if told else None
 
     def opened(self, connection: PeerConnection) -> None:
+        """Both hellos are said: the connection replaces what was there before (L3)."""
         hello = connection.hello
         if hello is None:
             return
         who = NodeId(hello.member_id)
-        if connection.dialled:
-            self._out[who, connection.lane] = connection
-            return
-        # A new start of the peer replaces the connections of the one before (L3).
-        for other in list(self._accepted):
-            if (
-                other is not connection
-                and other.hello is not None
-                and other.hello.member_id == who
-                and (other.lane == connection.lane or other.hello.incarnation < hello.incarnation)
-            ):
-                other.close("replaced by a newer connection")
+        for other in self._all_of(who):
+            if other.hello and other.hello.incarnation < hello.incarnation:
+                other.close("replaced by a newer start of the peer")
+        ways = self._out if connection.dialled else self._in
+        before = ways.get((who, connection.lane))
+        ways[who, connection.lane] = connection
+        if before is not None and before is not connection:
+            before.finish("replaced by a newer connection")
+        for lane in LANES:
+            dialler = self._diallers.get((who, lane))
+            if dialler is not None and not connection.dialled:
+                dialler.hurry()
+        self._complaints.pop(f"{who:016x}", None)
+        self._report.info(
+            "transport",
+            "peer connected",
+            peer=f"{who:016x}",
+            lane="bulk" if connection.lane == BULK else "control",
+            direction="out" if connection.dialled else "in",
+        )
+
+    def _all_of(self, who: NodeId) -> list[PeerConnection]:
+        return [c for c in self._open if c.peer == who]
 
     def frame(self, connection: PeerConnection, kind: int, body: bytes) -> None:
-        hello = connection.hello
-        if hello is None:
-            raise DecodeError("a frame before the hello")
-        who = NodeId(hello.member_id)
-        if who in self._removed:
-            raise DecodeError("the member was removed")
+        """Hand up a frame of an accepted peer."""
+        who = connection.peer
+        if who in self._removed:  # at once, whatever was still on its way (PKI-9)
+            return
+        if kind >= FRAME_OWN_MIN or kind < FRAME_RAFT:
+            raise DecodeError("frame of an unknown kind")
+        self.counters.received_frames += 1
         if kind != FRAME_RAFT:
             self._handler.on_frame(who, kind, body)
             return
-        messages = decode_messages(body)
-        if any(m.from_ != who or m.to != self._self_id for m in messages):
-            raise DecodeError("a message in somebody else's name")
-        self._handler.on_messages(who, messages)
+        messages, unknown = decode_messages(body)
+        self.counters.unknown += unknown
+        good = plausible(messages, sender=who, to=self._self_id, term=self._state().term)
+        self.counters.absurd += len(messages) - len(good)
+        self.counters.received_messages += len(good)
+        if good:
+            self._handler.on_messages(who, good)
+
+    def refused(self, connection: PeerConnection, refusal: Refusal) -> None:
+        """The other side does not want us; what follows from it is the member's to decide."""
+        if self._on_refused is not None and (connection.peer or connection.expected):
+            self._on_refused(connection.peer or connection.expected, refusal)
+
+    def misbehaved(self, connection: PeerConnection) -> None:
+        """Count malformed frames of one peer; strangers only cost a log line."""
+        self.counters.misbehaved += 1
+        who = connection.peer
+        if not who:
+            return
+        self._misbehaved[who] = self._misbehaved.get(who, 0) + 1
+        if self._misbehaved[who] == PEER_MISBEHAVED_MAX and self._on_misbehaved is not None:
+            self._on_misbehaved(who)
 
     def closed(self, connection: PeerConnection, reason: str) -> None:
-        self._accepted.discard(connection)
-        hello = connection.hello
-        if hello is None:
-            if reason != "closed by the peer" and not self._stopping:
-                self.refused_total += 1
-                self._report.warn("transport", "peer connection refused", reason=reason)
+        """Forget a connection; one log line, and the core hears if its way is gone."""
+        self._open.pop(connection, None)
+        who = connection.peer
+        ways = self._out if connection.dialled else self._in
+        in_use = ways.get((who, connection.lane)) is connection
+        if in_use:
+            del ways[who, connection.lane]
+        if self._stopping:
             return
-        who = NodeId(hello.member_id)
-        if self._out.get((who, connection.lane)) is connection:
-            del self._out[who, connection.lane]
-        if not self._stopping:
-            self._report.info(
-                "transport", "peer connection closed", peer=f"{who:016x}", reason=reason
-            )
-            self._handler.on_unreachable(who)
+        if connection.hello is None:
+            self.counters.refused += 1
+            key = f"{connection.expected:016x}" if connection.dialled else connection.address
+            self._complain(key, reason, peer=key)
+            return
+        self._report.info("transport", "peer connection closed", peer=f"{who:016x}", reason=reason)
+        if in_use and (connection.dialled or (who, connection.lane) not in self._out):
+            self._unreachable(who)
+
+    def _complain(self, key: str, reason: str, **fields: str) -> None:
+        """Log a refusal once, not at every attempt."""
+        if self._stopping or self._complaints.get(key) == reason:
+            return
+        if len(self._complaints) >= PEER_CONNECTIONS_MAX:
+            self._complaints.clear()
+        self._complaints[key] = reason
+        self._report.warn("transport", "no peer connection", reason=reason, **fields)
