@@ -1,0 +1,1 @@
+"""Measured side by side with etcd: `make bench`. Asserts nothing; see README.md."""
