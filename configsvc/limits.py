@@ -274,3 +274,6 @@ AGENT_SOCKET_BYTES_MAX: Final = 64 * KIB  # one request on the local socket
 AGENT_SOCKET_CLIENTS_MAX: Final = 16
 AGENT_STOP_S: Final = 4.0  # to finish or leave a step after SIGTERM
 AGENT_GENERATION_BYTES_MAX: Final = 64 * MIB  # one stored generation; refused unread beyond
+
+# --- lock, election -------------------------------------------------------------------------------
+SELF_WATCH_MESSAGES_MAX: Final = 16  # kept of one internal watch; then it is fed from history later

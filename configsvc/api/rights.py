@@ -21,6 +21,7 @@ class Decides(Enum):
     CAPABILITY = "handler: a capability"
     PRINCIPAL = "handler: any standing principal; details by row"
     CERTIFICATE = "an acceptable certificate is enough"
+    STEPS = "each KV, lease and watch call that it consists of, by its own row"
 
 
 class Right(NamedTuple):
@@ -28,12 +29,13 @@ class Right(NamedTuple):
     action: str = ""  # of CAPABILITY rows, and of APPLY rows with one action
 
 
-_A, _S, _C, _P, _T = (
+_A, _S, _C, _P, _T, _Q = (
     Decides.APPLY,
     Decides.SPAN,
     Decides.CAPABILITY,
     Decides.PRINCIPAL,
     Decides.CERTIFICATE,
+    Decides.STEPS,
 )
 _AUTH_WRITES: Final = (
     "AuthEnable", "UserAdd", "UserDelete", "UserChangePassword", "UserGrantRole",
@@ -73,6 +75,13 @@ RIGHTS: Final[dict[str, Right]] = {
     "/etcdserverpb.Auth/UserList": Right(_C, "auth.admin"),
     "/etcdserverpb.Auth/RoleGet": Right(_P),
     "/etcdserverpb.Auth/RoleList": Right(_C, "auth.admin"),
+    "/v3lockpb.Lock/Lock": Right(_Q),
+    "/v3lockpb.Lock/Unlock": Right(_Q),
+    "/v3electionpb.Election/Campaign": Right(_Q),
+    "/v3electionpb.Election/Proclaim": Right(_Q),
+    "/v3electionpb.Election/Leader": Right(_Q),
+    "/v3electionpb.Election/Observe": Right(_Q),
+    "/v3electionpb.Election/Resign": Right(_Q),
     "/grpc.health.v1.Health/Check": Right(_T),
     "/grpc.health.v1.Health/Watch": Right(_T),
     "/configsvc.v1.History/Log": Right(_S, "kv.range"),

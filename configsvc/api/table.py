@@ -9,21 +9,29 @@ from configsvc.api.auth import AuthService
 from configsvc.api.callers import Callers, Connection
 from configsvc.api.cluster import ClusterService
 from configsvc.api.contract import Method, StreamFactory, UnaryHandler
+from configsvc.api.election import ElectionService
 from configsvc.api.fleet import FleetService
 from configsvc.api.health import HealthService
 from configsvc.api.history import HistoryService
 from configsvc.api.kv import KvService
 from configsvc.api.lease import LeaseService
+from configsvc.api.lock import LockService
 from configsvc.api.maintenance import MaintenanceService
 from configsvc.api.policy import PolicyService
 from configsvc.api.rights import check_complete
 from configsvc.api.status import Code, status_of
 from configsvc.api.watch import WatchService
 from configsvc.errors import RequestError
-from configsvc.proto import health_pb2, rpc_pb2, v1_pb2
+from configsvc.proto import health_pb2, rpc_pb2, v1_pb2, v3election_pb2, v3lock_pb2
 from configsvc.runtime.member import Member
 
-_PACKAGES = {"etcdserverpb": rpc_pb2, "configsvc.v1": v1_pb2, "grpc.health.v1": health_pb2}
+_PACKAGES = {
+    "etcdserverpb": rpc_pb2,
+    "v3lockpb": v3lock_pb2,
+    "v3electionpb": v3election_pb2,
+    "configsvc.v1": v1_pb2,
+    "grpc.health.v1": health_pb2,
+}
 
 
 class Api:
@@ -56,7 +64,8 @@ class Api:
             "Compact": kv.compact,
         })  # fmt: skip
         self._stream("etcdserverpb.KV", "RangeStream", kv.range_stream)
-        self._stream("etcdserverpb.Watch", "Watch", WatchService(member).watch)
+        watch = WatchService(member)
+        self._stream("etcdserverpb.Watch", "Watch", watch.watch)
         self._unary("etcdserverpb.Lease", {
             "LeaseGrant": lease.grant, "LeaseRevoke": lease.revoke,
             "LeaseTimeToLive": lease.time_to_live, "LeaseLeases": lease.leases,
@@ -84,7 +93,18 @@ class Api:
             "Downgrade": maintenance.downgrade,
         })  # fmt: skip
         self._stream("etcdserverpb.Maintenance", "Snapshot", maintenance.snapshot)
+        self._queues(
+            LockService(member, kv, lease, watch), ElectionService(member, kv, lease, watch)
+        )
         self._own(member)
+
+    def _queues(self, lock: LockService, election: ElectionService) -> None:
+        self._unary("v3lockpb.Lock", {"Lock": lock.lock, "Unlock": lock.unlock})
+        self._unary("v3electionpb.Election", {
+            "Campaign": election.campaign, "Proclaim": election.proclaim,
+            "Leader": election.leader, "Resign": election.resign,
+        })  # fmt: skip
+        self._stream("v3electionpb.Election", "Observe", election.observe)
 
     def _own(self, member: Member) -> None:
         history, audit, policy = HistoryService(member), AuditService(member), PolicyService(member)
