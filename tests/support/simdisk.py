@@ -17,7 +17,6 @@ from random import Random
 from typing import NamedTuple
 
 SECTOR = 512
-EXHAUSTIVE_SECTORS = 6  # up to so many un-synced sectors, every subset is built
 
 Image = dict[str, bytes]
 
@@ -207,17 +206,21 @@ class SimDisk:
 # --- images of a power loss ----------------------------------------------------------------------
 
 
-def crash_images(state: State, random: Random, samples: int) -> Iterator[Image]:
+def crash_images(
+    state: State, random: Random, samples: int, exhaustive: int = 6
+) -> Iterator[Image]:
     """Directories that a power loss in ``state`` may leave, each once.
 
     Names: every prefix of the pending operations, and every subset of up to four. Content: every
-    subset of up to ``EXHAUSTIVE_SECTORS`` un-synced sectors of a file, else none, all, torn at
+    subset of up to ``exhaustive`` un-synced sectors of a file, else none, all, torn at
     4 KiB and 512 B, each one missing or alone, and ``samples`` random subsets.
     """
     seen: set[int] = set()
     for names in name_choices(state):
         dirty = sorted({i for i in names.values() if state.inodes[i].dirty})
-        options = [list(sector_choices(state.inodes[i], random, samples)) for i in dirty]
+        options = [
+            list(sector_choices(state.inodes[i], random, samples, exhaustive)) for i in dirty
+        ]
         for chosen in itertools.product(*options):
             content = dict(zip(dirty, chosen, strict=True))
             image = {n: content.get(i, state.inodes[i].durable) for n, i in names.items()}
@@ -240,9 +243,9 @@ def name_choices(state: State) -> Iterator[dict[str, int]]:
         yield names
 
 
-def sector_choices(inode: Inode, random: Random, samples: int) -> Iterator[bytes]:
+def sector_choices(inode: Inode, random: Random, samples: int, exhaustive: int) -> Iterator[bytes]:
     dirty = sorted(inode.dirty)
-    if len(dirty) <= EXHAUSTIVE_SECTORS:
+    if len(dirty) <= exhaustive:
         for count in range(len(dirty) + 1):
             for chosen in itertools.combinations(dirty, count):
                 yield inode.with_sectors(list(chosen))

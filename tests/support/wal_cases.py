@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from random import Random
 from typing import NamedTuple
 
 from configsvc.codec.records import encode_entries
@@ -15,6 +16,7 @@ from configsvc.types import LogIndex, NodeId, Term
 from tests.support.simdisk import SimDisk
 
 KEY = KeyFile(b"k" * 32, "/keys/kek")
+OTHER_KEY = KeyFile(b"o" * 32, "/keys/new")
 IDENTITY = WalIdentity(0xC1, 0xA1, b"store-id-16bytes")
 
 
@@ -119,6 +121,7 @@ class Story:
             self.disk,
             KEY,
             expect=IDENTITY,
+            older_keys=[OTHER_KEY],
             sql_applied=max(self.compacted, self.acked.base),
             options=self.options,
         )
@@ -143,6 +146,9 @@ class Story:
         self.compacted = up_to
         self.wal.compact(up_to)
 
+    def rewrap(self) -> None:
+        self.wal.rewrap(OTHER_KEY)
+
     def seal(self) -> None:
         self.wal.seal_idle()
 
@@ -155,11 +161,50 @@ class Story:
         self.acked, self.between = self.target, ()
 
 
+def random_step(story: Story, random: Random) -> None:
+    """Do one thing that a member could do now."""
+    model = story.acked
+    state = model.hard_state
+    commit = max(model.base, min(state.commit, model.last))
+    size = random.choice((5, 300, 1_500, 3_500))
+    what = random.choice(
+        ("append",) * 4 + ("supersede", "vote", "vote", "commit", "seal", "prepare", "install")
+        + ("reopen", "rewrap")
+    )  # fmt: skip
+    if what == "append":
+        fresh = run_of(model.last + 1, random.randint(1, 3), max(1, state.term), size)
+        story.append(hard(max(1, state.term), state.vote, commit), fresh)
+    elif what == "supersede":
+        first = random.randint(commit, model.last) + 1
+        term = state.term + 1
+        story.append(hard(term, 0, commit), run_of(first, random.randint(1, 2), term, size))
+    elif what == "vote":
+        story.append(hard(state.term + 1, random.choice((0, 0xA1, 0xA2)), commit))
+    elif what == "commit":
+        commit = random.randint(commit, model.last)
+        story.append(hard(state.term, state.vote, commit))
+        story.compact(max(story.compacted, random.randint(model.base, commit)))
+    elif what == "install":
+        index = model.last + random.randint(1, 5)
+        installed = Installed(index, max(1, state.term), b"conf", model.generation + 1)
+        story.install(hard(max(1, state.term), state.vote, index), installed)
+        story.compact(index)
+    elif what == "reopen":
+        story.reopen(clean=random.random() < 0.3)
+    else:
+        {"seal": story.seal, "prepare": story.prepare, "rewrap": story.rewrap}[what]()
+
+
 def open_image(image: dict[str, bytes], sql_applied: SqlApplied) -> tuple[SimDisk, Recovered]:
     """Recover from a directory."""
     disk = SimDisk(image, record=False)
     wal, recovered = Wal.open(
-        disk, KEY, expect=IDENTITY, sql_applied=sql_applied, options=options()
+        disk,
+        KEY,
+        expect=IDENTITY,
+        older_keys=[OTHER_KEY],
+        sql_applied=sql_applied,
+        options=options(),
     )
     wal.close()
     return disk, recovered

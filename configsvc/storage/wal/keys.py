@@ -11,7 +11,6 @@ from configsvc.storage.seal.keyfile import KeyFile
 from configsvc.storage.wal.format import (
     BLOCK,
     SegmentHeader,
-    decode_segment_header,
     encode_segment_header,
     wrapping_context,
 )
@@ -49,26 +48,21 @@ def unwrap_key(header: SegmentHeader, keys: Sequence[KeyFile]) -> bytes:
 
 def rewrap(
     disk: Disk, numbers: Sequence[int], key_file: KeyFile, older_keys: Sequence[KeyFile]
-) -> int:
-    """Wrap the data keys of segments ``numbers`` under ``key_file``; how many changed.
+) -> None:
+    """Wrap the data keys of segments ``numbers`` under ``key_file``.
 
     The copies of a header are written one after the other, each synced: one of them is good at
-    any time. Interrupted, it may be run again with the same keys.
+    any time. Interrupted, it may be run again with the same keys; what seems done is written
+    again, for after a failed sync pages may read well and be on no disk.
     """
-    changed = 0
     for number in numbers:
         header = read_header(disk, number, newest=number == numbers[-1])
         key = unwrap_key(header, (key_file, *older_keys))
         block = encode_segment_header(with_key(header, key_file, key))
         file = disk.open(segment_name(number))
         try:
-            copies = [decode_segment_header(file.pread(BLOCK, at)) for at in (0, BLOCK)]
-            if all(copy and copy.key_id == key_file.key_id.encode() for copy in copies):
-                continue
             for offset in (0, BLOCK):
                 file.pwrite(block, offset)
                 file.sync()
         finally:
             file.close()
-        changed += 1
-    return changed

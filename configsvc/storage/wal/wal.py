@@ -488,12 +488,11 @@ class Wal:
         """Segments in use."""
         return len(self._older) + 1
 
-    def rewrap(self, key_file: KeyFile, older_keys: Sequence[KeyFile] = ()) -> int:
-        """Wrap every data key under ``key_file``, now and from now on; how many changed (ENC-5).
+    def rewrap(self, key_file: KeyFile, older_keys: Sequence[KeyFile] = ()) -> None:
+        """Wrap every data key under ``key_file``, now and from now on (ENC-5).
 
         When this returns, no segment needs an older key.
         """
         numbers = [*(facts.number for facts in self._older), self._segment]
-        changed = rewrap(self._disk, numbers, key_file, (self._key_file, *older_keys))
+        rewrap(self._disk, numbers, key_file, (self._key_file, *older_keys))
         self._key_file = key_file
-        return changed

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from configsvc.errors import ConfigError, InvariantViolationError
 from configsvc.raft.messages import HardState
-from configsvc.storage.seal.keyfile import KeyFile
 from configsvc.storage.wal.format import FrameKind, Installed
 from configsvc.storage.wal.inspect import iterate_frames, scrub
 from configsvc.storage.wal.segments import SPARE_NAME, segment_name, segment_numbers
@@ -17,6 +16,7 @@ from tests.support.simdisk import SimDisk
 from tests.support.wal_cases import (
     IDENTITY,
     KEY,
+    OTHER_KEY,
     Story,
     entry,
     hard,
@@ -26,8 +26,6 @@ from tests.support.wal_cases import (
     same_log,
     same_promise,
 )
-
-OTHER = KeyFile(b"o" * 32, "/keys/new")
 
 
 def begun(segment_bytes: int = 16_384) -> Story:
@@ -275,9 +273,7 @@ def rewrapped() -> Story:
     story = begun()
     for index in range(1, 8):
         story.append(hard(1, 0, index - 1), run_of(index, 1, 1))
-    count = len(segment_numbers(story.disk))
-    assert story.wal.rewrap(OTHER) == count
-    assert story.wal.rewrap(OTHER) == 0
+    story.wal.rewrap(OTHER_KEY)
     return story
 
 
@@ -285,10 +281,10 @@ def test_after_a_change_of_keys_the_old_one_opens_nothing() -> None:
     story = rewrapped()
     story.append(hard(1, 0, 7), run_of(8, 3, 1, 3_000))
     disk = SimDisk(story.disk.image())
-    with pytest.raises(ConfigError, match=OTHER.key_id):
+    with pytest.raises(ConfigError, match=OTHER_KEY.key_id):
         Wal.open(disk, KEY, options=options())
     disk.close()
-    _, recovered = Wal.open(disk, OTHER, options=options())
+    _, recovered = Wal.open(disk, OTHER_KEY, options=options())
     assert recovered.last_index == 10
 
 
@@ -303,14 +299,14 @@ def test_an_interrupted_change_of_keys_opens_with_both_and_can_be_finished() -> 
         wal, _ = Wal.open(disk, KEY, options=options())
         disk.fail_at = disk.done + failing - begin
         with pytest.raises(OSError, match="error"):
-            wal.rewrap(OTHER)
+            wal.rewrap(OTHER_KEY)
         disk.fail_at = None
         left = SimDisk(disk.durable_image())
-        wal, recovered = Wal.open(left, OTHER, older_keys=[KEY], options=options())
+        wal, recovered = Wal.open(left, OTHER_KEY, older_keys=[KEY], options=options())
         assert recovered.entries == run_of(1, 7, 1)
-        wal.rewrap(OTHER, [KEY])
+        wal.rewrap(OTHER_KEY, [KEY])
         wal.close()
-        assert Wal.open(left, OTHER, options=options())[1].entries == run_of(1, 7, 1)
+        assert Wal.open(left, OTHER_KEY, options=options())[1].entries == run_of(1, 7, 1)
 
 
 # --- scrub ---------------------------------------------------------------------------------------
