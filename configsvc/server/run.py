@@ -232,6 +232,7 @@ class Server:
             records=records,
             report=self.log,
             now=lambda: int(time.time()),
+            on_gone=lambda peer: self.member.elections.refused(peer),
         )
 
     def _bootstrap(self, stores: Stores) -> bytes:
@@ -363,9 +364,6 @@ class _Handler:
 
     def on_unreachable(self, peer: Any) -> None:
         self._server.member.on_unreachable(peer)
-
-    def on_refused(self, peer: Any) -> None:
-        self._server.member.elections.refused(peer)
 
 
 def load_state(config: ServerConfig, stores: Stores) -> ApplyState:

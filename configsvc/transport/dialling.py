@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from configsvc.config import split_url
 from configsvc.limits import PEER_BACKOFF_MAX_S, PEER_BACKOFF_MIN_S, PEER_DIAL_SECONDS_MAX
@@ -20,6 +21,9 @@ from configsvc.transport.connection import PeerConnection
 
 Make = Callable[[TlsConnection | None], PeerConnection]
 Failed = Callable[[str], None]  # a constant reason
+
+
+NOBODY_LISTENS: Final = "nobody listens there"
 
 
 class Dialler:
@@ -102,6 +106,9 @@ class Dialler:
             made = self._make(tls)
             async with asyncio.timeout(PEER_DIAL_SECONDS_MAX):
                 await self._loop.create_connection(lambda: made, host, port)
+        except ConnectionRefusedError:
+            self._failed(NOBODY_LISTENS)
+            return None
         except (OSError, TimeoutError):
             self._failed("cannot be reached")
             return None

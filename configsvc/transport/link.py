@@ -35,7 +35,7 @@ from configsvc.net.shell import TlsConnection
 from configsvc.raft.messages import Message, MessageType
 from configsvc.transport.admission import REMOVED, judge_hello, judge_leaf, plausible
 from configsvc.transport.connection import PeerConnection
-from configsvc.transport.dialling import Dialler
+from configsvc.transport.dialling import NOBODY_LISTENS, Dialler
 from configsvc.transport.frames import FRAME_OWN_MIN, FRAME_RAFT
 from configsvc.transport.hello import BULK, CONTROL, LANES, Hello, Refusal
 from configsvc.transport.ports import Handler, HelloState, LinkCounters, PeerTls, Report
@@ -80,6 +80,7 @@ class PeerTransport:
         silence_s: float = PEER_SILENCE_S,
         on_refused: Callable[[NodeId, Refusal], None] | None = None,
         on_misbehaved: Callable[[NodeId], None] | None = None,
+        on_gone: Callable[[NodeId], None] | None = None,
     ) -> None:
         """Make a transport that neither listens nor dials yet.
 
@@ -101,6 +102,7 @@ class PeerTransport:
             silence_s: likewise for a peer from which nothing comes.
             on_refused: a peer refused us; the code is the exit code it asks of us, or 0.
             on_misbehaved: a peer sent malformed frames more than once or twice.
+            on_gone: nobody listens at a peer's address: its process is gone.
         """
         self._loop = loop
         self._self_id = self_id
@@ -118,6 +120,7 @@ class PeerTransport:
         self._progress_s = progress_s
         self._silence_s = silence_s
         self._on_refused = on_refused
+        self._on_gone = on_gone
         self._on_misbehaved = on_misbehaved
         self._removed: frozenset[NodeId] = frozenset()
         self._diallers: dict[_Way, Dialler] = {}
@@ -217,6 +220,8 @@ class PeerTransport:
 
         def failed(reason: str) -> None:
             self._complain(f"{who:016x}", reason, peer=f"{who:016x}")
+            if reason is NOBODY_LISTENS and self._on_gone is not None:
+                self._on_gone(who)
 
         context = self._tls.client if self._tls is not None else None
         return Dialler(self._loop, urls, context, make, failed)
