@@ -28,7 +28,7 @@ from configsvc.mvcc.messages import (
     TxnOp,
     TxnResult,
 )
-from configsvc.mvcc.shape import check_request
+from configsvc.mvcc.shape import check_request, quota_cost
 from configsvc.mvcc.store import NeedHistory
 from configsvc.proto import rpc_pb2
 from configsvc.runtime.waiting import Waiting
@@ -71,6 +71,7 @@ class KvService(Service):
         """Put (P1–P6)."""
         op = requests.put_op(requests.parse(rpc_pb2.PutRequest, raw))
         check_request(op)
+        self.within_quota(quota_cost(op))
         return self.propose(
             caller, codec.OP_PUT, raw, self._put_answer, facts=facts_of(self.member, op)
         )
@@ -96,6 +97,7 @@ class KvService(Service):
         op = requests.txn_op(requests.parse(rpc_pb2.TxnRequest, raw))
         check_request(op)
         if _may_write(op):
+            self.within_quota(quota_cost(op))
             return self.propose(
                 caller, codec.OP_TXN, raw, self._txn_answer, facts=facts_of(self.member, op)
             )

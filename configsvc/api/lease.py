@@ -17,6 +17,7 @@ from configsvc.errors import (
 )
 from configsvc.lease.messages import creator_of
 from configsvc.limits import LEASE_TTL_MAX_S
+from configsvc.mvcc.shape import LEASE_GRANT_BYTES
 from configsvc.proto import command_pb2, rpc_pb2
 from configsvc.runtime.waiting import Waiting
 from configsvc.types import KeySpan
@@ -31,6 +32,7 @@ class LeaseService(Service):
         if m.TTL > LEASE_TTL_MAX_S:
             raise LeaseTTLTooLargeError
         self.not_corrupt()
+        self.within_quota(LEASE_GRANT_BYTES)
         return self.propose(caller, codec.OP_LEASE_GRANT, raw, self._granted, needs_id=not m.ID)
 
     def _granted(self, effects: Effects) -> bytes:

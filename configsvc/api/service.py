@@ -18,6 +18,7 @@ from configsvc.auth.standing import check_principal
 from configsvc.errors import (
     CorruptError,
     NoLeaderError,
+    NoSpaceError,
     PermissionDeniedError,
     UserEmptyError,
 )
@@ -25,6 +26,7 @@ from configsvc.runtime.member import Member
 from configsvc.runtime.waiting import Waiting
 from configsvc.types import KIND_NONE, KeySpan
 
+ALARM_NO_SPACE: Final = 1
 ALARM_CORRUPT: Final = 2
 
 
@@ -129,6 +131,16 @@ class Service:
             ticket=caller.ticket,
             time_ns=self.member.time_ns(),
         )
+
+    def within_quota(self, cost: int) -> None:
+        """Growing writes stop at the quota, and the first refusal raises NOSPACE (N2, N3).
+
+        Raises:
+            NoSpaceError: nothing was proposed.
+        """
+        if self.member.state.over_quota(cost):
+            self.member.raise_alarm(ALARM_NO_SPACE)
+            raise NoSpaceError
 
     def not_corrupt(self) -> None:
         """Writes stop while any member is known to be corrupt (N4)."""

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError as ProtobufDecodeError
 
-from configsvc.errors import InvalidArgumentError
+from configsvc.errors import EmptyKeyError, InvalidArgumentError
 from configsvc.mvcc.messages import Compare, DeleteOp, PutOp, RangeOp, TxnOp
-from configsvc.types import span_of
+from configsvc.types import KeySpan, span_of
 
 M = TypeVar("M")
 
@@ -33,9 +33,16 @@ def parse(cls: Callable[..., M], raw: bytes) -> M:
         raise InvalidArgumentError("request does not decode") from None
 
 
+def _span(m: Any) -> KeySpan:
+    """Canonical span; an absent key is no span, also where ``\0`` would open it (EmptyKey)."""
+    if not m.key:
+        raise EmptyKeyError
+    return span_of(m.key, m.range_end)
+
+
 def range_op(m: Any) -> RangeOp:
     return RangeOp(
-        span_of(m.key, m.range_end),
+        _span(m),
         m.limit,
         m.revision,
         m.sort_order,
@@ -55,7 +62,7 @@ def put_op(m: Any) -> PutOp:
 
 
 def delete_op(m: Any) -> DeleteOp:
-    return DeleteOp(span_of(m.key, m.range_end), m.prev_kv)
+    return DeleteOp(_span(m), m.prev_kv)
 
 
 def compare(m: Any) -> Compare:
@@ -67,7 +74,7 @@ def compare(m: Any) -> Compare:
             operand = b""
     else:
         operand = 0
-    return Compare(span_of(m.key, m.range_end), not m.range_end, m.result, target, operand)
+    return Compare(_span(m), not m.range_end, m.result, target, operand)
 
 
 def _request_op(m: Any, depth: int) -> Any:
