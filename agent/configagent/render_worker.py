@@ -1,0 +1,88 @@
+"""The render worker: one process that turns templates into text and can do nothing else.
+
+Everything it will ever need is imported before ``confine_renderer``; from then on it has its two
+pipes. A job that takes too much ends the process, and the agent starts another.
+"""
+
+from __future__ import annotations
+
+import codecs
+import gc
+import sys
+from typing import Any, Final
+
+import jinja2.debug
+
+from configagent import confine, frames
+from configagent.formats import FormatError, check_format
+from configagent.sandbox import Failed, Job, PlainEnvironment, render
+from configagent.words import Words
+from configsvc import limits
+
+_PRELOADED: Final = (
+    jinja2.debug,  # imported by jinja at the first error
+    *(codecs.lookup(n) for n in ("unicode_escape", "ascii", "latin_1", "utf_8", "charmap")),
+)
+_WARM: Final = """{% macro m(x) %}{{ x }}{% endmacro %}{{ m("w\\n" | multiline) }}
+{%- for x in [{"a": 1}] %}{{ loop.index }}{{ x.a | tojson }}{% endfor %}{{ getv("/none") }}"""
+
+
+class Worker:
+    """Answers jobs."""
+
+    def __init__(self) -> None:
+        self._environment = PlainEnvironment()
+
+    def handle(self, request: dict[str, Any]) -> dict[str, Any]:
+        """One job; the answer has "text", or "error" and "line"."""
+        if request["op"] == "ping":
+            return {"level": request.get("level", [])}
+        confine.allow_seconds(limits.AGENT_RENDER_SECONDS_MAX)
+        words = Words(request["keys"], request["scope"], request["set"])
+        words.content_revision = request["revision"]
+        words.environment = request["env"]
+        job = Job(request["source"], words, request["node"], request["set"], request["bytes_max"])
+        answer: dict[str, Any]
+        try:
+            text = render(self._environment, job)
+            if len(text.encode()) > job.bytes_max:
+                raise Failed(f"the output is larger than {job.bytes_max} bytes", 0)
+            check_format(request["format"], text)
+            answer = {"text": text}
+        except FormatError as error:
+            answer = {"error": str(error), "line": 0}
+        except Failed as error:
+            answer = {"error": str(error), "line": error.line}
+        except UnicodeEncodeError:
+            answer = {"error": "the output is not UTF-8 text", "line": 0}
+        except MemoryError:
+            answer = {"error": "the template needs more memory than allowed", "line": 0}
+            gc.collect()
+        except RecursionError:
+            answer = {"error": "the template nests too deeply", "line": 0}
+        reads = words.reads
+        answer |= {
+            "keys": sorted(reads.keys),
+            "spans": sorted(reads.spans),
+            "secret": reads.secret,
+            "used_revision": reads.revision,
+        }
+        return answer
+
+
+def main() -> None:
+    """Confine this process, then serve."""
+    worker = Worker()
+    warm = {"op": "render", "keys": {}, "scope": [], "set": "w", "revision": 0, "env": {},
+            "source": _WARM, "node": {}, "bytes_max": 99, "format": ""}  # fmt: skip
+    worker.handle(warm)
+    level = confine.confine_renderer()
+
+    def handle(request: dict[str, Any]) -> dict[str, Any]:
+        return worker.handle(request | {"level": list(level)})
+
+    frames.serve(handle)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
