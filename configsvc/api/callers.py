@@ -271,10 +271,8 @@ def _read_change(name: bytes, value: bytes, texts: dict[str, list[str]]) -> None
     if what not in texts or binary not in ("", "bin"):
         return
     try:
-        if binary:
-            text = value.decode()  # base64 was taken off by the framing
-        else:
-            text = unquote(value.decode("ascii"), errors="strict")
+        # The framing has taken base64 off what is named -bin.
+        text = value.decode() if binary else unquote(value.decode("ascii"), errors="strict")
     except ValueError:
         raise InvalidArgumentError(f"x-change-{what}: cannot be decoded") from None
     if len(text) > REASON_CHARS_MAX or not text.isprintable():

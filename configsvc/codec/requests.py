@@ -34,7 +34,7 @@ def parse(cls: Callable[..., M], raw: bytes) -> M:
 
 
 def _span(m: Any) -> KeySpan:
-    """Canonical span; an absent key is no span, also where ``\0`` would open it (EmptyKey)."""
+    """Canonical span; an absent key is no span, also where a zero byte would open it."""
     if not m.key:
         raise EmptyKeyError
     return span_of(m.key, m.range_end)
