@@ -23,7 +23,7 @@ tour: ## what it can do, shown on the running cluster (≤ 60 s)
 	@.ci/bootstrap runtime && $(PY) -m configsvc.cli.devcluster tour
 
 test: ## everything a change must pass
-	@.ci/bootstrap dev && $(PY) -m pytest -q $(PYTEST_ARGS) tests
+	@.ci/bootstrap dev && $(PY) -m pytest -q -n 2 --dist loadfile $(PYTEST_ARGS) tests
 
 check: ## format, lint, types, import rules, generated code, docs
 	@.ci/bootstrap dev && .ci/check
