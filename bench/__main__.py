@@ -1,0 +1,114 @@
+"""`python -m bench`: everything, one after the other; a table and ``results/latest.json``.
+
+    BENCH_QUICK=1   at most a minute, one short round of each
+    BENCH_LONG=1    ten thousand idle connections as well
+    BENCH_ONLY=a,b  some of: throughput3 throughput1 watch fanout file failover empty idle
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from bench import agentfile, empty, failover, idle, switches, throughput, tools, watching
+from bench.clusters import Cluster, Etcd, Ours, port_free
+from bench.frames import BenchFault
+from bench.report import Report
+
+PARTS: Final = (
+    "throughput3", "watch", "fanout", "file", "failover", "throughput1", "idle", "empty",
+)  # fmt: skip
+PORTS: Final = 13_100  # below the range that the system hands out to outgoing connections
+WORK: Final = tools.ROOT / ".dev" / "bench"
+
+
+def main() -> int:
+    """Run what was asked for."""
+    quick = os.environ.get("BENCH_QUICK") == "1"
+    wanted = _wanted()
+    if isinstance(wanted, str):
+        print(f"bench: {wanted}", file=sys.stderr)
+        return 2
+    busy = [port for port in range(PORTS, PORTS + 400, 10) if not port_free(port)]
+    if busy:
+        print(f"bench: port {busy[0]} is taken; stop what listens there", file=sys.stderr)
+        return 1
+    if WORK.exists():
+        shutil.rmtree(WORK)
+    WORK.mkdir(mode=0o700, parents=True)
+    try:
+        tools.etcd()
+        report = Report(quick=quick, etcd_version=tools.etcd_version())
+        _run(report, wanted, quick=quick)
+    except BenchFault as fault:
+        print(f"bench: {fault}", file=sys.stderr)
+        return 1
+    print(f"written: {report.write().relative_to(tools.ROOT)}")
+    return 0
+
+
+def _wanted() -> set[str] | str:
+    only = [each for each in os.environ.get("BENCH_ONLY", "").split(",") if each]
+    unknown = [each for each in only if each not in PARTS]
+    if unknown:
+        return f"BENCH_ONLY={unknown[0]}: choose from {' '.join(PARTS)}"
+    wanted = set(only or PARTS)
+    if not only and os.environ.get("BENCH_LONG") != "1":
+        wanted.discard("idle")
+    return wanted
+
+
+def _run(report: Report, wanted: set[str], *, quick: bool) -> None:
+    rounds, warm_s, seconds = (1, 0.15, 0.35) if quick else (5, 0.4, 1.6)
+
+    def three(ours: Ours, etcd: Etcd) -> None:
+        pair: list[Cluster] = [ours, etcd]
+        report.switches(switches.look(ours))
+        if "throughput3" in wanted:
+            throughput.measure(report, pair, rounds=rounds, warm_s=warm_s, seconds=seconds)
+        if "watch" in wanted:
+            watching.delivery(report, pair, 100 if quick else 1_000)
+        if "fanout" in wanted:
+            watching.fan_out(report, pair, 3 if quick else 20)
+        if "file" in wanted:
+            agentfile.measure(report, ours, 3 if quick else 20)
+        if "failover" in wanted:
+            failover.measure(report, pair, 1 if quick else 5)
+
+    def one(ours: Ours, etcd: Etcd) -> None:
+        pair: list[Cluster] = [ours, etcd]
+        if not report.switched_on:
+            report.switches(switches.look(ours))
+        if "throughput1" in wanted:
+            throughput.measure(report, pair, rounds=rounds, warm_s=warm_s, seconds=seconds)
+        if "idle" in wanted:
+            idle.measure(report, pair)
+
+    if wanted & {"throughput3", "watch", "fanout", "file", "failover"}:
+        _with_clusters(WORK / "three", 3, PORTS, three)
+    if wanted & {"throughput1", "idle"}:
+        _with_clusters(WORK / "one", 1, PORTS + 200, one)
+    if "empty" in wanted:
+        folder = WORK / "empty"
+        folder.mkdir(mode=0o700)
+        empty.measure(report, folder, 1 if quick else 5, seconds)
+
+
+def _with_clusters(folder: Path, size: int, port: int, work: Callable[[Ours, Etcd], None]) -> None:
+    """Both systems run during the whole part; each idles while the other one is measured."""
+    ours, etcd = Ours(folder / "ours", size, port), Etcd(folder / "etcd", size, port + 100)
+    try:
+        ours.start()
+        etcd.start()
+        work(ours, etcd)
+    finally:
+        ours.stop()
+        etcd.stop()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
