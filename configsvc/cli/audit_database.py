@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configsvc.audit.checkpoint import Checkpoint, NoteKey, merge
+from configsvc.audit.proofs import root_at
 from configsvc.audit.verify import ActorRow, Entry
 from configsvc.cli.exits import CliError, Exit
 from configsvc.errors import DecodeError
@@ -108,6 +109,10 @@ class DatabaseLog:
             merge(Checkpoint(origin, size, root), signatures)
             for (size, root), signatures in heads.items()
         ]
+
+    def head(self, origin: str) -> Checkpoint:
+        """What the database says of itself; nobody signed this."""
+        return Checkpoint(origin, self.size, root_at(self.size, self._reader.node))
 
     def entries(self) -> Iterator[Entry]:
         """All leaves with openings and rows.

@@ -83,6 +83,7 @@ def judge(
     pins: Pins | None,
     *,
     older: Checkpoint | None = None,
+    whole: Checkpoint | None = None,
     records_only: bool = False,
 ) -> Finding:
     """Verify one log against the best signed head, and all other heads against it.
@@ -94,12 +95,13 @@ def judge(
         notes: Every head known of this origin, from whichever member.
         pins: Whose signatures count; None: nobody's, and the verdict cannot be INTACT.
         older: A head kept from earlier, already believed.
+        whole: What the log says of itself, to look at all of it and not only up to the head.
         records_only: What only readers of the values get to see may be missing.
     """
     try:
         heads = [head_of(note) for note in notes]
         signed = best_checkpoint(notes, pins) if pins is not None else None
-        target = signed or max(heads, key=lambda head: head.size, default=None)
+        target = whole or signed or max(heads, key=lambda head: head.size, default=None)
         if target is None:
             return Finding(where, Verdict.INCOMPLETE, "there is no checkpoint", -1, 0, 0, False)
         watched = _Roots(entries, [head.size for head in heads])

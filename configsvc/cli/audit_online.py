@@ -92,29 +92,31 @@ class RowReader:
         return [record for record in answer.records if record.revision], answer.more
 
 
+def note_at(client: Client, endpoint: Endpoint, size: int) -> str:
+    """A member's signed head at a size above 0, so that several members sign the same one.
+
+    Raises:
+        DecodeError: what it answers is no proof.
+        NotFoundError: its log is not that long yet.
+    """
+    from configsvc.client import inquiries
+
+    answer = client.do(inquiries.inclusion(0, size), endpoint=endpoint)
+    return decode_proof(answer.proof).note
+
+
 class MemberLog:
     """One member's log. ``actors`` and ``keys`` fill up while ``entries`` is read."""
 
     def __init__(self, client: Client, endpoint: Endpoint, *, values: bool) -> None:
         from configsvc.client import inquiries
 
-        self._client = client
+        self.client = client
         self.endpoint = endpoint
         self._values = values
         self.actors: dict[bytes, ActorRow] = {}
         self.keys: list[v1_pb2.ExportedKey] = []
         self.note = client.do(inquiries.checkpoint(), endpoint=endpoint).note
-
-    def note_at(self, size: int) -> str:
-        """This member's signed head at a smaller size, so that several members sign the same.
-
-        Raises:
-            DecodeError: what it answers is no proof.
-        """
-        from configsvc.client import inquiries
-
-        answer = self._client.do(inquiries.inclusion(0, size), endpoint=self.endpoint)
-        return decode_proof(answer.proof).note
 
     def verifier_keys(self, origin: str) -> list[NoteKey]:
         """The keys that the member names, as they would sign for ``origin``."""
@@ -150,7 +152,7 @@ class MemberLog:
             raise DecodeError(f"cannot be read behind seq {seq}: {error}") from None
 
     def _entries(self) -> Iterator[Entry]:
-        rows = RowReader(self._client, self.endpoint) if self._values else None
+        rows = RowReader(self.client, self.endpoint) if self._values else None
         for chunk in self._chunks(limit=0):
             for actor in chunk.actors:
                 self.actors[actor.hash] = ActorRow(actor.salt, actor.record)
@@ -166,7 +168,7 @@ class MemberLog:
     def _chunks(self, limit: int) -> Iterator[v1_pb2.ExportChunk]:
         from configsvc.proto import v1_pb2
 
-        return self._client.stream(
+        return self.client.stream(
             "/configsvc.v1.Audit/Export",
             v1_pb2.ExportRequest(limit=limit),
             v1_pb2.ExportChunk,

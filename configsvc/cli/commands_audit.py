@@ -183,6 +183,7 @@ def _verify_database(session: Session) -> Finding:
             database.notes(origin),
             pins,
             older=_older(session, pins),
+            whole=database.head(origin),
             records_only=args.records_only,
         )
     finally:
@@ -228,11 +229,12 @@ def _common_notes(logs: list[MemberLog]) -> list[str]:
     A busy cluster grows between two questions: the newest heads alone might never agree.
     """
     from configsvc.cli.audit_judge import head_of
+    from configsvc.cli.audit_online import note_at
 
     notes = [log.note for log in logs]
     sizes = {head_of(note).size for note in notes}
     if len(sizes) > 1 and min(sizes) > 0:
-        notes += [log.note_at(min(sizes)) for log in logs]
+        notes += [note_at(log.client, log.endpoint, min(sizes)) for log in logs]
     return notes
 
 
@@ -280,11 +282,36 @@ def run_checkpoint(session: Session) -> int:
     from configsvc.client import inquiries
 
     answer = session.client.do(inquiries.checkpoint())
+    note = _signed_by_all(session, answer.note)
     if session.out.as_json:
-        session.out.json({"note": answer.note, "size": answer.size, "root": answer.root.hex()})
+        session.out.json({"note": note, "size": answer.size, "root": answer.root.hex()})
     else:
-        session.out.line(answer.note.rstrip("\n"))
+        session.out.line(note.rstrip("\n"))
     return Exit.OK
+
+
+def _signed_by_all(session: Session, note: str) -> str:
+    """The same head with the signatures of all members that answer and agree.
+
+    A member asked right after another one may lag, and one that is away cannot sign: their
+    signatures are missing then, which the verifier counts.
+    """
+    from configsvc.cli.audit_judge import head_of
+    from configsvc.cli.audit_online import note_at
+    from configsvc.cli.audit_pins import join_notes
+
+    head = head_of(note)
+    notes = [note]
+    for endpoint in session.client.ring.all if head.size else ():
+        try:
+            other = note_at(session.client, endpoint, head.size)
+            if head_of(other) == head:
+                notes.append(other)
+            else:
+                session.warn(f"{endpoint} signs another root at size {head.size}: audit verify")
+        except ConfigServiceError as error:
+            session.warn(f"{endpoint} did not sign: {line_of(error)}")
+    return join_notes(notes)[0]
 
 
 def run_export(session: Session) -> int:
@@ -308,7 +335,7 @@ def run_export(session: Session) -> int:
             raise CliError(
                 Exit.NO, f"{log.endpoint} sent {writer.leaves} of {head.size} records: try again"
             )
-        writer.finish(log.note, log.key_lines(head.origin))
+        writer.finish(_signed_by_all(session, log.note), log.key_lines(head.origin))
     finally:
         writer.abandon()
     session.out.done(
@@ -318,6 +345,7 @@ def run_export(session: Session) -> int:
 
 
 def run_proof(session: Session) -> int:
+    from configsvc.audit.proof_text import decode_proof, encode_proof
     from configsvc.client import inquiries
 
     answer = session.client.do(inquiries.inclusion(session.args.seq))
@@ -326,10 +354,12 @@ def run_proof(session: Session) -> int:
             Path(session.args.leaf).write_bytes(answer.leaf)
         except OSError as error:
             raise CliError(Exit.USAGE, f"{session.args.leaf}: {error.strerror}") from None
+    proof = decode_proof(answer.proof)
+    text = encode_proof(proof._replace(note=_signed_by_all(session, proof.note)))
     if session.out.as_json:
-        session.out.json({"proof": answer.proof, "tree_size": answer.tree_size})
+        session.out.json({"proof": text, "tree_size": answer.tree_size})
     else:
-        session.out.line(answer.proof.rstrip("\n"))
+        session.out.line(text.rstrip("\n"))
     return Exit.OK
 
 

@@ -31,7 +31,7 @@ def register(commands: Commands) -> None:
     """Add the command."""
     debug = commands.group("debug", "for looking under the hood")
     log = debug.add("log", "the entries of a member's write-ahead log", run_log)
-    log.add_argument("--data-dir", required=True, metavar="DIR", help="the member's, or its wal")
+    log.add_argument("--data-dir", required=True, metavar="DIR", help="the member's")
     log.add_argument("--seal-key", required=True, metavar="FILE", help="the member's key file")
     log.add_argument("--from", dest="first", type=int, default=0, metavar="INDEX")
     log.add_argument("--limit", type=int, default=0, metavar="N")
@@ -88,8 +88,8 @@ def _frames(session: Session) -> Iterator[FrameView]:
 
     args = session.args
     directory = Path(args.data_dir)
-    if (directory / "wal").is_dir():
-        directory = directory / "wal"
+    if (directory / "log").is_dir():
+        directory = directory / "log"
     if not directory.is_dir():
         raise CliError(Exit.USAGE, f"{directory}: no such directory")
     key = KeyFile.load(args.seal_key)

@@ -45,52 +45,37 @@ def _shared(parser: Parser) -> None:
 
 
 def run_lock(session: Session) -> int:
-    from configsvc.client import hold_lease, operations
-
-    args = session.args
-    _check_command(args.command)
-    with hold_lease(session.client, args.ttl, why=session.why) as keeper:
-        try:
-            answer = session.client.do(
-                operations.lock_acquire(key_bytes(args.name), keeper.lease_id), why=session.why
-            )
-            held = session.client.get(answer.key)
-            if held is None:
-                raise CliError(Exit.CONFLICT, f"{args.name}: the lock was lost at once")
-            return run_fenced(session, keeper, answer.key, held.create_revision)
-        finally:
-            _let_go(session, keeper)
+    return _hold(session, b"")
 
 
 def run_elect(session: Session) -> int:
-    from configsvc.client import hold_lease, operations
+    if session.args.show:
+        return _show_leader(session)
+    return _hold(session, key_bytes(session.args.value))
+
+
+def _hold(session: Session, value: bytes) -> int:
+    from configsvc.client import LeaseLostError, acquire, hold_lease
 
     args = session.args
-    if args.show:
-        return _show_leader(session)
     _check_command(args.command)
     with hold_lease(session.client, args.ttl, why=session.why) as keeper:
         try:
-            answer = session.client.do(
-                operations.campaign(key_bytes(args.name), keeper.lease_id, key_bytes(args.value)),
-                why=session.why,
-            )
-            return run_fenced(session, keeper, answer.leader.key, answer.leader.rev)
+            name = key_bytes(args.name)
+            held = acquire(session.client, name, keeper, value=value, why=session.why)
+            return run_fenced(session, keeper, held.key, held.token)
+        except LeaseLostError as error:
+            raise CliError(Exit.CONFLICT, str(error)) from None
         finally:
             _let_go(session, keeper)
 
 
 def _show_leader(session: Session) -> int:
-    from configsvc.client import operations
-    from configsvc.client.errors import RefusedError
+    from configsvc.client import current_leader
 
-    name = session.args.name
-    try:
-        kv = session.client.do(operations.leader(key_bytes(name))).kv
-    except RefusedError as error:
-        if "no leader" in str(error):
-            raise CliError(Exit.NO, f"{name}: nobody leads") from None
-        raise
+    kv = current_leader(session.client, key_bytes(session.args.name))
+    if kv is None:
+        raise CliError(Exit.NO, f"{session.args.name}: nobody leads")
     if session.out.as_json:
         shown = {**json_bytes("key", kv.key), **json_bytes("value", kv.value)}
         session.out.json({**shown, "fencing_token": kv.create_revision})

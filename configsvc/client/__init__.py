@@ -18,6 +18,7 @@ from configsvc.client.errors import (
     WatchCompactedError,
 )
 from configsvc.client.operations import Operation, prefix_end, prefix_span
+from configsvc.client.recipes import Held, acquire, current_leader
 from configsvc.client.settings import ClientSettings, Login, Why
 from configsvc.client.sync import Client
 from configsvc.client.sync_streams import LeaseKeeper, Watch, hold_lease
@@ -34,6 +35,7 @@ __all__ = [
     "ClientSettings",
     "Endpoint",
     "EndpointError",
+    "Held",
     "LeaseKeeper",
     "LeaseLostError",
     "Login",
@@ -47,7 +49,9 @@ __all__ = [
     "WatchCompactedError",
     "WatchOptions",
     "Why",
+    "acquire",
     "administration",
+    "current_leader",
     "hold_lease",
     "hold_lease_async",
     "inquiries",

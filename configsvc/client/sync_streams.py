@@ -177,6 +177,8 @@ class LeaseKeeper:
         ttl_s: Its full time in seconds.
         since: ``time.monotonic()`` from before that grant or renewal was sent.
         on_lost: Called once, from the keeper's thread, when the lease is gone or may be.
+
+    ``on_loss`` adds further callbacks later.
     """
 
     def __init__(
@@ -193,7 +195,8 @@ class LeaseKeeper:
         self._client = client
         self._ttl_s = float(ttl_s)
         self._good_until = since + ttl_s
-        self._on_lost = on_lost
+        self._on_lost = [on_lost]
+        self._lock = threading.Lock()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lease-keeper", daemon=True)
         self._thread.start()
@@ -218,6 +221,21 @@ class LeaseKeeper:
         if self.lost.is_set():
             raise LeaseLostError(f"lease {self.lease_id:x} is gone")
 
+    def on_loss(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call ``callback`` on loss, at once if it has happened; returns how to undo this."""
+        with self._lock:
+            waits = not self.lost.is_set()
+            if waits:
+                self._on_lost.append(callback)
+        if not waits:
+            callback()
+
+        def undo() -> None:
+            with self._lock:
+                self._on_lost = [one for one in self._on_lost if one is not callback]
+
+        return undo
+
     def close(self) -> None:
         """Stop renewing; the lease itself runs out by its own time unless it is revoked."""
         self._closed.set()
@@ -228,8 +246,14 @@ class LeaseKeeper:
         while not self._closed.wait(pause):
             pause = self._renew()
             if self.lost.is_set():
-                self._on_lost()
+                self._tell()
                 return
+
+    def _tell(self) -> None:
+        with self._lock:
+            callbacks, self._on_lost = self._on_lost, []
+        for callback in callbacks:
+            callback()
 
     def _renew(self) -> float:
         sent = time.monotonic()

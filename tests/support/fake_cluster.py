@@ -170,6 +170,10 @@ class FakeStore:
             for key, kv in self.live(request.revision).items()
             if inside(key, request.key, request.range_end)
         ]
+        if request.max_create_revision:
+            kvs = [kv for kv in kvs if kv.create_revision <= request.max_create_revision]
+        if request.sort_target == rpc.RangeRequest.CREATE:
+            kvs.sort(key=lambda kv: kv.create_revision)
         if request.sort_order == rpc.RangeRequest.DESCEND:
             kvs.reverse()
         count = len(kvs)
@@ -334,6 +338,7 @@ class _Services:
     def LeaseKeepAlive(self, requests, context):
         for request in requests:
             with self.store.lock:
+                self.store.lock.notify_all()
                 self.store.calls.append(("/etcdserverpb.Lease/LeaseKeepAlive", {}, request))
                 ttl = self.store.leases.get(request.ID, 0)
             yield rpc.LeaseKeepAliveResponse(header=self.header(), ID=request.ID, TTL=ttl)
