@@ -176,6 +176,7 @@ class _Export:
                 item.reason, item.ticket = entry.opening.reason, entry.opening.ticket
             if entry.columns is not None:
                 wanted.add(entry.columns.actor)
+                item.columns.CopyFrom(v1_pb2.ExportedColumns(**entry.columns._asdict()))
         for hashed, actor in reader.actors().items() if wanted - self._actors_sent else ():
             if hashed in wanted and hashed not in self._actors_sent:
                 self._actors_sent.add(hashed)

@@ -14,7 +14,7 @@ from configsvc.audit.binding import RevisionRow
 from configsvc.audit.checkpoint import NoteKey, encode_key
 from configsvc.audit.leaf import decode_leaf
 from configsvc.audit.proof_text import decode_proof
-from configsvc.audit.verify import ActorRow, Entry, Opening
+from configsvc.audit.verify import ActorRow, Columns, Entry, Opening
 from configsvc.cli.exits import CliError, Exit
 from configsvc.errors import CorruptError, DecodeError
 
@@ -163,7 +163,8 @@ class MemberLog:
                 own = None
                 if rows is not None:
                     own = rows.up_to(int(decode_leaf(exported.leaf).get("revision", 0)))
-                yield Entry(exported.seq, exported.leaf, exported.changes, opening, own)
+                columns = _columns(exported)
+                yield Entry(exported.seq, exported.leaf, exported.changes, opening, own, columns)
 
     def _chunks(self, limit: int) -> Iterator[v1_pb2.ExportChunk]:
         from configsvc.proto import v1_pb2
@@ -174,3 +175,11 @@ class MemberLog:
             v1_pb2.ExportChunk,
             endpoint=self.endpoint,
         )
+
+
+def _columns(exported: v1_pb2.ExportedLeaf) -> Columns | None:
+    """The member's searchable copy of the leaf's fields, to be held against the leaf."""
+    if not exported.HasField("columns"):
+        return None
+    c = exported.columns
+    return Columns(c.raft_index, c.raft_term, c.revision, c.time_ns, c.event, c.actor, c.outcome)

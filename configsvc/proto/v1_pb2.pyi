@@ -239,20 +239,40 @@ class ExportChunk(_message.Message):
     def __init__(self, leaves: _Optional[_Iterable[_Union[ExportedLeaf, _Mapping]]] = ..., actors: _Optional[_Iterable[_Union[ExportedActor, _Mapping]]] = ..., checkpoint: _Optional[str] = ..., keys: _Optional[_Iterable[_Union[ExportedKey, _Mapping]]] = ...) -> None: ...
 
 class ExportedLeaf(_message.Message):
-    __slots__ = ("seq", "leaf", "salt", "reason", "ticket", "changes")
+    __slots__ = ("seq", "leaf", "salt", "reason", "ticket", "changes", "columns")
     SEQ_FIELD_NUMBER: _ClassVar[int]
     LEAF_FIELD_NUMBER: _ClassVar[int]
     SALT_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     TICKET_FIELD_NUMBER: _ClassVar[int]
     CHANGES_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
     seq: int
     leaf: bytes
     salt: bytes
     reason: str
     ticket: str
     changes: bytes
-    def __init__(self, seq: _Optional[int] = ..., leaf: _Optional[bytes] = ..., salt: _Optional[bytes] = ..., reason: _Optional[str] = ..., ticket: _Optional[str] = ..., changes: _Optional[bytes] = ...) -> None: ...
+    columns: ExportedColumns
+    def __init__(self, seq: _Optional[int] = ..., leaf: _Optional[bytes] = ..., salt: _Optional[bytes] = ..., reason: _Optional[str] = ..., ticket: _Optional[str] = ..., changes: _Optional[bytes] = ..., columns: _Optional[_Union[ExportedColumns, _Mapping]] = ...) -> None: ...
+
+class ExportedColumns(_message.Message):
+    __slots__ = ("raft_index", "raft_term", "revision", "time_ns", "event", "actor", "outcome")
+    RAFT_INDEX_FIELD_NUMBER: _ClassVar[int]
+    RAFT_TERM_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    TIME_NS_FIELD_NUMBER: _ClassVar[int]
+    EVENT_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    raft_index: int
+    raft_term: int
+    revision: int
+    time_ns: int
+    event: str
+    actor: bytes
+    outcome: str
+    def __init__(self, raft_index: _Optional[int] = ..., raft_term: _Optional[int] = ..., revision: _Optional[int] = ..., time_ns: _Optional[int] = ..., event: _Optional[str] = ..., actor: _Optional[bytes] = ..., outcome: _Optional[str] = ...) -> None: ...
 
 class ExportedActor(_message.Message):
     __slots__ = ("hash", "record", "salt")
