@@ -122,17 +122,23 @@ class DatabaseLog:
         """
         from configsvc.storage.seal.errors import SealBroken
 
-        entries = self._reader.verify_entries(0, self.size)
         seq = -1
-        while True:
+        try:
+            for entry in self._reader.verify_entries(0, self.size):
+                seq = entry.seq
+                yield entry
+        except SealBroken:
+            # Slices are read as a whole: one by one from here names the record.
+            yield from self._one_by_one(seq + 1)
+
+    def _one_by_one(self, first: int) -> Iterator[Entry]:
+        from configsvc.storage.seal.errors import SealBroken
+
+        for seq in range(first, self.size):
             try:
-                entry = next(entries)
-            except StopIteration:
-                return
+                yield from self._reader.verify_entries(seq, seq + 1)
             except SealBroken as error:
-                raise DecodeError(f"{error} (behind seq {seq})") from None
-            seq = entry.seq
-            yield entry
+                raise DecodeError(f"seq {seq}: {error}") from None
 
     def close(self) -> None:
         """Close the database."""

@@ -82,7 +82,7 @@ def judge(
     notes: Sequence[str],
     pins: Pins | None,
     *,
-    older: Checkpoint | None = None,
+    kept: Sequence[str] = (),
     whole: Checkpoint | None = None,
     records_only: bool = False,
 ) -> Finding:
@@ -94,14 +94,20 @@ def judge(
         actors: Actor records by hash; may fill up while ``entries`` is read.
         notes: Every head known of this origin, from whichever member.
         pins: Whose signatures count; None: nobody's, and the verdict cannot be INTACT.
-        older: A head kept from earlier, already believed.
+        kept: Heads that the auditor kept from earlier; believed, whoever signed them.
         whole: What the log says of itself, to look at all of it and not only up to the head.
         records_only: What only readers of the values get to see may be missing.
     """
     try:
-        heads = [head_of(note) for note in notes]
-        signed = best_checkpoint(notes, pins) if pins is not None else None
-        target = whole or signed or max(heads, key=lambda head: head.size, default=None)
+        older = max((head_of(note) for note in kept), key=lambda head: head.size, default=None)
+        heads = [head_of(note) for note in (*notes, *kept)]
+        signed = best_checkpoint((*notes, *kept), pins) if pins is not None else None
+        # Of two, the larger: a log that ends before its signed head lacks records.
+        target = max(
+            (head for head in (whole, signed) if head is not None) if whole or signed else heads,
+            key=lambda head: head.size,
+            default=None,
+        )
         if target is None:
             return Finding(where, Verdict.INCOMPLETE, "there is no checkpoint", -1, 0, 0, False)
         watched = _Roots(entries, [head.size for head in heads])

@@ -132,7 +132,7 @@ class MemberLog:
         Raises:
             CliError: the member names none.
         """
-        for chunk in self._chunks(limit=1):
+        for chunk in self._chunks(0, 1):
             self.keys.extend(chunk.keys)
         if not self.keys:
             raise CliError(Exit.NO, f"{self.endpoint}: names no log keys")
@@ -143,17 +143,28 @@ class MemberLog:
         Raises:
             DecodeError: the member cannot read back what it stored.
         """
+        rows = RowReader(self.client, self.endpoint) if self._values else None
         seq = -1
         try:
-            for entry in self._entries():
+            for entry in self._entries(rows, 0, 0):
                 seq = entry.seq
                 yield entry
-        except CorruptError as error:
-            raise DecodeError(f"cannot be read behind seq {seq}: {error}") from None
+            return
+        except CorruptError:
+            pass
+        # Chunks are read as a whole: one by one from here names the record.
+        while True:
+            seq += 1
+            try:
+                found = list(self._entries(rows, seq, 1))
+            except CorruptError:
+                raise DecodeError(f"seq {seq}: the member cannot read it back") from None
+            if not found:
+                return
+            yield from found
 
-    def _entries(self) -> Iterator[Entry]:
-        rows = RowReader(self.client, self.endpoint) if self._values else None
-        for chunk in self._chunks(limit=0):
+    def _entries(self, rows: RowReader | None, first: int, limit: int) -> Iterator[Entry]:
+        for chunk in self._chunks(first, limit):
             for actor in chunk.actors:
                 self.actors[actor.hash] = ActorRow(actor.salt, actor.record)
             for exported in chunk.leaves:
@@ -166,12 +177,12 @@ class MemberLog:
                 columns = _columns(exported)
                 yield Entry(exported.seq, exported.leaf, exported.changes, opening, own, columns)
 
-    def _chunks(self, limit: int) -> Iterator[v1_pb2.ExportChunk]:
+    def _chunks(self, first: int, limit: int) -> Iterator[v1_pb2.ExportChunk]:
         from configsvc.proto import v1_pb2
 
         return self.client.stream(
             "/configsvc.v1.Audit/Export",
-            v1_pb2.ExportRequest(limit=limit),
+            v1_pb2.ExportRequest(from_seq=first, limit=limit),
             v1_pb2.ExportChunk,
             endpoint=self.endpoint,
         )

@@ -17,7 +17,6 @@ from configsvc.cli.output import escape
 from configsvc.errors import ConfigServiceError, DecodeError
 
 if TYPE_CHECKING:
-    from configsvc.audit.checkpoint import Checkpoint
     from configsvc.cli.audit_judge import Finding
     from configsvc.cli.audit_online import MemberLog
     from configsvc.cli.audit_pins import Pins
@@ -105,18 +104,20 @@ def _report(session: Session, findings: list[Finding]) -> int:
     return int(verdict)
 
 
-def _older(session: Session, pins: Pins | None) -> Checkpoint | None:
-    """The head named by ``--checkpoint``; its signatures count as the auditor's own keeping."""
+def _kept(session: Session) -> list[str]:
+    """The note named by ``--checkpoint``: kept from earlier, it must still hold.
+
+    It is one more signed head, so that a log that brings none can be proven by it.
+    """
     from configsvc.cli.audit_judge import head_of
-    from configsvc.cli.audit_pins import best_checkpoint
 
     path = session.args.checkpoint
     if not path:
-        return None
+        return []
     try:
         note = Path(path).read_text(encoding="utf-8")
-        checked = best_checkpoint([note], pins) if pins is not None and pins.own else None
-        return checked or head_of(note)
+        head_of(note)
+        return [note]
     except OSError as error:
         raise CliError(Exit.USAGE, f"{path}: {error.strerror}") from None
     except (DecodeError, UnicodeDecodeError) as error:
@@ -157,7 +158,7 @@ def _verify_export(session: Session) -> Finding:
         export.actors,
         [export.note],
         pins,
-        older=_older(session, pins),
+        kept=_kept(session),
         records_only=session.args.records_only,
     )
 
@@ -182,7 +183,7 @@ def _verify_database(session: Session) -> Finding:
             database.actors,
             database.notes(origin),
             pins,
-            older=_older(session, pins),
+            kept=_kept(session),
             whole=database.head(origin),
             records_only=args.records_only,
         )
@@ -208,7 +209,7 @@ def _verify_members(session: Session) -> list[Finding]:
         return findings
     notes = _common_notes(logs)
     pins = _member_pins(session, logs[0])
-    older = _older(session, pins)
+    kept = _kept(session)
     return findings + [
         judge(
             str(log.endpoint),
@@ -216,7 +217,7 @@ def _verify_members(session: Session) -> list[Finding]:
             log.actors,
             notes,
             pins,
-            older=older,
+            kept=kept,
             records_only=not values,
         )
         for log in logs

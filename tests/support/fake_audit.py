@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from grpc import StatusCode
 
 from configsvc.audit.checkpoint import (
     Checkpoint,
@@ -21,6 +22,7 @@ from configsvc.audit.proofs import inclusion_proof
 from configsvc.audit.verify import Entry
 from configsvc.proto import v1_pb2
 from tests.support.audit_cases import ORIGIN, Log
+from tests.support.fake_cluster import Abort
 
 
 def public(key: Ed25519PrivateKey) -> bytes:
@@ -38,6 +40,7 @@ class SignedLog:
         self.signers: dict[int, tuple[int, ...]] = {1: (0, 1), 2: (0, 1)}
         self.show_openings = True
         self.show_values = True
+        self.unreadable = -1  # seq of a record that members cannot read back
 
     @property
     def keys(self) -> list[NoteKey]:
@@ -75,7 +78,7 @@ class SignedLog:
         proof = encode_proof(InclusionProof(seq, tuple(path), self.note(member, size)))
         return v1_pb2.InclusionResponse(leaf=entries[seq].leaf, hashes=path, proof=proof)
 
-    def export(self, member: int, limit: int) -> Iterator[v1_pb2.ExportChunk]:
+    def export(self, member: int, first: int, limit: int) -> Iterator[v1_pb2.ExportChunk]:
         yield v1_pb2.ExportChunk(
             keys=[
                 v1_pb2.ExportedKey(name=ORIGIN, member=n, public=key.public, state="active")
@@ -83,10 +86,12 @@ class SignedLog:
             ]
         )
         sent: set[bytes] = set()
-        entries = self.entries[member][: limit or None]
+        entries = self.entries[member][first:][: limit or None]
         for start in range(0, len(entries), 4):
             chunk = v1_pb2.ExportChunk()
             for entry in entries[start : start + 4]:
+                if entry.seq == self.unreadable:
+                    raise Abort(StatusCode.DATA_LOSS, "etcdserver: corrupt cluster")
                 for hashed, row in self.log_.actors.items():
                     if hashed in entry.leaf and hashed not in sent:
                         sent.add(hashed)

@@ -58,7 +58,7 @@ class FakeAudit(Protocol):
 
     def inclusion(self, member: int, seq: int, size: int) -> v1_pb2.InclusionResponse: ...
 
-    def export(self, member: int, limit: int) -> Iterator[v1_pb2.ExportChunk]: ...
+    def export(self, member: int, first: int, limit: int) -> Iterator[v1_pb2.ExportChunk]: ...
 
     def log(self, request: v1_pb2.LogRequest) -> v1_pb2.LogResponse: ...
 
@@ -698,7 +698,10 @@ class _Services:
         )
 
     def Export(self, request, context):
-        yield from self._audit().export(self.member_id, request.limit)
+        try:
+            yield from self._audit().export(self.member_id, request.from_seq, request.limit)
+        except Abort as stop:
+            context.abort(stop.code, stop.text)
 
 
 def _quietly(requests):

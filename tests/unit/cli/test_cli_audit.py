@@ -173,6 +173,15 @@ def test_a_member_that_cannot_read_its_rows(
     assert "cannot read its rows after revision 0" in said
 
 
+def test_a_record_that_cannot_be_read_back_is_named(
+    shell: Shell, audit: SignedLog, pins: str
+) -> None:
+    audit.unreadable = 6
+    code, said = verify(shell, "--keys", pins)
+    assert code == 1
+    assert "seq 6: the member cannot read it back (6 records" in said
+
+
 def test_other_failures_are_no_verdict(
     shell: Shell, cluster: FakeCluster, audit: SignedLog, pins: str
 ) -> None:
