@@ -277,3 +277,22 @@ AGENT_GENERATION_BYTES_MAX: Final = 64 * MIB  # one stored generation; refused u
 
 # --- lock, election -------------------------------------------------------------------------------
 SELF_WATCH_MESSAGES_MAX: Final = 16  # kept of one internal watch; then it is fed from history later
+
+# --- gateway (security.md GW-5) -------------------------------------------------------------------
+JSON_DEPTH_MAX: Final = 64  # InvalidArgumentError beyond, as for the next
+JSON_CONTAINERS_MAX: Final = 10_000  # objects and arrays in one body
+QUERY_FIELDS_MAX: Final = 32  # in the query of a health path; 400 beyond
+
+# --- installs, joining, disk health (reliability.md 5.8 S1-S3, 5.3 D1, 5.15 O7) -------------------
+INSTALL_CHUNKS_IN_FLIGHT_MAX: Final = 4  # the next one is read when an earlier one was taken
+INSTALL_SILENCE_S: Final = 30.0  # without an answer of the receiver: failed
+INSTALL_ALIVE_S: Final = 1.0  # a receiver that checks and loads says so this often
+INSTALL_HOLD_S: Final = 60.0  # log kept for a member that was installed and is not heard yet
+INSTALL_READ_SHARE: Final = 0.5  # of its time the reading thread works; the rest is the loop's
+JOIN_FRAME_BYTES_MAX: Final = 4 * KIB  # question or answer of a member that joins
+JOIN_SECONDS_MAX: Final = 60.0  # for one of the named members to answer; exit beyond
+JOIN_RETRY_S: Final = 0.5
+DISK_RESERVE_BYTES: Final = 64 * MIB  # of SQL, beside two segments of log; NOSPACE below
+DISK_LOOK_S: Final = 1.0  # between two looks at free space
+HAND_OVER_EVERY_TIMEOUTS: Final = 10  # a slow disk hands over at most once in so many timeouts (E3)
+DISK_SLOW_S: Final = 0.25  # a sync that takes longer makes a disk slow

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from configsvc.api.audit import AuditService
 from configsvc.api.auth import AuthService
@@ -25,6 +26,10 @@ from configsvc.errors import RequestError
 from configsvc.proto import health_pb2, rpc_pb2, v1_pb2, v3election_pb2, v3lock_pb2
 from configsvc.runtime.member import Member
 
+A = TypeVar("A")
+B = TypeVar("B")
+R = TypeVar("R")
+
 _PACKAGES = {
     "etcdserverpb": rpc_pb2,
     "v3lockpb": v3lock_pb2,
@@ -41,6 +46,7 @@ class Api:
         self._member = member
         self._callers = Callers(member, insecure=member.config.insecure_dev)
         self.methods: dict[bytes, Method] = {}
+        self.started: dict[str, int] = {}  # calls by path, for the metrics
         self.kv = KvService(member)
         self.fleet = FleetService(member)
         self._fill(member)
@@ -139,15 +145,25 @@ class Api:
     ) -> None:
         rpc = descriptor(service).methods_by_name[name]
         path = f"/{service}/{name}"
+        self.started[path] = 0
         self.methods[path.encode()] = Method(
             path,
-            unary,
-            stream,
+            self._counted(path, unary) if unary is not None else None,
+            self._counted(path, stream) if stream is not None else None,
             rpc.client_streaming,
             rpc.server_streaming,
             _class_of(rpc.input_type),
             _class_of(rpc.output_type),
         )
+
+    def _counted(self, path: str, handler: Callable[[A, B], R]) -> Callable[[A, B], R]:
+        started = self.started
+
+        def call(first: A, second: B) -> R:
+            started[path] += 1
+            return handler(first, second)
+
+        return call
 
 
 def descriptor(service: str) -> Any:

@@ -1,82 +1,140 @@
-"""What the client port answers to HTTP: health, version, metrics."""
+"""The HTTP side of one member: etcd's JSON paths, health, version, metrics.
+
+Every request passes the same gates in the same order: where it came from (``origin``), who sent
+it (the connection's identity and ``metadata``, as for gRPC), then its path. The caller reaches a
+handler as an argument, never as a header.
+
+Not here: HTTP itself (``frontend``), what a method does (``api``).
+"""
 
 from __future__ import annotations
 
-import json
+import resource
 from collections.abc import Callable
 from typing import Final
 
-from configsvc.api.contract import ConnectionIdentity, HttpExchange, HttpRequest, HttpSink
+from configsvc.api.contract import (
+    ConnectionIdentity,
+    HttpExchange,
+    HttpRequest,
+    HttpSink,
+    Method,
+)
+from configsvc.api.status import Code
 from configsvc.api.table import Api
-from configsvc.errors import RequestError
-from configsvc.gateway.metrics import exposition
+from configsvc.errors import InvariantViolationError
+from configsvc.gateway import calls, json_in
+from configsvc.gateway.answers import JSON_FIELDS, NO_SNIFF, TEXT_FIELDS, compact, send_error
+from configsvc.gateway.health import Health
+from configsvc.gateway.metadata import metadata_of
+from configsvc.gateway.metrics import Metrics
+from configsvc.gateway.origin import ForeignHostError, ForeignOriginError, OriginGuard
+from configsvc.gateway.routes import ROUTES
 from configsvc.runtime.member import Member
 
-Headers = tuple[tuple[bytes, bytes], ...]
-TEXT: Final = (b"content-type", b"text/plain; charset=utf-8")
-JSON: Final = (b"content-type", b"application/json")
-NO_SPACE, CORRUPT = 1, 2
+METRICS_FIELDS: Final = (
+    (b"content-type", b"text/plain; version=0.0.4; charset=utf-8"),
+    NO_SNIFF,
+)
+Get = Callable[[HttpRequest, HttpSink], "HttpExchange | None"]
 
 
 class Gateway:
-    """The HTTP side of one member."""
+    """Answers the requests that are not gRPC."""
 
     def __init__(self, member: Member, api: Api) -> None:
         self._member = member
         self._api = api
-        self._gets: dict[str, Callable[[HttpRequest, HttpSink], None]] = {
-            "/health": self._health,
+        self._origin = OriginGuard(member.config)
+        self._health = Health(member)
+        self._metrics = Metrics(member, api, self._health)
+        self._methods = {path: api.methods[rpc.encode()] for path, rpc in ROUTES.items()}
+        self._gets: dict[str, Get] = {
+            "/health": lambda request, sink: self._health.health_answer(request.query, sink),
             "/version": self._version,
-            "/metrics": self._metrics,
+            "/metrics": self._exposition,
+            "/debug/vars": self._vars,
         }
+        for group, checks in self._health.groups.items():
+            for only in ("", *checks):
+                self._gets[f"/{group}/{only}".rstrip("/")] = self._group(group, only)
 
     def handle(
         self, connection: ConnectionIdentity, request: HttpRequest, sink: HttpSink
     ) -> HttpExchange | None:
-        """Answer one request; the certificate was judged with the connection."""
+        """Answer one request; what it leaves running is returned, to be cancelled."""
         try:
-            connection.caller(request.headers)
-        except RequestError as error:
-            self._error(sink, error)
-            return None
-        get = self._gets.get(request.path)
-        if get is None:
-            self._plain(sink, 404, {"code": 5, "error": "Not Found", "message": "Not Found"})
-        elif request.method != "GET":
-            sink.respond(405, (TEXT, (b"allow", b"GET")), b"Method Not Allowed\n")
-        else:
-            get(request, sink)
+            self._origin.check(request.headers)
+            return self._route(connection, request, sink)
+        except ForeignHostError as error:
+            send_error(sink, Code.PERMISSION_DENIED, str(error), status=421)
+        except ForeignOriginError as error:
+            send_error(sink, Code.PERMISSION_DENIED, str(error))
+        except InvariantViolationError:
+            raise
+        except Exception as error:  # noqa: BLE001 - status_of tells bugs from refusals
+            send_error(sink, *self._api.status_of(error))
         return None
 
-    def _error(self, sink: HttpSink, error: RequestError) -> None:
-        code, text = self._api.status_of(error)
-        status = 401 if code == 16 else 400
-        self._plain(sink, status, {"error": text, "code": code, "message": text, "details": []})
+    def _route(
+        self, connection: ConnectionIdentity, request: HttpRequest, sink: HttpSink
+    ) -> HttpExchange | None:
+        timeout, fields = metadata_of(request.headers)
+        caller = connection.caller(fields)
+        method = self._methods.get(request.path)
+        if method is not None:
+            if request.method != "POST":
+                send_error(sink, Code.UNIMPLEMENTED, "Method Not Allowed")
+                return None
+            loop, status_of = self._member.loop, self._api.status_of
+            messages = _messages(request.body, method)
+            return calls.run(loop, method, caller, messages, timeout, sink, status_of)
+        get = self._gets.get(request.path)
+        if get is None:
+            send_error(sink, Code.NOT_FOUND, "Not Found")
+            return None
+        if request.method != "GET":
+            sink.respond(405, (*TEXT_FIELDS, (b"allow", b"GET")), b"Method Not Allowed\n")
+            return None
+        return get(request, sink)
 
-    def _plain(self, sink: HttpSink, status: int, body: object) -> None:
-        sink.respond(status, (JSON,), json.dumps(body, separators=(",", ":")).encode())
+    # --- GET -------------------------------------------------------------------------------------
 
-    def _health(self, request: HttpRequest, sink: HttpSink) -> None:
-        member = self._member
-        reason = ""
-        if member.has_alarm(NO_SPACE) and "exclude=NOSPACE" not in request.query:
-            reason = "ALARM NOSPACE"
-        elif member.has_alarm(CORRUPT) and "exclude=CORRUPT" not in request.query:
-            reason = "ALARM CORRUPT"
-        elif not member.lead and "serializable=true" not in request.query:
-            reason = "RAFT NO LEADER"
-        body = {"health": "false" if reason else "true", "reason": reason}
-        data = json.dumps(body, separators=(",", ":")).encode()
-        sink.respond(503 if reason else 200, (TEXT,), data)
+    def _group(self, group: str, only: str) -> Get:
+        return lambda request, sink: self._health.group_answer(group, only, request.query, sink)
 
     def _version(self, request: HttpRequest, sink: HttpSink) -> None:
         version = self._member.config.advertised_etcd_version
         minor = ".".join(version.split(".")[:2]) + ".0"
-        self._plain(sink, 200, {"etcdserver": version, "etcdcluster": minor, "storage": minor})
+        known = self._member.applied > 0  # the first entry fixes the cluster's version
+        body = {
+            "etcdserver": version,
+            "etcdcluster": minor if known else "not_decided",
+            "storage": minor if known else "unknown",
+        }
+        sink.respond(200, JSON_FIELDS, compact(body))
 
-    def _metrics(self, request: HttpRequest, sink: HttpSink) -> None:
-        sink.respond(
-            200,
-            ((b"content-type", b"text/plain; version=0.0.4; charset=utf-8"),),
-            exposition(self._member),
-        )
+    def _exposition(self, request: HttpRequest, sink: HttpSink) -> None:
+        sink.respond(200, METRICS_FIELDS, self._metrics.exposition())
+
+    def _vars(self, request: HttpRequest, sink: HttpSink) -> None:
+        member = self._member
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        body = {
+            "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 3),
+            "resident_bytes_max": usage.ru_maxrss * 1024,
+            "raft": {
+                "term": member.term,
+                "leader": f"{member.lead:016x}",
+                "committed": member.committed,
+                "applied": member.applied,
+            },
+        }
+        sink.respond(200, JSON_FIELDS, compact(body))
+
+
+def _messages(body: bytes, method: Method) -> list[bytes]:
+    """A call takes one message, unless its client streams."""
+    if method.client_stream:
+        return json_in.messages(body, method.request)
+    return [json_in.only_message(body, method.request)]

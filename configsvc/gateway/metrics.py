@@ -1,72 +1,170 @@
-"""Prometheus text, under etcd's names where the meaning is the same. Label sets are closed."""
+"""Prometheus text, under etcd's names where the meaning is the same. Label sets are closed.
+
+Everything is read from counters that exist anyway when a scrape comes; nothing is counted twice.
+"""
 
 from __future__ import annotations
 
 import resource
 from collections.abc import Iterator
+from typing import Final
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
+from configsvc.api.table import Api
+from configsvc.gateway.health import Health
+from configsvc.limits import QUOTA_BYTES_DEFAULT
 from configsvc.runtime.member import Member
 
+_TYPES: Final = {
+    (False, False): "unary",
+    (True, False): "client_stream",
+    (False, True): "server_stream",
+    (True, True): "bidi_stream",
+}
 
-class MemberCollector(Collector):
-    """Reads the member's own counters when it is scraped; nothing is counted twice."""
 
-    def __init__(self, member: Member) -> None:
+class Metrics(Collector):
+    """All families of one member, in a fixed order."""
+
+    def __init__(self, member: Member, api: Api, health: Health) -> None:
         self._member = member
+        self._api = api
+        self._health = health
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    def exposition(self) -> bytes:
+        """The text a scrape gets."""
+        return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
-        """All families, in a fixed order."""
+        """Called by the registry."""
         yield from self._server()
+        yield from self._reads_and_writes()
         yield from self._store()
+        yield from self._leases_and_rights()
+        yield from self._disk()
+        yield from self._healthchecks()
+        yield self._calls()
         yield from self._process()
 
     def _server(self) -> Iterator[Metric]:
         m = self._member
         yield gauge("etcd_server_has_leader", "Whether a leader is known", bool(m.lead))
         yield gauge("etcd_server_is_leader", "Whether this member leads", m.is_leader)
-        yield counter("etcd_server_proposals_committed", "Entries committed", m.committed)
-        yield counter("etcd_server_proposals_applied", "Entries applied", m.applied)
+        yield gauge("etcd_server_is_learner", "Whether this member is a learner", m.is_learner)
+        yield labelled("etcd_server_id", "Member id", server_id=f"{m.self_id:x}")
+        version = m.config.advertised_etcd_version
+        yield labelled("etcd_server_version", "Advertised version", server_version=version)
+        minor = ".".join(version.split(".")[:2])
+        yield labelled("etcd_cluster_version", "Cluster version", cluster_version=minor)
+        quota = m.config.quota_backend_bytes or QUOTA_BYTES_DEFAULT
+        yield gauge("etcd_server_quota_backend_bytes", "Quota; 0 without one", max(quota, 0))
+        insecure = m.config.insecure_dev
+        yield gauge("configsvc_insecure", "Born under --insecure-dev", insecure)
+
+    def _reads_and_writes(self) -> Iterator[Metric]:
+        m = self._member
+        yield gauge("etcd_server_proposals_committed_total", "Entries committed", m.committed)
+        yield gauge("etcd_server_proposals_applied_total", "Entries applied", m.applied)
         yield gauge("etcd_server_proposals_pending", "Writes that wait", m.proposals.waiting)
-        yield counter(
-            "etcd_server_proposals_failed", "Writes that failed", m.proposals.failed_total
-        )
+        failed = m.proposals.failed_total
+        yield counter("etcd_server_proposals_failed", "Writes that failed", failed)
         yield counter("etcd_server_slow_read_indexes", "Slow read rounds", m.reads.slow_total)
         yield counter("etcd_server_read_indexes_failed", "Failed reads", m.reads.failed_total)
-        quota = m.config.quota_backend_bytes or 2 << 30
-        yield gauge("etcd_server_quota_backend_bytes", "Quota", max(quota, 0))
-        version = GaugeMetricFamily("etcd_server_version", "Version", labels=["server_version"])
-        version.add_metric([m.config.advertised_etcd_version], 1)
-        yield version
-        insecure = GaugeMetricFamily("configsvc_insecure", "Born under --insecure-dev")
-        insecure.add_metric([], m.config.insecure_dev)
-        yield insecure
 
     def _store(self) -> Iterator[Metric]:
         m = self._member
-        store = m.store
-        yield gauge("etcd_mvcc_db_total_size_in_bytes", "Key space with its window", store.db_bytes)
-        yield gauge("etcd_mvcc_db_total_size_in_use_in_bytes", "The same", store.db_bytes)
+        store, hub = m.store, m.hub
+        size = store.db_bytes
+        yield gauge("etcd_mvcc_db_total_size_in_bytes", "Key space with its window", size)
+        yield gauge("etcd_mvcc_db_total_size_in_use_in_bytes", "The same", size)
         yield gauge("etcd_debugging_mvcc_keys_total", "Live keys", store.key_count)
         yield gauge("etcd_debugging_mvcc_current_revision", "Revision", store.revision)
         floor = store.compact_revision
         yield gauge("etcd_debugging_mvcc_compact_revision", "KV floor", floor)
-        yield gauge("etcd_debugging_mvcc_watcher_total", "Watchers", len(m.hub))
-        yield gauge("etcd_debugging_mvcc_slow_watcher_total", "Watchers behind", m.hub.behind)
-        yield gauge("etcd_debugging_mvcc_watch_stream_total", "Watch streams", m.hub.streams)
-        yield counter("etcd_debugging_mvcc_events", "Events sent", m.hub.events_total)
-        yield counter("etcd_debugging_server_lease_expired", "Expired", m.leases.expired_total)
-        yield counter("etcd_debugging_lease_renewed", "Renewals", m.leases.renewed_total)
+        yield gauge("etcd_debugging_mvcc_watcher_total", "Watchers", len(hub))
+        yield gauge("etcd_debugging_mvcc_slow_watcher_total", "Watchers behind", hub.behind)
+        yield gauge("etcd_debugging_mvcc_watch_stream_total", "Watch streams", hub.streams)
+        yield counter("etcd_debugging_mvcc_events", "Events sent", hub.events_total)
+        lag = m.history.lag()
+        yield gauge("configsvc_history_lag_entries", "Applied entries not in SQL", lag.entries)
+
+    def _leases_and_rights(self) -> Iterator[Metric]:
+        m = self._member
+        expired, renewed = m.leases.expired_total, m.leases.renewed_total
+        yield counter("etcd_debugging_server_lease_expired", "Leases expired", expired)
+        yield counter("etcd_debugging_lease_renewed", "Renewals", renewed)
+        yield gauge("configsvc_leases", "Leases granted and alive", len(m.state.lessor.leases))
         yield gauge("etcd_debugging_auth_revision", "Auth revision", m.state.auth.revision)
-        yield gauge("configsvc_history_lag_entries", "Entries not in SQL", m.history.lag().entries)
+
+    def _disk(self) -> Iterator[Metric]:
+        wal = self._member.wal
+        yield summed(
+            "etcd_disk_wal_fsync_duration_seconds",
+            "Write and sync of one log frame; count and sum only",
+            wal.frames_total,
+            wal.sync_seconds_total,
+        )
+        yield counter("etcd_disk_wal_write_bytes", "Bytes written to the log", wal.bytes_total)
+
+    def _healthchecks(self) -> Iterator[Metric]:
+        health = self._health
+        yield gauge("etcd_server_health_success", "Good /health", health.health["success"])
+        yield gauge("etcd_server_health_failures", "Failed /health", health.health["failure"])
+        last = GaugeMetricFamily(
+            "etcd_server_healthcheck", "Outcome of the last run", labels=["type", "name"]
+        )
+        for (group, name), good in sorted(health.last.items()):
+            last.add_metric([group, name], good)
+        yield last
+        total = CounterMetricFamily(
+            "etcd_server_healthchecks", "Checks run", labels=["type", "name", "status"]
+        )
+        for (group, name, outcome), count in sorted(health.checks.items()):
+            total.add_metric([group, name, outcome], count)
+        yield total
+
+    def _calls(self) -> Metric:
+        family = CounterMetricFamily(
+            "grpc_server_started",
+            "Calls started, JSON ones included",
+            labels=["grpc_type", "grpc_service", "grpc_method"],
+        )
+        for method in self._api.methods.values():
+            _, service, name = method.path.split("/")
+            kind = _TYPES[method.client_stream, method.server_stream]
+            family.add_metric([kind, service, name], self._api.started[method.path])
+        return family
 
     def _process(self) -> Iterator[Metric]:
         usage = resource.getrusage(resource.RUSAGE_SELF)
         yield counter("process_cpu_seconds", "CPU", usage.ru_utime + usage.ru_stime)
         yield gauge("process_resident_memory_bytes", "Resident memory", resident_bytes())
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        yield gauge("process_max_fds", "Descriptors allowed", limit)
+
+
+def labelled(name: str, text: str, **labels: str) -> Metric:
+    """A gauge that says 1 beside its labels."""
+    family = GaugeMetricFamily(name, text, labels=list(labels))
+    family.add_metric(list(labels.values()), 1)
+    return family
+
+
+def summed(name: str, text: str, count: float, total: float) -> Metric:
+    """A histogram of which only count and sum are known."""
+    family = HistogramMetricFamily(name, text)
+    family.add_metric([], [("+Inf", float(count))], total)
+    return family
 
 
 def gauge(name: str, text: str, value: float) -> Metric:
@@ -89,10 +187,3 @@ def resident_bytes() -> int:
             return int(file.read().split()[1]) * resource.getpagesize()
     except (OSError, ValueError, IndexError):
         return 0
-
-
-def exposition(member: Member) -> bytes:
-    """The text a scrape gets."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(MemberCollector(member))
-    return generate_latest(registry)

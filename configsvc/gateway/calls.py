@@ -1,0 +1,207 @@
+"""JSON calls that run: a unary one that waits, a stream in chunks.
+
+Both are the ``HttpExchange`` of their request, so a client that leaves cancels them.
+"""
+
+from __future__ import annotations
+
+from asyncio import AbstractEventLoop, TimerHandle
+from collections.abc import Callable
+from typing import Final
+
+from configsvc.api.contract import Caller, HttpSink, Method, StreamHandler, Waiting
+from configsvc.api.status import HTTP_OF
+from configsvc.errors import (
+    ConfigServiceError,
+    DeadlineExceededError,
+    InvariantViolationError,
+    ensure,
+)
+from configsvc.gateway.answers import JSON_FIELDS, fields_of, send_error, stream_error
+from configsvc.gateway.json_out import to_json
+
+StatusOf = Callable[[BaseException], tuple[int, str]]
+TOO_LATE: Final = "context deadline exceeded"
+
+
+class UnaryExchange:
+    """A unary call that waits for the runtime; the object itself is its ``Finish``."""
+
+    def __init__(
+        self, loop: AbstractEventLoop, method: Method, sink: HttpSink, status_of: StatusOf
+    ) -> None:
+        self._loop = loop
+        self._method = method
+        self._sink = sink
+        self._status_of = status_of
+        self._waiting: Waiting | None = None
+        self._timer: TimerHandle | None = None
+
+    def start(self, waiting: Waiting, timeout: float | None) -> None:
+        """Wait for the answer, ``timeout`` seconds at most; None: as long as it takes."""
+        self._waiting = waiting
+        if timeout is not None:
+            self._timer = self._loop.call_later(timeout, self._expire)
+        waiting.bind(self)
+
+    def __call__(self, result: bytes | ConfigServiceError) -> None:
+        """The answer is there."""
+        self._release()
+        if isinstance(result, bytes):
+            send_message(self._sink, self._method, result)
+        else:
+            send_error(self._sink, *self._status_of(result))
+
+    def on_cancel(self) -> None:
+        """The client is gone."""
+        waiting = self._waiting
+        self._release()
+        if waiting is not None:
+            waiting.cancel()
+
+    def on_writable(self) -> None:
+        """A unary answer is sent whole."""
+
+    def _expire(self) -> None:
+        self.on_cancel()
+        send_error(self._sink, *self._status_of(DeadlineExceededError(TOO_LATE)))
+
+    def _release(self) -> None:
+        self._waiting = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+class StreamExchange:
+    """A stream: one chunk per message. The sink of its handler, and the handler's only caller."""
+
+    def __init__(
+        self, loop: AbstractEventLoop, method: Method, sink: HttpSink, status_of: StatusOf
+    ) -> None:
+        self._loop = loop
+        self._response = method.response
+        self._sink = sink
+        self._status_of = status_of
+        self._handler: StreamHandler | None = None
+        self._timer: TimerHandle | None = None
+        self._started = False
+        self.ended = False
+
+    def start(self, handler: StreamHandler, requests: list[bytes], timeout: float | None) -> None:
+        """Hand the requests on; the body is whole, so its end is a half-close (G6)."""
+        self._handler = handler
+        if timeout is not None:
+            self._timer = self._loop.call_later(timeout, self._expire)
+        try:
+            for request in requests:
+                if not self.ended:
+                    handler.on_message(request)
+            if not self.ended:
+                handler.on_half_close()
+        except InvariantViolationError:
+            raise
+        except Exception as error:  # noqa: BLE001 - status_of tells bugs from refusals
+            self._stop(error)
+
+    # --- StreamSink ------------------------------------------------------------------------------
+
+    def send(self, payload: bytes) -> bool:
+        """One message: one line, one chunk of its own (compat.md 5.3)."""
+        if self.ended:
+            return False
+        self._open()
+        line = '{"result":' + to_json(self._response.FromString(payload)) + "}\n"
+        return self._sink.chunk(line.encode())
+
+    def finish(self, error: ConfigServiceError | None) -> None:
+        """The handler ended the stream."""
+        if self.ended:
+            return
+        self._release()
+        if error is None:
+            self._open()
+            self._sink.end()
+        else:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        code, text = self._status_of(error)
+        if not self._started:
+            self._sink.respond(HTTP_OF[code], fields_of(code, text), stream_error(code, text))
+            return
+        self._sink.chunk(stream_error(code, text))
+        self._sink.end()
+
+    # --- HttpExchange ----------------------------------------------------------------------------
+
+    def on_cancel(self) -> None:
+        """The client is gone, or was cut off for not reading."""
+        if not self.ended:
+            self._release()
+            if self._handler is not None:
+                self._handler.on_cancel()
+
+    def on_writable(self) -> None:
+        """There is room again."""
+        if self.ended or self._handler is None:
+            return
+        try:
+            self._handler.on_writable()
+        except InvariantViolationError:
+            raise
+        except Exception as error:  # noqa: BLE001 - status_of tells bugs from refusals
+            self._stop(error)
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        if not self._started:
+            self._started = True
+            self._sink.start(200, JSON_FIELDS)
+
+    def _expire(self) -> None:
+        self._stop(DeadlineExceededError(TOO_LATE))
+
+    def _stop(self, error: Exception) -> None:
+        """End the stream from our side, though its handler would go on."""
+        if not self.ended:
+            self.on_cancel()
+            self._fail(error)
+
+    def _release(self) -> None:
+        self.ended = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def send_message(sink: HttpSink, method: Method, payload: bytes) -> None:
+    """A whole unary answer."""
+    body = to_json(method.response.FromString(payload)).encode()
+    sink.respond(200, JSON_FIELDS, body)
+
+
+def run(
+    loop: AbstractEventLoop,
+    method: Method,
+    caller: Caller,
+    requests: list[bytes],
+    timeout: float | None,
+    sink: HttpSink,
+    status_of: StatusOf,
+) -> UnaryExchange | StreamExchange | None:
+    """Call a method; the exchange if it goes on, else None. Raises what the handler raises."""
+    if method.stream is not None:
+        stream = StreamExchange(loop, method, sink, status_of)
+        stream.start(method.stream(caller, stream), requests, timeout)
+        return None if stream.ended else stream
+    unary = method.unary
+    ensure(unary is not None and len(requests) == 1, "a unary method takes one message")
+    answer = unary(caller, requests[0])  # type: ignore[misc]
+    if isinstance(answer, bytes):
+        send_message(sink, method, answer)
+        return None
+    exchange = UnaryExchange(loop, method, sink, status_of)
+    exchange.start(answer, timeout)
+    return exchange
