@@ -110,7 +110,7 @@ def no_programs_no_network() -> bool:
     program = b"".join(struct.pack("=HBBI", *one) for one in code)
     buffer = ctypes.create_string_buffer(program, len(program))
     header = struct.pack("=H6xQ", len(code), ctypes.addressof(buffer))
-    return _libc().prctl(_PR_SET_SECCOMP, 2, ctypes.c_char_p(header), 0, 0) == 0
+    return bool(_libc().prctl(_PR_SET_SECCOMP, 2, ctypes.c_char_p(header), 0, 0) == 0)
 
 
 def become_nobody() -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import codecs
 import gc
-import sys
 from typing import Any, Final
 
 import jinja2.debug
@@ -85,4 +84,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

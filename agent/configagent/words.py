@@ -40,7 +40,7 @@ def check_output(value: Any) -> Any:
     Raises:
         WordError: there are some, and no filter took responsibility.
     """
-    if isinstance(value, Clean) or isinstance(value, Undefined):
+    if isinstance(value, Clean | Undefined):
         return value
     if value is None:
         raise WordError("a value is none")
