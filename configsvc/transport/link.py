@@ -54,6 +54,7 @@ __all__ = [
 
 _BULK_TYPES: Final = frozenset({MessageType.APP, MessageType.SNAP})
 _LOOK_S: Final = 0.25  # between two looks at all connections
+_COMPLAIN_AGAIN_S: Final = 60.0
 _Way = tuple[NodeId, int]  # peer and lane
 
 
@@ -129,7 +130,7 @@ class PeerTransport:
         self._open: dict[PeerConnection, None] = {}  # all, in the order they began
         self._servers: list[asyncio.Server] = []
         self._lost: set[NodeId] = set()  # to be reported as unreachable after this pass
-        self._complaints: dict[str, str] = {}  # last reason logged, by peer or address
+        self._complaints: dict[str, tuple[str, float]] = {}  # last one, by peer or address
         self._misbehaved: dict[NodeId, int] = {}
         self._stopping = False
         self._looker: asyncio.TimerHandle | None = None
@@ -451,10 +452,12 @@ class PeerTransport:
             self._unreachable(who)
 
     def _complain(self, key: str, reason: str, **fields: str) -> None:
-        """Log a refusal once, not at every attempt."""
-        if self._stopping or self._complaints.get(key) == reason:
+        """Log a refusal once in a while, not at every attempt."""
+        now = self._loop.time()
+        before, when = self._complaints.get(key, ("", 0.0))
+        if self._stopping or (before == reason and now - when < _COMPLAIN_AGAIN_S):
             return
         if len(self._complaints) >= PEER_CONNECTIONS_MAX:
             self._complaints.clear()
-        self._complaints[key] = reason
+        self._complaints[key] = reason, now
         self._report.warn("transport", "no peer connection", reason=reason, **fields)

@@ -60,6 +60,7 @@ class LinkMember:
         self.hellos: list[Hello] = []
         self.refusals: list[tuple[NodeId, Refusal]] = []
         self.misbehaved: list[NodeId] = []
+        self.gone: list[NodeId] = []
         self.verdict: str | Refusal = ""
         self.term = 5
         self.link = PeerTransport(
@@ -78,6 +79,7 @@ class LinkMember:
             epoch=epoch,
             on_refused=lambda peer, refusal: self.refusals.append((peer, refusal)),
             on_misbehaved=self.misbehaved.append,
+            on_gone=self.gone.append,
             **more,
         )
         self.url = ""
