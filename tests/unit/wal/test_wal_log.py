@@ -160,6 +160,40 @@ def test_the_generation_outlives_the_frame_that_named_it() -> None:
     assert seen == [recovered.installed] == [Installed(0, 0, b"", 7)]
 
 
+def test_the_generation_outlives_starts_too() -> None:
+    story = begun()
+    story.install(hard(1, 0, 50), Installed(50, 1, b"conf", 7))
+    story.reopen(clean=False)
+    for index in range(51, 60):
+        story.append(hard(1, 0, index - 1), run_of(index, 1, 1))
+    story.compact(58)
+    _, recovered = open_image(story.disk.image(), 58)
+    assert recovered.generation == 7
+
+
+def test_compaction_after_a_start_knows_what_the_copied_segment_holds() -> None:
+    story = begun(65_536)
+    story.append(hard(1), run_of(1, 5, 1))
+    story.reopen(clean=False)
+    for index in range(6, 30):
+        story.append(hard(1, 0, 4), run_of(index, 1, 1))
+    assert story.wal.segment_count > 1
+    story.compact(4)
+    _, recovered = open_image(story.disk.image(), 4)
+    assert recovered.entries == run_of(1, 29, 1)
+
+
+def test_the_commit_hint_never_points_outside_the_log() -> None:
+    """A leader commits by the others' disks, so its hint can be ahead of its own log."""
+    story = begun()
+    story.append(hard(1, 0, 90), run_of(1, 5, 1))
+    _, recovered = open_image(story.disk.image(), 0)
+    assert recovered.hard_state.commit == 5
+    story.install(hard(1, 0, 7), Installed(50, 1, b"conf", 2))
+    _, recovered = open_image(story.disk.image(), 50)
+    assert recovered.hard_state.commit == 50
+
+
 def test_starts_count_up_and_a_clean_stop_is_known() -> None:
     story = begun()
     story.append(hard(1), run_of(1, 2, 1))
@@ -264,6 +298,7 @@ def test_rubbish_of_an_interrupted_start_is_removed() -> None:
     disk, _ = open_image(image, 0)
     assert "making.tmp" not in disk.names()
     assert SPARE_NAME not in disk.names()
+    assert len(disk.image()[segment_name(1)]) == 16_384
 
 
 # --- keys ----------------------------------------------------------------------------------------
