@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from configsvc.audit.checkpoint import Checkpoint, NoteKey, merge
+from configsvc.audit.merkle import HASH_BYTES
 from configsvc.audit.proofs import root_at
 from configsvc.audit.verify import ActorRow, Entry
 from configsvc.cli.exits import CliError, Exit
-from configsvc.errors import DecodeError
+from configsvc.errors import DecodeError, InvariantViolationError
 
 if TYPE_CHECKING:
     from configsvc.storage.history.reader import HistoryReader
+
+_NO_ROOT: Final = bytes(HASH_BYTES)
 
 
 def find_database(directory: Path) -> Path:
@@ -112,7 +115,11 @@ class DatabaseLog:
 
     def head(self, origin: str) -> Checkpoint:
         """What the database says of itself; nobody signed this."""
-        return Checkpoint(origin, self.size, root_at(self.size, self._reader.node))
+        try:
+            root = root_at(self.size, self._reader.node)
+        except InvariantViolationError:
+            root = _NO_ROOT  # its tree is broken: no leaves lead to this root
+        return Checkpoint(origin, self.size, root)
 
     def entries(self) -> Iterator[Entry]:
         """All leaves with openings and rows.
