@@ -51,6 +51,11 @@ class ChannelSet:
                     self._movers.discard(on_retire)
             self._close_if_done()
 
+    @property
+    def users(self) -> int:
+        """How many calls and streams hold a channel now."""
+        return self._users
+
     def retire(self) -> None:
         """Take no new work into account; close as soon as nobody uses the set."""
         with self._lock:

@@ -87,6 +87,8 @@ class Watch:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+        if not self._batches.gi_running:  # else another thread reads, and lets go by itself
+            self._batches.close()
 
     @property
     def resume_revision(self) -> int:
@@ -144,6 +146,8 @@ class Watch:
                 response_deserializer=rpc.WatchResponse.FromString,
             )(iter(outbox.get, None), metadata=self._client.stream_metadata())
             self._call = call
+            if self._closed.is_set() or self._moving:
+                call.cancel()  # asked for before there was a call to cancel
             try:
                 for message in call:
                     batch = self._cursor.take(message)
@@ -239,7 +243,8 @@ class LeaseKeeper:
     def close(self) -> None:
         """Stop renewing; the lease itself runs out by its own time unless it is revoked."""
         self._closed.set()
-        self._thread.join(timeout=limits.CLIENT_TIMEOUT_S)
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout=limits.CLIENT_TIMEOUT_S)
 
     def _run(self) -> None:
         pause = self._ttl_s / 3

@@ -82,6 +82,15 @@ def test_new_tls_files_move_a_watch_without_a_gap(cluster: FakeCluster, client: 
     assert len(cluster.calls(WATCH)) == 2
 
 
+def test_a_watch_that_was_left_holds_no_channel(client: Client) -> None:
+    with Watch(client, ALL) as watch:
+        client.put(b"k", b"0")
+        next(watch)
+        old = client.channels
+        assert old.users == 1
+    assert old.users == 0
+
+
 def test_compaction_is_told(cluster: FakeCluster, client: Client) -> None:
     cluster.store.compacted = 9
     with Watch(client, ALL) as watch, pytest.raises(WatchCompactedError) as caught:
