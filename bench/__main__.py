@@ -1,8 +1,8 @@
 """`python -m bench`: everything, one after the other; a table and ``results/latest.json``.
 
-    BENCH_QUICK=1   at most a minute, one short round of each
-    BENCH_LONG=1    ten thousand idle connections as well
-    BENCH_ONLY=a,b  some of: throughput3 throughput1 watch fanout file failover empty idle
+BENCH_QUICK=1   at most a minute, one short round of each
+BENCH_LONG=1    ten thousand idle connections as well
+BENCH_ONLY=a,b  some of: throughput3 throughput1 watch fanout file failover empty idle
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ class Reader:
     """Digests what a server sends on one connection."""
 
     def __init__(self, answered: Answered, message: Message | None = None) -> None:
-        """``message`` hears of each message of streams in ``open_streams``, ``answered`` of ends."""
+        """``answered`` hears of ends, ``message`` of each message of ``open_streams``."""
         self._answered = answered
         self._message = message
         self.open_streams: set[int] = set()  # streams whose messages are wanted one by one
@@ -145,7 +145,7 @@ class Reader:
                     bodies[stream] = payload if held is None else held + payload
                 if flags & END_STREAM:
                     raise BenchFault("an answer without trailers")
-            elif kind == HEADERS or kind == CONTINUATION:
+            elif kind in (HEADERS, CONTINUATION):
                 self._on_block(kind, flags, stream, payload)
             else:
                 self._on_other(kind, flags, stream, payload)
@@ -214,7 +214,9 @@ class Reader:
             if not flags & ACK:
                 self.control.append(frame(PING, ACK, 0, payload))
         elif kind == GOAWAY:
-            raise BenchFault(f"GOAWAY {payload[4:8].hex()} {payload[8:].decode('ascii', 'replace')}")
+            raise BenchFault(
+                f"GOAWAY {payload[4:8].hex()} {payload[8:].decode('ascii', 'replace')}"
+            )
         elif kind == RST_STREAM:
             self._bodies.pop(stream, None)
             self.open_streams.discard(stream)

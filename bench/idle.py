@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 from bench import requests
 from bench.clusters import Cluster, Ours
 from bench.frames import BenchFault
 from bench.link import Link, Links
+from bench.processes import cpu_seconds, memory_bytes
 from bench.report import Measure, Report
 from bench.watching import OPEN_AT_ONCE, WatchLink
 
@@ -19,21 +18,6 @@ CONNECTIONS: Final = 10_000
 PER_IDENTITY: Final = 1_900  # a member bounds the connections of one identity
 SETTLE_S: Final = 3.0
 WINDOW_S: Final = 10.0
-_TICKS: Final = os.sysconf("SC_CLK_TCK")
-
-
-def memory_bytes(pid: int) -> int:
-    """Resident memory."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024
-    return 0
-
-
-def cpu_seconds(pid: int) -> float:
-    """User and system time so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 def measure(report: Report, clusters: Sequence[Cluster], connections: int = CONNECTIONS) -> None:

@@ -45,6 +45,7 @@ class Outcome:
     errors: int
     trouble: str  # the first error
     client_us: float  # CPU of the generator per answer
+    answers: int  # in the whole run, warm-up and emptying included
 
 
 class LoadLink(Link):
@@ -62,6 +63,7 @@ class LoadLink(Link):
         self.started: dict[int, float] = {}
         self.latencies = array("d")
         self.done = 0
+        self.answered = 0
         self.errors = 0
         self.trouble = ""
         self.now = 0.0
@@ -83,6 +85,7 @@ class LoadLink(Link):
         if begun is None:
             return  # the request that filled the header table
         self._owed += 1
+        self.answered += 1
         if trouble:
             self.errors += 1
             self.trouble = self.trouble or trouble
@@ -168,6 +171,7 @@ def _run(links: Links, made: list[LoadLink], warm_s: float, seconds: float) -> d
         raise BenchFault("answers are missing")
     result = {
         "done": sum(link.done for link in made),
+        "answered": sum(link.answered for link in made),
         "errors": sum(link.errors for link in made),
         "trouble": next((link.trouble for link in made if link.trouble), ""),
         "seconds": spent,
@@ -175,7 +179,7 @@ def _run(links: Links, made: list[LoadLink], warm_s: float, seconds: float) -> d
         "latencies": latencies,
     }
     for link in made:
-        link.done = link.errors = 0
+        link.done = link.errors = link.answered = 0
         link.trouble = ""
     return result
 
@@ -221,7 +225,7 @@ class Load:
         for _, pipe in self._workers:
             pipe.send((warm_s, seconds))
         rate = cpu = 0.0
-        done = errors = 0
+        done = errors = answers = 0
         trouble = ""
         latencies: list[float] = []
         for _, pipe in self._workers:
@@ -231,6 +235,7 @@ class Load:
             rate += result["done"] / result["seconds"]
             done += result["done"]
             errors += result["errors"]
+            answers += result["answered"]
             cpu += result["cpu"]
             trouble = trouble or result["trouble"]
             latencies += result["latencies"]
@@ -242,6 +247,7 @@ class Load:
             errors=errors,
             trouble=trouble,
             client_us=cpu / done * 1e6 if done else 0.0,
+            answers=answers,
         )
 
     @staticmethod

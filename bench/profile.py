@@ -15,7 +15,6 @@ import shutil
 import signal
 import sys
 import time
-from pathlib import Path
 from typing import Any, Final
 
 from bench import tools
@@ -72,7 +71,10 @@ def main() -> int:
             cluster.samples(member)
         outcome = load.run(0.0, seconds)
         count = outcome.rate * seconds
-        print(f"{operation} {shape}, {size} members: {outcome.rate:,.0f}/s, p50 {outcome.p50_ms:.2f} ms")
+        print(
+            f"{operation} {shape}, {size} members: "
+            f"{outcome.rate:,.0f}/s, p50 {outcome.p50_ms:.2f} ms"
+        )
         for member in sorted(cluster.members, key=lambda m: m is not leader):
             found = cluster.samples(member)
             role = "leader" if member is leader else "follower"
@@ -85,9 +87,12 @@ def main() -> int:
 
 def _show(role: str, found: dict[str, Any], count: float, rows: int) -> None:
     scale = 1e6 / count
-    print(f"\n{role}: process {found['process_s'] * scale:.1f} µs per request, "
-          f"event loop {found['main_s'] * scale:.1f}; threads: "
-          + ", ".join(f"{cpu * scale:.1f}" for cpu in sorted(found["threads"].values())[::-1] if cpu))  # fmt: skip
+    threads = sorted(found["threads"].values(), reverse=True)
+    print(
+        f"\n{role}: process {found['process_s'] * scale:.1f} µs per request, "
+        f"event loop {found['main_s'] * scale:.1f}; threads: "
+        + ", ".join(f"{cpu * scale:.1f}" for cpu in threads if cpu)
+    )
     print(f"{'own':>7} {'whole':>7}  function")
     whole = found["whole"]
     for place, spent in sorted(found["own"].items(), key=lambda each: -each[1])[:rows]:

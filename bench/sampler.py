@@ -74,9 +74,7 @@ class Sampler:
         content: dict[str, Any] = {
             "main_s": sum(self._own.values()),
             "process_s": time.process_time() - self._process,
-            "threads": {
-                name: round(cpu - before.get(name, 0.0), 3) for name, cpu in after.items()
-            },
+            "threads": {name: round(cpu - before.get(name, 0.0), 3) for name, cpu in after.items()},
             "own": self._own,
             "whole": self._whole,
             "lines": self._lines,
@@ -107,6 +105,10 @@ def main() -> None:
     sys.argv = ["configsvc", *sys.argv[2:]]
     from configsvc.cli.configsvc import main as configsvc
 
+    if "SAMPLER_GC" in os.environ:
+        import gc
+
+        gc.set_threshold(*(int(n) for n in os.environ["SAMPLER_GC"].split(",")))
     result: Any = configsvc()
     sys.exit(result)
 

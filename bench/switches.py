@@ -82,10 +82,7 @@ def _rows(ours: Ours) -> int:
 
 def _in_clear(folder: Path) -> bool:
     """Whether any file of a member holds the mark that every value begins with."""
-    for path in folder.glob("*.data/**/*"):
-        if path.is_file() and _MARK in path.read_bytes():
-            return True
-    return False
+    return any(path.is_file() and _MARK in path.read_bytes() for path in folder.glob("*.data/**/*"))
 
 
 def _soon(true: Callable[[], bool]) -> bool:

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
 
 from bench.clusters import Cluster
 from bench.load import Load, Outcome, Shape
+from bench.processes import cpu_seconds
 from bench.report import Measure, Report, median
 
 SHAPES: Final = (Shape(1, 1), Shape(10, 20), Shape(100, 1))
+
+
+class Timed(NamedTuple):
+    """One window of one system."""
+
+    outcome: Outcome
+    leader_us: float  # CPU of the leader per answer
+    members_us: float  # CPU of all members per answer
+
+
 OPERATIONS: Final = ("put", "range", "serializable")
 WORDS: Final = {"put": "put", "range": "linearizable range", "serializable": "serializable range"}
 
@@ -38,40 +49,65 @@ def _cell(
     rounds: int,
     warm_s: float,
     seconds: float,
-) -> dict[str, list[Outcome]]:
+) -> dict[str, list[Timed]]:
     loads: list[Load] = []
-    found: dict[str, list[Outcome]] = {}
+    found: dict[str, list[Timed]] = {}
     try:
         for cluster in clusters:
             loads.append(Load(cluster.target(cluster.leader()), operation, shape))
         for _ in range(rounds):
             for cluster, load in zip(clusters, loads, strict=True):
-                found.setdefault(cluster.kind, []).append(load.run(warm_s, seconds))
+                found.setdefault(cluster.kind, []).append(_run(cluster, load, warm_s, seconds))
     finally:
         for load in loads:
             load.close()
     return found
 
 
-def _tell(report: Report, name: str, shape: Shape, found: dict[str, list[Outcome]]) -> None:
+def _run(cluster: Cluster, load: Load, warm_s: float, seconds: float) -> Timed:
+    """One window, and the CPU that the leader and all members spent on each answer in it."""
+    leader = cluster.leader()
+    before = {m.name: cpu_seconds(m.pid) for m in cluster.members}
+    outcome = load.run(warm_s, seconds)
+    spent = {m.name: cpu_seconds(m.pid) - before[m.name] for m in cluster.members}
+    # The warm-up counts on both sides.
+    answers = max(1.0, outcome.answers)
+    return Timed(outcome, spent[leader.name] / answers * 1e6, sum(spent.values()) / answers * 1e6)
+
+
+def _tell(report: Report, name: str, shape: Shape, found: dict[str, list[Timed]]) -> None:
     notes: dict[str, object] = {}
-    for kind, outcomes in found.items():
-        notes[kind + "_p50_ms"] = round(median([o.p50_ms for o in outcomes]) or 0, 3)
-        notes[kind + "_p99_ms"] = round(median([o.p99_ms for o in outcomes]) or 0, 3)
-        notes[kind + "_generator_us"] = round(median([o.client_us for o in outcomes]) or 0, 1)
+    for kind, windows in found.items():
+        outcomes = [each.outcome for each in windows]
+        for label, values in (
+            ("p50_ms", [o.p50_ms for o in outcomes]),
+            ("p99_ms", [o.p99_ms for o in outcomes]),
+            ("leader_cpu_us", [each.leader_us for each in windows]),
+            ("members_cpu_us", [each.members_us for each in windows]),
+            ("generator_cpu_us", [o.client_us for o in outcomes]),
+        ):
+            notes[f"{kind}_{label}"] = round(median(values) or 0.0, 3)
         errors = sum(o.errors for o in outcomes)
         if errors:
             notes[kind + "_errors"] = errors
             notes[kind + "_first_error"] = next(o.trouble for o in outcomes if o.trouble)
-    rows: list[tuple[str, str, str, str]] = [(name, "requests/s", "higher", "rate")]
+    report.add(_row(name, "requests/s", "higher", found, lambda each: each.outcome.rate, notes))
     if shape.connections == shape.streams == 1:
-        rows.append((name + ", p50", "ms", "lower", "p50_ms"))
-    for title, unit, better, attribute in rows:
-        measure_ = Measure(title, unit, better, notes=notes if attribute == "rate" else {})
-        for kind, outcomes in found.items():
-            values = [float(getattr(o, attribute)) for o in outcomes]
-            if kind == "ours":
-                measure_.ours = values
-            else:
-                measure_.etcd = values
-        report.add(measure_)
+        row = _row(name + ", p50", "ms", "lower", found, lambda each: each.outcome.p50_ms, {})
+    else:
+        title = name + ", CPU of all members"
+        row = _row(title, "µs/request", "lower", found, lambda each: each.members_us, {})
+    report.add(row)
+
+
+def _row(
+    name: str,
+    unit: str,
+    better: str,
+    found: dict[str, list[Timed]],
+    pick: Callable[[Timed], float],
+    notes: dict[str, object],
+) -> Measure:
+    ours = [pick(each) for each in found.get("ours", [])]
+    etcd = [pick(each) for each in found.get("etcd", [])]
+    return Measure(name, unit, better, ours, etcd, notes)
