@@ -24,45 +24,33 @@ from configsvc import limits
 from configsvc.codec.records import last_record_term, split_records
 from configsvc.errors import ExitCode, FatalError, ensure
 from configsvc.raft.messages import Entry, HardState
-from configsvc.storage.disk import Disk, File
-from configsvc.storage.seal.aead import KEY_BYTES
-from configsvc.storage.seal.frames import FrameSealer
+from configsvc.storage.disk import Disk
 from configsvc.storage.seal.keyfile import KeyFile
 from configsvc.storage.wal import copyforward
+from configsvc.storage.wal.current import CurrentSegment, Entropy, Place, SegmentMaker
 from configsvc.storage.wal.format import (
     BLOCK,
     FIRST_FRAME,
-    FLAG_INSECURE,
-    FLAG_RECYCLED,
     FRAME_HEAD_BYTES,
-    SALT_BYTES,
     SEAL_BYTES,
-    FrameEncoder,
     FrameKind,
     Installed,
-    SegmentHeader,
     decode_installed,
     encode_installed,
     frame_blocks,
 )
-from configsvc.storage.wal.keys import rewrap, with_key
+from configsvc.storage.wal.keys import rewrap
 from configsvc.storage.wal.recovery import (
     LogImage,
     SegmentFacts,
     WalIdentity,
     check_expectations,
-    max_index,
     read_log,
 )
-from configsvc.storage.wal.segments import (
-    SPARE_NAME,
-    segment_name,
-    segment_numbers,
-)
+from configsvc.storage.wal.segments import segment_name, segment_numbers
 from configsvc.storage.wal.spare import Spare
 from configsvc.storage.wal.start import SpaceAtStart, take_lock
 
-Entropy = Callable[[int], bytes]
 SqlApplied = int | Callable[[Installed | None], int]
 _QUIET: Final = frozenset({FrameKind.SEAL, FrameKind.CLEAN_STOP})  # hold nothing that could rot
 
@@ -101,7 +89,12 @@ class Wal:
     """Create with ``create`` (first start) or ``open`` (every other)."""
 
     def __init__(
-        self, disk: Disk, key_file: KeyFile, identity: WalIdentity, options: WalOptions
+        self,
+        disk: Disk,
+        key_file: KeyFile,
+        identity: WalIdentity,
+        incarnation: int,
+        options: WalOptions,
     ) -> None:
         ensure(
             limits.WAL_SEGMENT_BYTES_MIN <= options.segment_bytes <= limits.WAL_SEGMENT_BYTES_MAX
@@ -109,20 +102,15 @@ class Wal:
             "segments have 16 KiB to 64 MiB, in whole blocks",
         )
         self.identity = identity
-        self.incarnation = 1
+        self.incarnation = incarnation
         self._disk = disk
-        self._key_file = key_file
         self._options = options
         self._spare = Spare(disk, options.segment_bytes)
+        self._maker = SegmentMaker(
+            disk, self._spare, key_file, identity, incarnation, options.entropy
+        )
         self._older: deque[SegmentFacts] = deque()
-        self._segment = 0  # number of the current one
-        self._size = 0
-        self._first_index = 1  # as the current header has it
-        self._max_index = 0  # highest index in the current segment
-        self._file: File | None = None
-        self._encoder: FrameEncoder | None = None
-        self._at = 0
-        self._synced = True
+        self._current: CurrentSegment | None = None
         self._hard = HardState()
         self._next_index = 1
         self._generation = 0
@@ -159,10 +147,10 @@ class Wal:
                 "stores disagree: the directory of a new log holds one already",
                 "name an empty directory",
             )
-        wal = cls(disk, key_file, identity, options)
+        wal = cls(disk, key_file, identity, 1, options)
         with SpaceAtStart(disk, options.segment_bytes):
             wal._spare.adopt()
-            wal._begin_segment(1, 0)
+            wal._current = wal._maker.begin(1, wal._place(), options.segment_bytes)
             wal.write_frame(FrameKind.START, HardState(), 0, 0, b"")
             wal.sync()
         return wal
@@ -201,7 +189,7 @@ class Wal:
         image = read_log(disk, keys)
         applied = sql_applied if isinstance(sql_applied, int) else sql_applied(image.installed)
         check_expectations(image, expect, applied, noted_frame)
-        wal = cls(disk, key_file, image.identity, options)
+        wal = cls(disk, key_file, image.identity, image.incarnation + 1, options)
         with SpaceAtStart(disk, options.segment_bytes):
             wal._take_over(image)
             wal.write_frame(FrameKind.START, wal._hard, 0, 0, b"")
@@ -224,25 +212,10 @@ class Wal:
         Its pages may be readable and yet not on the disk; what this start will promise rests on
         the copy, which is synced first.
         """
-        newest = image.newest
-        self._older = deque(image.older)
         self._spare.adopt()
-        self.incarnation = image.incarnation + 1
-        copyforward.keep_tail(self._disk, newest, self.incarnation)
-        number = newest.header.segment
-        file, recycled = self._spare.take(newest.size)
-        header, key = self._new_header(
-            number,
-            recycled,
-            newest.header._replace(hard_state=image.hard_state),
-        )
-        encoder = FrameEncoder(FrameSealer(key), header.salt, header.last_frame, header.last_crc)
-        self._at = copyforward.write_copy(file, header, encoder, newest.frames)
-        self._disk.rename(SPARE_NAME, segment_name(number))
-        self._disk.sync_dir()
-        self._file, self._encoder = file, encoder
-        self._segment, self._size = number, file.size()
-        self._first_index, self._max_index = header.first_index, max_index(newest)
+        copyforward.keep_tail(self._disk, image.newest, self.incarnation)
+        self._current = self._maker.replace(image.newest, image.hard_state)
+        self._older = deque(image.older)
         self._hard = image.hard_state
         self._next_index = image.last_index + 1
         self._generation = image.generation
@@ -286,33 +259,30 @@ class Wal:
         A frame that changes term or vote is followed, in the same write, by a twin on a page of
         its own (W6).
         """
-        ensure(self._synced, "a frame is written only after the one before was synced")
         self._check_order(hard_state, first_index, count)
-        hard = self._hard
-        twin = hard_state.term != hard.term or hard_state.vote != hard.vote
+        twin = (hard_state.term, hard_state.vote) != (self._hard.term, self._hard.vote)
         blocks = frame_blocks(len(payload) + SEAL_BYTES) + (1 if twin else 0)
-        if self._at + blocks * BLOCK > self._size:
-            self._rotate(blocks)
-        file, encoder = self._open_parts()
-        data = encoder.encode(kind, hard_state, first_index, count, payload)
-        if twin:
-            data += encoder.encode(FrameKind.TWIN, hard_state, 0, 0, b"")
-        self._synced = False
-        file.pwrite(data, self._at)
-        self._at += len(data)
+        current = self._segment()
+        ensure(current.synced, "a frame is written only after the one before was synced")
+        if not current.has_room(blocks):
+            current = self._rotate(current, blocks)
+        current.write(kind, hard_state, first_index, count, payload, twin)
         self._hard = hard_state
         self._quiet = kind in _QUIET
         if count:
             self._next_index = first_index + count
             self._last_records = (count, payload)
-            self._max_index = max(self._max_index, self._next_index - 1)
+            current.max_index = max(current.max_index, self._next_index - 1)
         elif kind == FrameKind.INSTALLED:
-            self._took_snapshot(payload)
+            installed = decode_installed(payload)
+            self._next_index = installed.index + 1
+            self._generation = installed.generation
+            self._last_term, self._last_records = installed.term, None
+            current.max_index = max(current.max_index, installed.index)
 
     def sync(self) -> None:
         """Make the written frame durable."""
-        self._open_parts()[0].sync()
-        self._synced = True
+        self._segment().sync()
 
     def seal_idle(self) -> bool:
         """Write and sync an empty frame behind the last data, so that rot there is never taken
@@ -333,9 +303,9 @@ class Wal:
     def close(self) -> None:
         """Close files and give the lock back; writes nothing."""
         self._spare.close()
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        if self._current is not None:
+            self._current.close()
+            self._current = None
         self._disk.close()
 
     def _check_order(self, hard_state: HardState, first_index: int, count: int) -> None:
@@ -351,84 +321,34 @@ class Wal:
         blocks = frame_blocks(payload_bytes + SEAL_BYTES) + 1
         return FIRST_FRAME + blocks * BLOCK <= self._options.segment_bytes
 
-    def _took_snapshot(self, payload: bytes) -> None:
-        installed = decode_installed(payload)
-        self._next_index = installed.index + 1
-        self._generation = installed.generation
-        self._last_term, self._last_records = installed.term, None
-        self._max_index = max(self._max_index, installed.index)
-
-    def _open_parts(self) -> tuple[File, FrameEncoder]:
-        file, encoder = self._file, self._encoder
-        if file is None or encoder is None:
-            raise ValueError("the log is closed")
-        return file, encoder
-
     # --- segments --------------------------------------------------------------------------------
 
-    def _rotate(self, blocks: int) -> None:
-        """Go on in a new segment with room for ``blocks``."""
-        facts = SegmentFacts(self._segment, self._size, self._first_index, self._max_index)
-        self._begin_segment(self._segment + 1, FIRST_FRAME + blocks * BLOCK)
-        self._older.append(facts)
+    def _segment(self) -> CurrentSegment:
+        if self._current is None:
+            raise ValueError("the log is closed")
+        return self._current
 
-    def _begin_segment(self, number: int, size: int) -> None:
-        ensure(size <= limits.WAL_SEGMENT_BYTES_MAX, "an entry fits into the largest segment")
-        encoder = self._encoder
-        origin = SegmentHeader(
-            flags=0,
-            cluster_id=0,
-            member_id=0,
-            store_id=b"",
-            incarnation=0,
-            segment=number,
-            salt=b"",
+    def _rotate(self, full: CurrentSegment, blocks: int) -> CurrentSegment:
+        """Go on in a new segment with room for ``blocks``."""
+        size = max(self._options.segment_bytes, FIRST_FRAME + blocks * BLOCK)
+        self._current = self._maker.begin(full.number + 1, self._place(), size)
+        self._older.append(full.facts())
+        full.close()
+        return self._current
+
+    def _place(self) -> Place:
+        if self._last_records is not None:
+            count, records = self._last_records
+            self._last_term, self._last_records = last_record_term(records, count), None
+        encoder = self._current.encoder if self._current is not None else None
+        return Place(
             last_frame=encoder.last_number if encoder else 0,
             last_crc=encoder.last_crc if encoder else 0,
             hard_state=self._hard,
             first_index=self._next_index,
-            term_before=self._term_before_next(),
+            term_before=self._last_term,
             generation=self._generation,
-            key_id=b"",
-            wrapped_key=b"",
         )
-        file, recycled = self._spare.take(max(size, self._options.segment_bytes))
-        header, key = self._new_header(number, recycled, origin)
-        copyforward.write_header(file, header)
-        file.sync()
-        self._disk.rename(SPARE_NAME, segment_name(number))
-        self._disk.sync_dir()
-        if self._file is not None:
-            self._file.close()
-        self._file, self._segment, self._size = file, number, file.size()
-        self._encoder = FrameEncoder(
-            FrameSealer(key), header.salt, header.last_frame, header.last_crc
-        )
-        self._at = FIRST_FRAME
-        self._first_index, self._max_index = header.first_index, 0
-
-    def _new_header(
-        self, number: int, recycled: bool, origin: SegmentHeader
-    ) -> tuple[SegmentHeader, bytes]:
-        """(a header with ``origin``'s place in the log, new salt and new key; the key)."""
-        flags = FLAG_INSECURE if self.identity.insecure else 0
-        header = origin._replace(
-            flags=flags | (FLAG_RECYCLED if recycled else 0),
-            cluster_id=self.identity.cluster_id,
-            member_id=self.identity.member_id,
-            store_id=self.identity.store_id,
-            incarnation=self.incarnation,
-            segment=number,
-            salt=self._options.entropy(SALT_BYTES),
-        )
-        key = self._options.entropy(KEY_BYTES)
-        return with_key(header, self._key_file, key), key
-
-    def _term_before_next(self) -> int:
-        if self._last_records is not None:
-            count, records = self._last_records
-            self._last_term, self._last_records = last_record_term(records, count), None
-        return self._last_term
 
     def prepare_step(self) -> bool:
         """Make a piece of the next segment in advance; True while there is more to do.
@@ -446,7 +366,8 @@ class Wal:
     @property
     def half_full(self) -> bool:
         """Whether it is time to make the next segment, busy or not."""
-        return self._at * 2 > self._size
+        current = self._segment()
+        return current.at * 2 > current.size
 
     # --- removal ---------------------------------------------------------------------------------
 
@@ -465,23 +386,24 @@ class Wal:
     @property
     def retained_first_index(self) -> int:
         """Lowest index that a recovery could still find."""
-        return self._older[0].first_index if self._older else self._first_index
+        return self._older[0].first_index if self._older else self._segment().first_index
 
     @property
     def bytes_on_disk(self) -> int:
         """Of all segments and a ready spare."""
         spare = self._options.segment_bytes if self._spare.ready else 0
-        return sum(facts.size for facts in self._older) + self._size + spare
+        return sum(facts.size for facts in self._older) + self._segment().size + spare
 
     @property
     def last_frame(self) -> int:
         """Number of the newest frame, worth noting elsewhere at a clean stop (W5)."""
-        return self._encoder.last_number if self._encoder is not None else 0
+        return self._segment().encoder.last_number
 
     @property
     def position(self) -> str:
         """File and offset of the next write, for messages."""
-        return f"{segment_name(self._segment)}, offset {self._at}"
+        current = self._segment()
+        return f"{segment_name(current.number)}, offset {current.at}"
 
     @property
     def segment_count(self) -> int:
@@ -493,6 +415,6 @@ class Wal:
 
         When this returns, no segment needs an older key.
         """
-        numbers = [*(facts.number for facts in self._older), self._segment]
-        rewrap(self._disk, numbers, key_file, (self._key_file, *older_keys))
-        self._key_file = key_file
+        numbers = [*(facts.number for facts in self._older), self._segment().number]
+        rewrap(self._disk, numbers, key_file, (self._maker.key_file, *older_keys))
+        self._maker.key_file = key_file
