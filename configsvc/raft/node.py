@@ -136,6 +136,12 @@ class RawNode:
         return LogIndex(self.raft.log.last_index)
 
     @property
+    def snapshot_waiting(self) -> LogIndex:
+        """Index of a snapshot that was taken and is not installed yet; 0: there is none."""
+        snapshot = self.raft.log.unstable.snapshot
+        return snapshot.index if snapshot is not None else LogIndex(0)
+
+    @property
     def conf_change_unapplied(self) -> bool:
         """Whether a leader's log may hold a configuration change that is not applied yet.
 

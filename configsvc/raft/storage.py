@@ -73,6 +73,10 @@ class MemoryLog:
         self._installed = Snapshot()
         self.hard = HardState()
 
+    def name_snapshots(self, source: Callable[[], Snapshot]) -> None:
+        """From now on ``source`` names the snapshots for peers."""
+        self._source = source
+
     @property
     def bytes_retained(self) -> int:
         """Payload bytes held, plus the constant per entry of ``raft.sizes``."""

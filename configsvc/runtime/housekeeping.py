@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from configsvc import limits
 from configsvc.errors import DecodeError, ExitCode, FatalError
-from configsvc.raft.messages import ConfState, Ready
+from configsvc.raft.messages import ConfState
+from configsvc.raft.progress import ProgressState
 from configsvc.types import NodeId
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ FRAME_DIVERGED: Final = 9
 DIGESTS_KEPT: Final = 4_096
 ENVELOPE_EVERY_S: Final = 0.1
 CUT_EVERY_S: Final = 1.0
-CATCH_UP_BYTES_MAX: Final = limits.LOG_RETAINED_BYTES_MAX
 LINGER_TIMEOUTS: Final = 5  # a removed member goes on voting this many election timeouts at most
 CLOCK_OFF_NS: Final = 5_000_000_000
 _ENVELOPE = struct.Struct("<Q16sQI")  # applied, digest, wall ns, SQL lag in entries
@@ -62,6 +62,12 @@ class Housekeeping:
         self._digests.append((index, digest))
         self._by_index[index] = digest
 
+    def installed(self, index: int, digest: bytes) -> None:
+        """An install replaced the state: digests before it are not this state's past."""
+        self._digests.clear()
+        self._by_index.clear()
+        self.note_digest(index, digest)
+
     # --- ticks -----------------------------------------------------------------------------------
 
     def tick(self) -> None:
@@ -93,31 +99,57 @@ class Housekeeping:
         member = self._member
         log = member.machine.log
         first = log.first_index()
-        if (
-            member.applied - first
-            < member.config.snapshot_count + (member.config.snapshot_catchup_entries)
-            and log.bytes_retained < limits.APPLY_LAG_BYTES_MAX
-        ):
+        wanted = self._wanted_cut(first)
+        if log.bytes_retained < limits.LOG_RETAINED_BYTES_MAX:
+            wanted = min(wanted, self._slowest_match(first), self._install_hold())
+        if wanted < first:
             return
-        cut = min(member.applied - member.config.snapshot_catchup_entries, member.history_durable)
-        if log.bytes_retained < CATCH_UP_BYTES_MAX:
-            cut = min(cut, self._slowest_match())
+        cut = min(wanted, member.history_durable)
         if cut < first:
+            member.history.request_checkpoint()
             return
         log.compact(cut)
         member.wal.compact(cut)
 
-    def _slowest_match(self) -> int:
-        """What the slowest connected follower holds; leader only, else no bound."""
+    def _wanted_cut(self, first: int) -> int:
+        """Up to where the log is longer than it should be (S1); 0: it is not."""
+        member = self._member
+        log, config = member.machine.log, member.config
+        cut = 0
+        if member.applied - first >= config.snapshot_count + config.snapshot_catchup_entries:
+            cut = member.applied - config.snapshot_catchup_entries
+        excess = log.bytes_retained - limits.APPLY_LAG_BYTES_MAX
+        if excess > 0:
+            gone = log.entries(first, log.last_index() + 1, excess)
+            cut = max(cut, min(gone[-1].index, member.applied))
+        return cut
+
+    def _slowest_match(self, first: int) -> int:
+        """What the slowest follower holds that catches up from the log; leader only."""
         member = self._member
         if not member.is_leader:
             return member.applied
         matches = [
             peer.match
             for peer in member.machine.raft.status().progress.values()
-            if peer.recent_active
+            if peer.recent_active and peer.state is not ProgressState.SNAPSHOT
         ]
-        return min(matches, default=member.applied)
+        return min((m for m in matches if m >= first - 1), default=member.applied)
+
+    def _install_hold(self) -> int:
+        hold = self._member.installs.sender.hold()
+        return self._member.applied if hold is None else hold
+
+    def begin_above_one(self) -> None:
+        """Let go of the first entry, so that a member without any state is always installed.
+
+        The configuration that a cluster was born with is in no entry: who starts from nothing must
+        not begin with the first one. The files keep it as long as they like.
+        """
+        member = self._member
+        log = member.machine.log
+        if log.first_index() == 1 and min(member.applied, member.history_durable) >= 1:
+            log.compact(1)
 
     # --- the others ------------------------------------------------------------------------------
 
@@ -208,13 +240,3 @@ class Housekeeping:
                     "wipe its data directory and add it again under a new id",
                 )
             )
-
-    def install(self, ready: Ready) -> None:
-        """A snapshot reached the core without an install behind it: nothing sends one."""
-        self._member.die(
-            FatalError(
-                ExitCode.STORES_DISAGREE,
-                "a snapshot arrived without its rows",
-                "replace this member",
-            )
-        )

@@ -21,6 +21,7 @@ from typing import Protocol
 from configsvc.apply.applier import Applier
 from configsvc.apply.commands import Command, Effects, Refused
 from configsvc.codec.command import CommandDecoder
+from configsvc.codec.confstate import encode_conf_state
 from configsvc.codec.records import RecordCache
 from configsvc.errors import ExitCode, FatalError, ensure
 from configsvc.raft.confchange_codec import decode_conf_change
@@ -36,11 +37,13 @@ from configsvc.raft.messages import (
     Message,
     Ready,
     Role,
+    Snapshot,
     SoftState,
 )
 from configsvc.raft.node import RawNode
 from configsvc.raft.plan import Plan, plan
 from configsvc.raft.storage import MemoryLog
+from configsvc.storage.wal.format import Installed
 from configsvc.types import NodeId
 
 PASSES_MAX = 8  # Readys handled in one run; then sockets and timers get their turn (P5)
@@ -61,6 +64,9 @@ class LogWriter(Protocol):
         token: int,
     ) -> None:
         """Queue one frame; returns at once."""
+
+    def submit_installed(self, hard_state: HardState, installed: Installed, token: int) -> None:
+        """Queue the frame that puts an installed generation in the place of the log before it."""
 
 
 class Net(Protocol):
@@ -85,8 +91,11 @@ class Listener(Protocol):
     def on_configuration(self, conf_state: ConfState, index: int) -> None:
         """A configuration took effect."""
 
-    def on_snapshot(self, ready: Ready) -> None:
-        """The core took a snapshot: the install behind it becomes this member's state."""
+    def on_snapshot(self, snapshot: Snapshot) -> int:
+        """The core took a snapshot: the generation of the install behind it."""
+
+    def on_installed(self) -> None:
+        """Its INSTALLED frame is durable: that generation becomes this member's state."""
 
 
 class Machine:
@@ -146,6 +155,8 @@ class Machine:
             return
         self._in_flight = None
         self.durable = max(self.durable, self._in_flight_last)
+        if pending.write is not None and pending.write.snapshot is not None:
+            self._installed(pending.write.snapshot)
         if pending.send_late:
             self._net.send(pending.send_late)
         if pending.apply_after:
@@ -184,8 +195,6 @@ class Machine:
             self._net.send(steps.send_early)
         if ready.hard_state is not None:
             self._hard_state = ready.hard_state
-        if ready.snapshot is not None:
-            self._listener.on_snapshot(ready)
         if steps.write is not None:
             self._write(steps)
         if ready.soft_state is not None:
@@ -204,7 +213,12 @@ class Machine:
     def _write(self, steps: Plan) -> None:
         ensure(steps.write is not None, "a write step has something to write")
         write = steps.write
+        self._in_flight = steps
         entries = write.entries if write is not None else ()
+        if write is not None and write.snapshot is not None:
+            self._write_snapshot(write.snapshot)
+            if not entries:
+                return
         first = entries[0].index if entries else 0
         if entries:
             self.log.append(entries)
@@ -212,9 +226,26 @@ class Machine:
             if first <= self.durable:  # a conflicting suffix is being replaced
                 self.durable = first - 1
         self._token += 1
-        self._in_flight = steps
         records = self._records.encode(entries)
         self._writer.submit(self._hard_state, first, len(entries), records, self._token)
+
+    def _write_snapshot(self, snapshot: Snapshot) -> None:
+        """The log before it is void; entries of the same Ready follow in a frame of their own."""
+        generation = self._listener.on_snapshot(snapshot)
+        self.log.apply_snapshot(snapshot)
+        self._in_flight_last = snapshot.index
+        self.durable = min(self.durable, snapshot.index)
+        self._token += 1
+        installed = Installed(
+            snapshot.index, snapshot.term, encode_conf_state(snapshot.conf_state), generation
+        )
+        self._writer.submit_installed(self._hard_state, installed, self._token)
+
+    def _installed(self, snapshot: Snapshot) -> None:
+        self.applied = self.conf_index = snapshot.index
+        self.conf_state = snapshot.conf_state
+        self._listener.on_installed()
+        self._listener.on_configuration(self.conf_state, snapshot.index)
 
     def _role(self, soft: SoftState) -> None:
         self.lead, self.role = soft.lead, soft.role

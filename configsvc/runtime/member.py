@@ -45,12 +45,14 @@ from configsvc.errors import (
 from configsvc.identity.tokens import TokenKey, TokenKeys, public_key
 from configsvc.mvcc.store import Store
 from configsvc.raft.errors import ProposalDropped
-from configsvc.raft.messages import ConfState, HardState, Message, Ready, Role
+from configsvc.raft.messages import ConfState, HardState, Message, MessageType, Role, Snapshot
 from configsvc.raft.node import RawNode
 from configsvc.raft.storage import MemoryLog
 from configsvc.runtime.elections import Elections
 from configsvc.runtime.history_gate import HistoryGate
 from configsvc.runtime.housekeeping import Housekeeping
+from configsvc.runtime.install import CurrentReader, Installs, InstallStores
+from configsvc.runtime.install_frames import INSTALL_FRAMES
 from configsvc.runtime.leases import Leases
 from configsvc.runtime.logins import Logins
 from configsvc.runtime.machine import LogWriter, Machine, Net
@@ -127,6 +129,7 @@ class Parts:
     token_key: TokenKey
     log_key: TokenKey
     wal: Any  # storage.wal.WalWriter: compact(up_to)
+    install: InstallStores
     records: RecordCache  # shared with the peer link
     bootstrap_op: bytes  # proposed by the first leader of a new cluster
     genesis: dict[int, tuple[str, ...]]  # id -> peer URLs of --initial-cluster
@@ -146,7 +149,7 @@ class Member:
         self.store_id = parts.store_id
         self.incarnation = parts.incarnation
         self.history = parts.history
-        self.reader = parts.reader
+        self.reader: Any = CurrentReader(parts.reader)
         self.net = parts.net
         self.wal = parts.wal
         self.die = parts.die
@@ -197,7 +200,7 @@ class Member:
             header=lambda revision: self.headers.field(revision, self.term),
             rights_version=lambda: self.state.auth.version,
             gate=self.gate,
-            history=parts.reader,
+            history=self.reader,
             applied=lambda: self.applied,
             wake=self.wake,
         )
@@ -210,12 +213,13 @@ class Member:
             calls=self.calls,
             election_timeout=parts.config.election_timeout_ms / 1000,
         )
+        self.installs = Installs(self, parts.install)
         self.machine = Machine(
             raft=parts.raft,
             log=parts.log,
             applier=parts.applier,
             writer=parts.writer,
-            net=parts.net,
+            net=self.installs,
             listener=self,
             conf_state=parts.conf_state,
             hard_state=parts.hard_state,
@@ -223,6 +227,7 @@ class Member:
             durable=parts.durable,
             records=parts.records,
         )
+        parts.log.name_snapshots(self.installs.name_snapshot)
         self.membership = Membership(self)
         self.elections = Elections(self)
         self.logins = Logins(
@@ -270,6 +275,12 @@ class Member:
     @property
     def is_learner(self) -> bool:
         return self.self_id in self.machine.conf_state.learners
+
+    @property
+    def joining(self) -> bool:
+        """Whether this member has no configuration yet: only an install gives it one."""
+        conf = self.machine.conf_state
+        return not conf.voters and not conf.learners
 
     @property
     def ready(self) -> bool:
@@ -371,6 +382,7 @@ class Member:
 
     def start(self) -> None:
         """Begin to tick; peers come from the configuration at start."""
+        self.housekeeping.begin_above_one()
         self._tell_peers()
         self._last_tick = self.clock.monotonic()
         self._tick_handle = self.loop.call_later(self.config.tick, self._on_timer)
@@ -470,10 +482,14 @@ class Member:
     def on_durable(self, token: int) -> None:
         """The log's writer finished a frame (called on the loop)."""
         self.machine.durable_up_to(token)
+        self.installs.receiver.idle()
         self._pass()
 
     def on_messages(self, peer: NodeId, messages: Sequence[Message]) -> None:
         """Raft messages of a peer whose certificate was checked by the transport."""
+        if self.joining:
+            # Born with no configuration, this member must not begin with the log's first entry.
+            messages = [m for m in messages if m.type is not MessageType.APP or m.index]
         self.machine.step(messages)
         self.wake()
 
@@ -491,6 +507,8 @@ class Member:
             self.calls.on_call(peer, body)
         elif kind == FRAME_CALL_REPLY:
             self.calls.on_reply(peer, body)
+        elif kind in INSTALL_FRAMES:
+            self.installs.on_frame(peer, kind, body)
         elif not self.housekeeping.on_frame(peer, kind, body):
             raise DecodeError("frame of an unknown kind")
 
@@ -530,6 +548,7 @@ class Member:
             self.leading_since_term = 0
             self.change_pending = False
             self.leases.demoted()
+            self.installs.sender.demoted()
         self._leader_lost_at = None if lead else self.clock.monotonic()
         transfer = self._transfer
         if transfer is not None and (lead and lead != self.self_id):
@@ -580,8 +599,23 @@ class Member:
         self.housekeeping.configuration(conf_state)
         self.wake()
 
-    def on_snapshot(self, ready: Ready) -> None:
-        self.housekeeping.install(ready)
+    def on_snapshot(self, snapshot: Snapshot) -> int:
+        return self.installs.receiver.generation()
+
+    def on_installed(self) -> None:
+        self.installs.switch()
+
+    def switched(self, index: int, digest: bytes, revision: int) -> None:
+        """Another generation is this member's since now; ``revision`` is what it had before."""
+        self._conf_submitted = self.machine.conf_state
+        self.written_revision = self.store.revision
+        self.history_durable = index
+        self.housekeeping.installed(index, digest)
+        self.proposals.leadership_changed()  # theirs may be among the entries never seen here
+        self.gate.on_written(index)
+        self.reads.applied(index)
+        self.hub.resume(revision)
+        self.wake()
 
     def _tell_peers(self) -> None:
         peers: dict[NodeId, Sequence[str]] = {}
@@ -614,6 +648,7 @@ class Member:
     def on_history_durable(self, applied: int) -> None:
         """SQL holds everything up to ``applied`` on disk (called on the loop)."""
         self.history_durable = applied
+        self.housekeeping.begin_above_one()
 
     def history_task(self, work: Callable[[], Any], answer: Callable[[Any], bytes]) -> Waiting:
         """Run a task of the history writer's thread; answered on the loop."""
@@ -658,6 +693,7 @@ class Member:
         self.reads.sweep()
         self.calls.sweep()
         self.leases.tick()
+        self.installs.tick(self.clock.monotonic())
         self.housekeeping.tick()
         self.publishing.tick()
         self.elections.tick()

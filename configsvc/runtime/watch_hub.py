@@ -250,6 +250,16 @@ class WatchHub:
         self._behind[watcher.key] = watcher
         self._wake()
 
+    def resume(self, revision: int) -> None:
+        """The store leapt ahead of ``revision``, up to which everybody was fed: go on from there.
+
+        What lies between comes from history; whom compaction overtook is told so.
+        """
+        for watcher in list(self._watchers.values()):
+            if watcher.synced:
+                watcher.next_revision = max(watcher.next_revision, revision + 1)
+                self._fall_behind(watcher)
+
     # --- feeding ---------------------------------------------------------------------------------
 
     def feed(self, effects: Sequence[Effects]) -> None:

@@ -35,11 +35,14 @@ from configsvc.frontend.server import Frontend, raise_descriptor_limit
 from configsvc.gateway.app import Gateway
 from configsvc.raft.config import product_config
 from configsvc.raft.node import RawNode
+from configsvc.runtime.install import InstallStores
 from configsvc.runtime.member import READER_THREADS, Member, Parts
+from configsvc.runtime.restore import adopt, read_stored
 from configsvc.runtime.watchdog import Watchdog
 from configsvc.server.logs import Log, bridge_logging
 from configsvc.server.stores import Stores, open_stores
 from configsvc.server.tls import ClientTls, peer_tls
+from configsvc.storage.history.store import History
 from configsvc.storage.history.writer import HistoryWriter
 from configsvc.storage.wal.writer import WalWriter
 from configsvc.transport.link import HelloState, PeerTransport
@@ -124,12 +127,7 @@ class Server:
             on_durable=lambda token: _on_loop(loop, self._on_durable, token),
             die=self.die,
         )
-        history = HistoryWriter(
-            stores.history,
-            on_written=lambda index, revision: _on_loop(loop, self._on_written, index, revision),
-            on_durable=lambda index: _on_loop(loop, self._on_history_durable, index),
-            on_fatal=self._storage_failed,
-        )
+        history = self._history_writer(loop, stores.history)
         peers = self._peers(loop, stores, records)
         self.member = member = Member(
             Parts(
@@ -154,10 +152,17 @@ class Server:
                 applied=stores.applied,
                 durable=stores.last_index,
                 written_revision=state.store.revision,
-                history_durable=stores.applied,
+                history_durable=stores.history.durable,
                 token_key=stores.token_key,
                 log_key=stores.log_key,
                 wal=wal_writer,
+                install=InstallStores(
+                    data_dir=stores.data_dir,
+                    identity=stores.identity,
+                    key_file=stores.key_file,
+                    generation=stores.generation,
+                    new_writer=lambda made: self._history_writer(loop, made),
+                ),
                 records=records,
                 bootstrap_op=self._bootstrap(stores),
                 genesis=stores.genesis,
@@ -182,8 +187,29 @@ class Server:
         watchdog.start()
         member.start()
         await self._stop.wait()
-        await self._shut_down(member, frontend, peers, wal_writer, history)
+        await self._shut_down(member, frontend, peers, wal_writer)
         watchdog.stop()
+
+    def _history_writer(self, loop: asyncio.AbstractEventLoop, history: History) -> HistoryWriter:
+        """The writer of one generation; one that an install replaced is not listened to."""
+
+        def told(call: Callable[..., None], *args: Any) -> None:
+            if self.member.history is writer:
+                call(*args)
+
+        def failed(error: BaseException) -> None:
+            if self.member.history is writer:
+                self._storage_failed(error)
+
+        writer = HistoryWriter(
+            history,
+            on_written=lambda index, revision: _on_loop(
+                loop, told, self._on_written, index, revision
+            ),
+            on_durable=lambda index: _on_loop(loop, told, self._on_history_durable, index),
+            on_fatal=failed,
+        )
+        return writer
 
     def _say_hello(self, stores: Stores) -> None:
         self.log.bind(member=f"{stores.self_id:016x}")
@@ -320,12 +346,11 @@ class Server:
         frontend: Frontend,
         peers: PeerTransport,
         wal_writer: WalWriter,
-        history: HistoryWriter,
     ) -> None:
         await member.stop()
         await frontend.stop(STOP_GRACE_S)
         await peers.close()
-        history.close(0.4)
+        member.history.close(0.4)
         wal_writer.stop()
         self.log.info("server", "stopped")
 
@@ -372,21 +397,8 @@ def load_state(config: ServerConfig, stores: Stores) -> ApplyState:
     meta = stores.history.meta()
     if not meta.applied:
         return state
-    actors = [(actor.record, actor.hash) for actor in stores.history.load_actors()]
-    size = meta.tree_size
-    newest = stores.reader.commits(size - 1, size) if size else []
     gc.disable()
-    state.load(
-        stores.history.load_tables(),
-        live=stores.history.load_live(),
-        revision=meta.visible_revision,
-        applied=meta.applied,
-        term=meta.term,
-        digest=meta.digest,
-        time_ns=newest[0].time_ns if newest else 0,
-        tree=stores.history.load_tree(),
-        actors=actors,
-    )
+    adopt(state, read_stored(stores.history), stores.history.load_live())
     gc.enable()
     return state
 

@@ -47,6 +47,9 @@ class Stores:
     genesis: dict[int, tuple[str, ...]]  # id -> peer URLs; empty on a restart without flags
     first_start: bool
     key_file: KeyFile
+    data_dir: Path
+    identity: StoreIdentity
+    generation: int  # of the history in use
     wal: Wal
     history: History
     reader: HistoryReader
@@ -197,13 +200,6 @@ def _stores(
         if hard.commit < meta.applied:  # the commit on disk is a hint (C6)
             hard = hard._replace(commit=LogIndex(meta.applied))
     local = data / LOCAL_DIR
-    reader = HistoryReader(
-        history.path,
-        StoreIdentity(
-            identity.cluster_id, identity.member_id, identity.store_id, identity.insecure
-        ),
-        key_file,
-    )
     return Stores(
         self_id=NodeId(identity.member_id),
         cluster_id=identity.cluster_id,
@@ -212,9 +208,12 @@ def _stores(
         genesis=members,
         first_start=first_start,
         key_file=key_file,
+        data_dir=data,
+        identity=meta.identity,
+        generation=meta.generation,
         wal=wal,
         history=history,
-        reader=reader,
+        reader=HistoryReader(history.path, meta.identity, key_file),
         log=log,
         hard_state=hard,
         conf_state=conf,
