@@ -45,7 +45,7 @@ class Item(NamedTuple):
         """What the record keeps."""
         return {
             "name": self.name, "digest": self.digest, "mode": self.mode,
-            "uid": self.uid, "gid": self.gid, "link": self.link,
+            "uid": self.uid, "gid": self.gid, "link": self.link, "size": len(self.content),
         }  # fmt: skip
 
 
@@ -190,12 +190,9 @@ class DirProtocol:
         return target
 
     def _make_folders(self) -> None:
-        with (
-            self._roots.folder_of(self._path)
-            if self._path not in self._roots.roots
-            else (self._roots.folder_of(f"{self._path}/{GENERATIONS}")) as (folder, leaf)
-        ):
-            _mkdir(folder, leaf, self._path)
+        if self._path not in self._roots.roots:
+            with self._roots.folder_of(self._path) as (folder, leaf):
+                _mkdir(folder, leaf, self._path)
         with self._roots.folder_of(f"{self._path}/{GENERATIONS}") as (folder, leaf):
             _mkdir(folder, leaf, self._path)
             inner = os.stat(leaf, dir_fd=folder, follow_symlinks=False)

@@ -17,6 +17,7 @@ from typing import Final
 from configagent.errors import RefusedError, StepError, WriteError
 
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_PASSAGE: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC  # walked, not read
 _REFUSED: Final = {
     errno.ELOOP: "a symlink is in the way",
     errno.ENOTDIR: "a part of the path is no folder, or a symlink",
@@ -45,12 +46,12 @@ def open_folder(path: str) -> int:
     Raises:
         OSError: ELOOP or ENOTDIR for a symlink, ENOENT for nothing.
     """
-    descriptor = os.open("/", _FOLDER)
+    parts = [part for part in path.split("/") if part]
+    descriptor = os.open("/", _PASSAGE)
     try:
-        for part in path.split("/")[1:]:
-            if not part:
-                continue
-            inner = os.open(part, _FOLDER, dir_fd=descriptor)
+        for place, part in enumerate(parts, start=1):
+            flags = _FOLDER if place == len(parts) else _PASSAGE
+            inner = os.open(part, flags, dir_fd=descriptor)
             os.close(descriptor)
             descriptor = inner
     except BaseException:

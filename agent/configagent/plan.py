@@ -26,6 +26,7 @@ from configsvc import limits
 from configsvc.errors import ensure
 
 NOTIFY_AGAIN_S: Final = 1.0
+DRIFT_OUTCOMES: Final = ("drifted", "contended")
 
 
 class Step(Enum):
@@ -89,6 +90,7 @@ class Plan:
     has_good: bool = False  # a good generation other than the present one is there
     to_notify: bool = False
     stopped: bool = False  # rollback_failed
+    quarantined: str | None = None  # why newer content was rolled back here, while it still is
     _dirty_first: float | None = None  # data newer than the last APPLY: first and newest sighting
     _dirty_last: float = 0.0
     _apply_at: float | None = None
@@ -97,6 +99,15 @@ class Plan:
     _undoing: bool = False  # the present generation is a rollback
     _restart: bool = False
     _fights: list[float] = field(default_factory=list)
+
+    def remember(self, outcome: str, reason: str, now: float) -> None:
+        """Go on after a restart with what the record says."""
+        self.outcome, self.reason = outcome, reason
+        self.stopped = outcome == "rollback_failed"
+        if outcome == "rolled_back":
+            self.quarantined = reason
+        if self.to_notify:
+            self._notify_at = now
 
     # --- events -----------------------------------------------------------------------------------
 
@@ -125,9 +136,12 @@ class Plan:
         self._apply_at = now
         self._dirty_first = None
 
-    def drifted(self, now: float, reason: str) -> None:
-        """Files are not as they were committed."""
+    def drifted(self, now: float, reason: str, *, repair: bool) -> None:
+        """Files are not as they were committed; ``repair`` False only says so."""
         if self.stopped or self.busy is not None or self.outcome == "contended":
+            return
+        if not repair:
+            self._settle("drifted", reason)
             return
         window = limits.AGENT_DRIFT_FIGHT_WINDOW_S
         self._fights = [at for at in self._fights if now - at < window]
@@ -137,6 +151,11 @@ class Plan:
         elif self._repair_at is None:
             self._settle("drifted", reason)
             self._repair_at = now
+
+    def undrifted(self) -> None:
+        """Files are as they were committed, without our doing."""
+        if self.busy is None and self._repair_at is None and self.outcome in DRIFT_OUTCOMES:
+            self._all_well()
 
     # --- decisions --------------------------------------------------------------------------------
 
@@ -155,7 +174,10 @@ class Plan:
             return Step.ROLLBACK
         due = self._data_due()
         retry = self._apply_at is not None and self._apply_at <= now and not self._undoing
-        if retry or (due is not None and due <= now):
+        if due is not None and due <= now:
+            self.attempts = 0
+            retry = True
+        if retry:
             self._apply_at = None
             self._dirty_first = None
             return Step.APPLY
@@ -218,41 +240,46 @@ class Plan:
         elif step is Step.NOTIFY:
             self._notified(result, now, jitter, reason)
         elif result is Result.COMMITTED:
-            self._committed(step, now, notify_at)
+            self._committed(step, notify_at)
         elif step is Step.ROLLBACK:
             self._rollback_failed(result, now, jitter, reason)
         elif result is Result.UNCHANGED:
+            self.quarantined = None
             self._unchanged(now)
         elif result is Result.QUARANTINED:
-            self._settle("rolled_back", self.reason or reason)
+            self._unchanged(now)
         else:
             self._failed(result, now, jitter, reason)
 
-    def _committed(self, step: Step, now: float, notify_at: float | None) -> None:
+    def _committed(self, step: Step | None, notify_at: float | None) -> None:
         self.attempts = 0
         self._restart = False
         self._undoing = step is Step.ROLLBACK
+        if step is Step.APPLY:
+            self.quarantined = None
+        elif step is Step.ROLLBACK:
+            self.quarantined = self.reason
         self.to_notify = notify_at is not None
         self._notify_at = notify_at
         if self.to_notify:
-            kept = self.reason if self._undoing else ""
-            self._settle("pending", kept)
+            self._settle("pending", self.quarantined or "")
         else:
             self._all_well()
 
     def _unchanged(self, now: float) -> None:
-        self.attempts = 0
         if self.to_notify:
             self._notify_at = now if self._notify_at is None else self._notify_at
-            self._settle("pending", "")
+            self._settle("pending", self.reason)
         else:
-            self._settle("converged", "")
+            self._all_well()
 
     def _all_well(self) -> None:
-        self._settle("rolled_back" if self._undoing else "converged",
-                     self.reason if self._undoing else "")  # fmt: skip
         self._undoing = False
         self.attempts = 0
+        if self.quarantined is None:
+            self._settle("converged", "")
+        else:
+            self._settle("rolled_back", self.quarantined)
 
     def _failed(self, result: Result, now: float, jitter: float, reason: str) -> None:
         self.attempts += 1

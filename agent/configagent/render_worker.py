@@ -36,6 +36,8 @@ class Worker:
         """One job; the answer has "text", or "error" and "line"."""
         if request["op"] == "ping":
             return {"level": request.get("level", [])}
+        if request["op"] == "check":
+            return _check(request["format"], request["content"])
         confine.allow_seconds(limits.AGENT_RENDER_SECONDS_MAX)
         words = Words(request["keys"], request["scope"], request["set"])
         words.content_revision = request["revision"]
@@ -51,7 +53,7 @@ class Worker:
         except FormatError as error:
             answer = {"error": str(error), "line": 0}
         except Failed as error:
-            answer = {"error": str(error), "line": error.line}
+            answer = {"error": str(error), "line": error.line, "missing": error.missing}
         except UnicodeEncodeError:
             answer = {"error": "the output is not UTF-8 text", "line": 0}
         except MemoryError:
@@ -67,6 +69,20 @@ class Worker:
             "used_revision": reads.revision,
         }
         return answer
+
+
+def _check(name: str, content: bytes) -> dict[str, Any]:
+    """Whether a value that becomes a file as it is has the promised format."""
+    confine.allow_seconds(limits.AGENT_RENDER_SECONDS_MAX)
+    try:
+        check_format(name, content.decode())
+    except FormatError as error:
+        return {"error": str(error)}
+    except UnicodeDecodeError:
+        return {"error": f"{name}: not UTF-8 text"}
+    except (MemoryError, RecursionError):
+        return {"error": f"{name}: nests too deeply or is too large"}
+    return {}
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from jinja2.runtime import LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.tests import TESTS as JINJA_TESTS
 
-from configagent.words import FILTERS, Clean, Reads, WordError, Words, check_output
+from configagent.words import FILTERS, Clean, MissingKeyError, Reads, WordError, Words, check_output
 
 _FILTERS_KEPT: Final = (
     "abs", "batch", "capitalize", "count", "d", "default", "first", "join", "last", "length",
@@ -55,9 +55,10 @@ class Job(NamedTuple):
 class Failed(Exception):
     """Why a template gave no text; safe to show. ``line`` 0 is unknown."""
 
-    def __init__(self, reason: str, line: int) -> None:
+    def __init__(self, reason: str, line: int, *, missing: bool = False) -> None:
         super().__init__(reason)
         self.line = line
+        self.missing = missing  # a key, and nothing else
 
 
 class SetInfo(dict[str, Any]):
@@ -153,7 +154,8 @@ def render(environment: PlainEnvironment, job: Job) -> str:
     try:
         return "".join(_bounded(template.generate(variables), job.bytes_max))
     except WordError as error:
-        raise Failed(str(error), _line(error.__traceback__)) from None
+        missing = isinstance(error, MissingKeyError)
+        raise Failed(str(error), _line(error.__traceback__), missing=missing) from None
     except UndefinedError as error:
         raise Failed(_undefined(error), _line(error.__traceback__)) from None
     except (MemoryError, Failed):

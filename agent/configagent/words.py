@@ -28,6 +28,10 @@ class WordError(Exception):
     """A template asked for something that it cannot have; the text is safe to show."""
 
 
+class MissingKeyError(WordError):
+    """A key that the template needs does not exist."""
+
+
 class Clean(str):
     """Text whose line breaks are meant."""
 
@@ -137,7 +141,7 @@ class Words:
             return self._value(name)
         if default:
             return default[0]
-        raise WordError(f"key {name}: does not exist")
+        raise MissingKeyError(f"key {name}: does not exist")
 
     def get(self, key: str) -> dict[str, str]:
         """Key and value."""

@@ -1,0 +1,313 @@
+"""Keeps one set's snapshot in step with the store (agent.md D1 to D8).
+
+List at R, watch from R + 1; a compacted watch lists again; every reconcile interval the keys'
+revisions are compared with a fresh list, so that a lost event is found. Runs for ever; what goes
+wrong becomes the link's state and a jittered wait.
+
+Not here: what a change leads to (``runner``), connections themselves (``configsvc.client``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Callable
+from typing import Final
+
+from configagent.log import Log
+from configagent.settings import SetSpec, Store
+from configagent.snapshot import Change, Entry, Snapshot
+from configsvc import limits
+from configsvc.client import AsyncClient, AsyncWatch, ClientError, WatchOptions, operations
+from configsvc.client.errors import UnauthenticatedError
+from configsvc.errors import (
+    CompactedError,
+    ConfigServiceError,
+    PermissionDeniedError,
+    RequestError,
+    UserNotFoundError,
+)
+from configsvc.proto import kv_pb2
+
+DENIED: Final = (PermissionDeniedError, UnauthenticatedError, UserNotFoundError)
+DENIED_S: Final = (60.0, 300.0)
+_QUICK_S: Final = 10.0  # a denial is asked again this soon at first: roles may be on their way
+
+
+class StoreResetError(Exception):
+    """The store is another one, or went back behind what was seen."""
+
+
+class Link:
+    """How the agent stands with the store; the worst of its feeds speaks."""
+
+    def __init__(self, on_change: Callable[[], None]) -> None:
+        self._states: dict[str, str] = {}
+        self._on_change = on_change
+        self.since = time.time()
+        self.cluster_id = 0
+
+    @property
+    def state(self) -> str:
+        """One word (agent.md 4.5)."""
+        for word in ("denied", "store_reset", "offline", "stale", "connected"):
+            if word in self._states.values():
+                return word
+        return "offline"
+
+    def set(self, feed: str, state: str) -> None:
+        """One feed's state."""
+        before = self.state
+        self._states[feed] = state
+        if self.state != before:
+            self.since = time.time()
+            self._on_change()
+
+    def forget(self, feed: str) -> None:
+        """A feed ended."""
+        self._states.pop(feed, None)
+
+
+class Feed:
+    """The keys of one set. ``on_change`` gets the keys that changed, after ``snapshot`` did."""
+
+    def __init__(
+        self,
+        spec: SetSpec,
+        store: Store,
+        client: AsyncClient,
+        link: Link,
+        log: Log,
+        *,
+        floor: int,
+        on_change: Callable[[set[str]], None],
+    ) -> None:
+        self.snapshot: Snapshot | None = None
+        self._spec = spec
+        self._store = store
+        self._client = client
+        self._link = link
+        self._log = log
+        self._floor = floor  # the highest revision seen before
+        self._on_change = on_change
+        self._failures = 0
+        self._healthy_since = 0.0
+
+    async def run(self) -> None:
+        """Follow the store until cancelled."""
+        try:
+            while True:
+                await self._one_life()
+        finally:
+            self._link.forget(self._spec.name)
+
+    async def _one_life(self) -> None:
+        try:
+            if self.snapshot is None:
+                self._accept(await self._list())
+            self._connected()
+            await self._watch()
+        except CompactedError:
+            self._log.event("relist", set=self._spec.name, why="compacted")
+            self.snapshot, kept = None, self.snapshot
+            await self._relist(kept)
+        except StoreResetError as error:
+            self._link.set(self._spec.name, "store_reset")
+            self._log.event("store_reset", set=self._spec.name, why=str(error))
+            self._floor = 0
+            kept, self.snapshot = self.snapshot, None
+            await self._relist(kept)
+        except DENIED as error:
+            self._link.set(self._spec.name, "denied")
+            self._log.event("denied", set=self._spec.name, why=str(error))
+            await self._pause(*(DENIED_S if self._failures > 5 else (_QUICK_S / 5, _QUICK_S)))
+        except (ClientError, RequestError, ConfigServiceError) as error:
+            self._link.set(self._spec.name, "offline")
+            self._log.event("offline", set=self._spec.name, why=str(error))
+            await self._pause(self._store.backoff_min_s, self._store.backoff_max_s)
+
+    async def _relist(self, kept: Snapshot | None) -> None:
+        """List at once, and say what differs from what was known, deletes included."""
+        try:
+            fresh = await self._list()
+        except CompactedError:
+            return
+        except ConfigServiceError as error:
+            self._log.event("offline", set=self._spec.name, why=str(error))
+            await self._pause(self._store.backoff_min_s, self._store.backoff_max_s)
+            return
+        self.snapshot = kept
+        self._accept(fresh)
+
+    async def _pause(self, low: float, high: float) -> None:
+        if time.monotonic() - self._healthy_since > 60 > self._healthy_since > 0:
+            self._failures = 0
+        self._failures += 1
+        wait = min(high, low * 2 ** min(self._failures - 1, 16))
+        await asyncio.sleep(wait * (0.5 + random.random() / 2))  # noqa: S311  # jitter
+
+    def _connected(self) -> None:
+        self._failures = 0
+        self._healthy_since = time.monotonic()
+        self._link.set(self._spec.name, "connected")
+
+    # --- lists ------------------------------------------------------------------------------------
+
+    async def _list(self, *, keys_only: bool = False) -> Snapshot:
+        """All pages at one revision; any error aborts."""
+        start = self._spec.span_prefix
+        end = operations.prefix_end(start)
+        found: dict[str, Entry] = {}
+        revision, key = 0, start
+        while True:
+            page = await self._client.do(
+                operations.range_(
+                    key, end, limit=limits.AGENT_PAGE_KEYS, revision=revision, keys_only=keys_only
+                )
+            )
+            if not revision:
+                revision = page.header.revision
+                self._judge(page.header.cluster_id, revision)
+            for kv in page.kvs:
+                found[self._relative(kv.key)] = Entry(kv.value, kv.mod_revision)
+            if not page.more or not page.kvs:
+                return Snapshot(revision, found)
+            key = page.kvs[-1].key + b"\0"
+
+    def _judge(self, cluster_id: int, revision: int) -> None:
+        known = self._link.cluster_id
+        if known and cluster_id != known:
+            self._link.cluster_id = cluster_id
+            raise StoreResetError(f"cluster {cluster_id:x} instead of {known:x}")
+        self._link.cluster_id = cluster_id
+        if revision < self._floor:
+            raise StoreResetError(f"revision {revision} after {self._floor}")
+        self._floor = revision
+
+    def _relative(self, key: bytes) -> str:
+        return key[len(self._spec.span_prefix) - 1 :].decode("utf-8", "backslashreplace")
+
+    def _accept(self, fresh: Snapshot) -> None:
+        known = self.snapshot
+        changed = set(fresh.keys) if known is None else fresh.differing(known)
+        self.snapshot = fresh
+        self._floor = max(self._floor, fresh.revision)
+        if changed or known is None:
+            self._on_change(changed)
+
+    # --- watch ------------------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        snapshot = self.snapshot
+        if snapshot is None:
+            return
+        start = self._spec.span_prefix
+        options = WatchOptions(
+            start, operations.prefix_end(start), snapshot.revision + 1, progress_notify=True
+        )
+        reconnected = asyncio.Event()
+        watch = AsyncWatch(self._client, options, on_lost=self._lost, on_connected=reconnected.set)
+        try:
+            await self._follow(watch, reconnected)
+        finally:
+            watch.close()
+
+    def _lost(self, line: str) -> None:
+        self._link.set(self._spec.name, "offline")
+        self._log.event("offline", set=self._spec.name, why=line)
+
+    async def _follow(self, watch: AsyncWatch, reconnected: asyncio.Event) -> None:
+        silent = 0
+        reconcile_at = self._next_reconcile()
+        coming = asyncio.ensure_future(anext(watch))
+        connects = asyncio.ensure_future(reconnected.wait())
+        first = True
+        try:
+            while True:
+                wait = self._store.heartbeat_s * (0.8 + random.random() / 5)  # noqa: S311  # jitter
+                done, _ = await asyncio.wait(
+                    {coming, connects}, timeout=wait, return_when=asyncio.FIRST_COMPLETED
+                )
+                if connects in done:
+                    reconnected.clear()
+                    connects = asyncio.ensure_future(reconnected.wait())
+                    self._connected()
+                    if not first:
+                        await self._check_not_reset()
+                    first = False
+                if coming in done:
+                    silent = 0
+                    batch = coming.result()
+                    coming = asyncio.ensure_future(anext(watch))
+                    self._take(batch.events)
+                    if self.snapshot is not None and batch.revision < self.snapshot.revision:
+                        await self._check_not_reset()
+                elif not done:
+                    silent += 1
+                    if silent >= 3:
+                        self._link.set(self._spec.name, "stale")
+                        self._client.ring.leave(self._client.ring.current)
+                        return
+                    await watch.request_progress()
+                if time.monotonic() > reconcile_at:
+                    reconcile_at = self._next_reconcile()
+                    await self._reconcile()
+        except StopAsyncIteration:
+            return
+        finally:
+            for task in (coming, connects):
+                task.cancel()
+                with contextlib.suppress(
+                    asyncio.CancelledError, StopAsyncIteration, ConfigServiceError
+                ):
+                    await task
+
+    def _next_reconcile(self) -> float:
+        return time.monotonic() + self._store.reconcile_s * (
+            0.8 + 0.4 * random.random()  # noqa: S311  # jitter
+        )
+
+    def _take(self, events: tuple[kv_pb2.Event, ...]) -> None:
+        if not events or self.snapshot is None:
+            return
+        changes = []
+        for event in events:
+            gone = event.type == kv_pb2.Event.DELETE
+            entry = None if gone else Entry(event.kv.value, event.kv.mod_revision)
+            changes.append(Change(self._relative(event.kv.key), entry))
+        self.snapshot = self.snapshot.after(changes, events[-1].kv.mod_revision)
+        self._floor = max(self._floor, self.snapshot.revision)
+        self._on_change({change.key for change in changes})
+
+    async def _check_not_reset(self) -> None:
+        """A linearizable answer decides: the member that we watch may only lag behind."""
+        header = (
+            await self._client.do(operations.range_(self._spec.span_prefix, count_only=True))
+        ).header
+        self._judge(header.cluster_id, header.revision)
+
+    async def _reconcile(self) -> None:
+        """Compare revisions of all keys with the store (D4)."""
+        known = self.snapshot
+        listed = await self._list(keys_only=True)
+        if known is None or self.snapshot is not known or listed.revision != known.revision:
+            # Changes are on their way; compare what cannot have changed since.
+            current = self.snapshot
+            if current is None:
+                return
+            stale = {
+                key
+                for key, entry in listed.keys.items()
+                if entry.mod_revision <= current.revision
+                and current.keys.get(key, Entry(b"", 0)).mod_revision < entry.mod_revision
+            }
+            if not stale:
+                return
+        elif {k: e.mod_revision for k, e in listed.keys.items()} == {
+            k: e.mod_revision for k, e in known.keys.items()
+        }:
+            return
+        self._log.event("reconciled", set=self._spec.name, why="an event was lost")
+        self._accept(await self._list())
