@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from configsvc.cli.exits import Exit
@@ -59,6 +59,20 @@ def _add_globals(parser: Parser, *, suppress: bool) -> None:
         ("--raw", "print values as they are when the output is no terminal"),
     ):
         group.add_argument(flag, action="store_true", default=off, help=hide or help_)
+
+
+def names_in(words: Sequence[str]) -> list[str]:
+    """The words that are neither options nor values of global options, up to ``--``."""
+    names: list[str] = []
+    skip = False
+    for word in words:
+        if word == "--":
+            break
+        if skip or word.startswith("-"):
+            skip = not skip and word in VALUE_FLAGS
+        else:
+            names.append(word)
+    return names
 
 
 class Commands:

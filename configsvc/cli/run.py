@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from configsvc.cli.arguments import VALUE_FLAGS
+from configsvc.cli.arguments import names_in
 from configsvc.cli.exits import CliError, Exit, exit_of, line_of
 from configsvc.cli.output import escape
 from configsvc.cli.session import Session
@@ -23,7 +23,7 @@ def run_words(words: Sequence[str]) -> int:
         from configsvc.cli.tree import build_parser
 
         head, command = split_command(words)
-        args = build_parser().parse_args(head)
+        args = build_parser(head).parse_args(head)
         args.command = command
     except CliError as error:
         return _fail(error)
@@ -58,12 +58,7 @@ def split_command(words: Sequence[str]) -> tuple[list[str], list[str]]:
     if "--" not in words:
         return list(words), []
     at = list(words).index("--")
-    names, skip = [], False
-    for word in words[:at]:
-        if skip or word.startswith("-"):
-            skip = not skip and word in VALUE_FLAGS
-        else:
-            names.append(word)
+    names = names_in(words)
     if names[:1] in (["lock"], ["elect"]) or names[:2] == ["service", "register"]:
         return list(words[:at]), list(words[at + 1 :])
     return list(words), []

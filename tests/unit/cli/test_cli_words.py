@@ -264,6 +264,20 @@ def test_commands_after_dashes_are_the_users() -> None:
     assert split_command(["get", "lock", "--", "-x"]) == (["get", "lock", "--", "-x"], [])
 
 
+def test_every_command_is_found_in_the_module_that_has_it() -> None:
+    from configsvc.cli import tree
+
+    def commands(words: list[str]) -> set[str]:
+        parser = tree.build_parser(words)
+        return {name for action in parser._actions for name in action.choices or ()}
+
+    every = commands([])
+    assert every == set(tree._HOMES)
+    for name in every:
+        assert name in commands(["--endpoints", "get", name])
+    assert commands(["nonsense"]) == every  # so that the error names what there is
+
+
 def test_version_is_quick() -> None:
     begun = time.monotonic()
     words = [sys.executable, "-m", "configsvc.cli.configctl", "--version"]
