@@ -104,7 +104,7 @@ DECISION_VIEWS_MAX: Final = 10_000  # cached per principal and source; all are d
 # --- http2 (security.md LIM-4, 6, 7, 8, 17) -------------------------------------------------------
 HTTP2_FRAME_BYTES_MAX: Final = 16 * KIB  # both directions; FRAME_SIZE_ERROR beyond
 HTTP2_STREAMS_MAX: Final = 1_000  # per connection; REFUSED_STREAM beyond
-HTTP2_STREAM_WINDOW_BYTES: Final = 32 * KIB  # widened for a message that is larger
+HTTP2_STREAM_WINDOW_BYTES: Final = 65_535  # the RFC's default; widened for a larger message
 HTTP2_CONNECTION_WINDOW_BYTES: Final = 16 * MIB  # given back on receipt
 HTTP2_RESETS_REMEMBERED_MAX: Final = 2_000  # streams we reset, whose late frames are forgiven
 HEADER_BLOCK_BYTES_MAX: Final = 16 * KIB  # with all CONTINUATIONs; the connection ends beyond

@@ -3,7 +3,7 @@
 A stream starts with a small window. When a message turns out to need more, its whole size is
 reserved and the window is widened by what is missing; while the connection (or the member) has no
 room, the stream waits for its window and nothing has to be refused. Only the small windows
-together can still exceed the bound, with more than sixty large messages begun at once: then the
+together can still exceed the bound, with more than thirty large messages begun at once: then the
 youngest goes.
 """
 

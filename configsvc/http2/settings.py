@@ -8,22 +8,21 @@ from typing import Final
 
 from configsvc.http2 import protocol as p
 from configsvc.http2.protocol import ConnectionFault
-from configsvc.limits import (
-    HEADER_LIST_BYTES_MAX,
-    HTTP2_STREAM_WINDOW_BYTES,
-)
+from configsvc.limits import HEADER_LIST_BYTES_MAX
 
 _SETTING: Final = Struct(">HI")
 
 
 def server_settings(max_streams: int) -> bytes:
-    """Our SETTINGS frame; what is left out stays at the RFC's default."""
+    """Our SETTINGS frame; what is left out stays at the RFC's default.
+
+    The window of streams does, for by prior knowledge a client sends before it has seen these.
+    """
     return p.frame(
         p.SETTINGS,
         0,
         0,
         _SETTING.pack(p.MAX_CONCURRENT_STREAMS, max_streams)
-        + _SETTING.pack(p.INITIAL_WINDOW_SIZE, HTTP2_STREAM_WINDOW_BYTES)
         + _SETTING.pack(p.MAX_HEADER_LIST_SIZE, HEADER_LIST_BYTES_MAX),
     )
 

@@ -26,6 +26,9 @@ def frame(kind: int, flags: int = 0, stream: int = 0, payload: bytes = b"") -> b
     return head + payload
 
 
+SETTINGS_ACK = frame(SETTINGS, ACK)
+
+
 def settings(**values: int) -> bytes:
     names = {
         "header_table_size": 1,

@@ -23,7 +23,7 @@ class Peer:
     def __init__(self, **settings: int) -> None:
         self.client = Client()
         self.connection = Connection(NOW)
-        self.connection.receive(Client.hello(**settings), NOW)
+        self.connection.receive(Client.hello(**settings) + h2.SETTINGS_ACK, NOW)
         self.outbox = self.connection.outbox
         self.outbox.take()
         self.next_id = 1
@@ -259,10 +259,20 @@ def test_the_connection_window_is_given_back_on_receipt() -> None:
 def test_bytes_beyond_the_stream_window_reset_the_stream() -> None:
     peer = Peer()
     peer.open(end=False)
-    peer.receive(frame(h2.DATA, 0, 1, b"x" * 16_384) * 2)
+    peer.receive(frame(h2.DATA, 0, 1, b"x" * 13_107) * 5)
     assert peer.connection.streams
     peer.receive(frame(h2.DATA, 0, 1, b"x"))
     assert peer.answers()[1].reset == 3
+
+
+def test_a_client_may_send_before_it_has_seen_our_settings() -> None:
+    """By prior knowledge it does, and counts with the RFC's default window (seen with curl)."""
+    client = Client()
+    connection = Connection(NOW)
+    connection.receive(Client.hello() + client.headers(1), NOW)
+    connection.receive(frame(h2.DATA, 0, 1, b"x" * 16_383) * 4, NOW)
+    connection.receive(frame(h2.DATA, 0, 1, b"x" * 3), NOW)
+    assert list(connection.streams) == [1]
 
 
 def test_bytes_beyond_the_connection_window_end_the_connection() -> None:
