@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import pwd
 import signal
 import time
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from configagent.settings import Command
 from configsvc import limits
@@ -62,11 +63,11 @@ async def run(command: Command, places: dict[str, str] | None = None) -> Ran:
             env=ENVIRONMENT,
             cwd="/",
             start_new_session=True,
-            user=command.user or None,
-            extra_groups=[] if command.user and os.geteuid() == 0 else None,
+            **_identity(command.user),
         )
-    except (OSError, PermissionError) as error:
-        return Ran(-1000, 0.0, False, f"{argv[0]}: {error.strerror}")
+    except (OSError, KeyError) as error:
+        why = error.strerror if isinstance(error, OSError) else "no such user"
+        return Ran(-1000, 0.0, False, f"{argv[0]}: {why}")
     output = asyncio.create_task(_collect(process.stdout))
     timed_out = False
     try:
@@ -88,6 +89,14 @@ async def run(command: Command, places: dict[str, str] | None = None) -> Ran:
     seconds = time.monotonic() - began
     code = process.returncode if process.returncode is not None else -9
     return Ran(code, seconds, timed_out, text.decode(errors="replace"))
+
+
+def _identity(user: str) -> dict[str, Any]:
+    """Arguments that make a program run as another user, with that user's group only."""
+    if not user:
+        return {}
+    entry = pwd.getpwnam(user)
+    return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
 
 
 def _filled(argument: str, places: dict[str, str]) -> str:

@@ -81,7 +81,7 @@ async def _healthy(name: str, health: Health) -> None:
 
 
 async def _probe(health: Health) -> str:
-    """ "" when well, else what is wrong."""
+    """What is wrong; empty when the service is well."""
     if health.command is not None:
         ran = await commands.run(health.command)
         return "" if ran.ok else ran.explain()
