@@ -176,6 +176,9 @@ def _check_key(certificate: x509.Certificate) -> None:
 
 
 def _identity_of(extensions: x509.Extensions) -> IdentityName:
+    for extension in extensions:
+        if extension.critical and isinstance(extension.value, x509.UnrecognizedExtension):
+            raise CertificateRejected("has a critical extension that nobody knows")
     found = [extension.value for extension in extensions]
     constraints = [e for e in found if isinstance(e, x509.BasicConstraints)]
     if not constraints or constraints[0].ca:

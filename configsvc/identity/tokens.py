@@ -247,7 +247,8 @@ def _strict_object(part: str) -> dict[str, Any]:
             raise InvalidToken("token has a member twice")
         return out
 
-    found = json.loads(raw, object_pairs_hook=members, parse_float=_no, parse_constant=_no)
+    text = raw.decode("utf-8")  # bytes would be taken as UTF-16 or 32 as well
+    found = json.loads(text, object_pairs_hook=members, parse_float=_no, parse_constant=_no)
     if type(found) is not dict or any(type(v) not in (str, int) for v in found.values()):
         raise InvalidToken("token part is not a flat object")
     return found
