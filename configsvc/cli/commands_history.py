@@ -221,51 +221,61 @@ def _rollback_plan_lines(changes: Sequence[Change], target: int) -> list[str]:
     return lines
 
 
-def run_rollback(session: Session) -> int:
+class _Situation(NamedTuple):
+    """What a rollback starts from."""
+
+    span: tuple[bytes, bytes]
+    now: dict[bytes, kv_pb2.KeyValue]
+    revision: int  # at which ``now`` was read
+    target: int
+    changes: list[Change]
+
+
+def _look(session: Session) -> _Situation:
     from configsvc.client import inquiries, prefix_span
 
-    args, out = session.args, session.out
-    span = prefix_span(key_bytes(args.key_name))
-    present = session.client.get_prefix(key_bytes(args.key_name))
-    revision = present.header.revision
-    when = session.when(args.to)
+    prefix = key_bytes(session.args.key_name)
+    when = session.when(session.args.to)
     if not (when.revision or when.time_ns):
         raise CliError(Exit.USAGE, "--to needs a point in the past")
+    present = session.client.get_prefix(prefix)
+    span = prefix_span(prefix)
     past = session.client.do(inquiries.at(*span, revision=when.revision, time_ns=when.time_ns))
     if past.more:
         raise CliError(Exit.USAGE, "too many keys for one rollback: narrow the prefix")
     now = {kv.key: kv for kv in present.kvs}
     changes = plan_rollback(now, {kv.key: kv for kv in past.kvs})
-    if not changes:
-        if out.as_json:
-            out.json({"changed": 0, "target_revision": past.revision})
-        else:
-            out.line(f"nothing differs from revision {past.revision}")
-        return Exit.OK
     if len(changes) >= limits.TXN_OPS_MAX:
         raise CliError(
             Exit.USAGE,
             f"{len(changes)} keys differ, one transaction holds {limits.TXN_OPS_MAX - 1}: "
             "narrow the prefix",
         )
-    plan = _rollback_plan_lines(changes, past.revision)
+    return _Situation(span, now, present.header.revision, past.revision, changes)
+
+
+def run_rollback(session: Session) -> int:
+    out, found = session.out, _look(session)
+    if not found.changes:
+        text = f"nothing differs from revision {found.target}"
+        out.done(text, changed=0, target_revision=found.target)
+        return Exit.OK
+    plan = _rollback_plan_lines(found.changes, found.target)
     session.confirm(plan)
-    answer = session.client.do(rollback_txn(changes, now, span, revision), why=session.why)
+    txn = rollback_txn(found.changes, found.now, found.span, found.revision)
+    answer = session.client.do(txn, why=session.why)
     if not answer.succeeded:
         raise CliError(
             Exit.CONFLICT, "a key moved meanwhile, nothing was changed: look again, then repeat"
         )
-    if out.as_json:
-        out.json(
-            {
-                "changed": len(changes),
-                "target_revision": past.revision,
-                "revision": answer.header.revision,
-            }
-        )
-        return Exit.OK
-    if args.yes:
+    revision = answer.header.revision
+    if session.args.yes and not out.as_json:
         for line in plan:
             out.line(line)
-    out.line(f"done in revision {answer.header.revision}")
+    out.done(
+        f"done in revision {revision}",
+        changed=len(found.changes),
+        target_revision=found.target,
+        revision=revision,
+    )
     return Exit.OK

@@ -83,7 +83,7 @@ def test_rollback_is_one_attributed_transaction(shell: Shell, cluster: FakeClust
     assert "+ /a/y\n    + 2\n" in refused.err
     assert not cluster.calls(TXN)
     done = shell.ok("rollback", "/a/", "--to", "3", "--yes", "--reason", "bad", "--json").json
-    assert done == {"changed": 2, "target_revision": 3, "revision": 7}
+    assert done == {"ok": True, "changed": 2, "target_revision": 3, "revision": 7}
     assert {key: kv.value for key, kv in cluster.store.live().items()} == {
         b"/a/x": b"1",
         b"/a/y": b"2",
