@@ -16,6 +16,7 @@ from configsvc.mvcc.messages import Compare, DeleteOp, PutOp, RangeOp, TxnOp
 from configsvc.types import KeySpan, span_of
 
 M = TypeVar("M")
+_new = tuple.__new__  # skips the Python frame of a named tuple's constructor
 
 _OPERAND = ("version", "create_revision", "mod_revision", "value", "lease")
 NESTING_MAX = 32  # deeper transactions than the walker admits are cut off while decoding
@@ -58,7 +59,7 @@ def range_op(m: Any) -> RangeOp:
 
 
 def put_op(m: Any) -> PutOp:
-    return PutOp(m.key, m.value, m.lease, m.prev_kv, m.ignore_value, m.ignore_lease)
+    return _new(PutOp, (m.key, m.value, m.lease, m.prev_kv, m.ignore_value, m.ignore_lease))
 
 
 def delete_op(m: Any) -> DeleteOp:

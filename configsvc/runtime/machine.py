@@ -23,7 +23,7 @@ from configsvc.apply.commands import Command, Effects, Refused
 from configsvc.codec.command import CommandDecoder
 from configsvc.codec.confstate import encode_conf_state
 from configsvc.codec.records import RecordCache
-from configsvc.errors import ExitCode, FatalError, ensure
+from configsvc.errors import DecodeError, ExitCode, FatalError, RequestError, ensure
 from configsvc.raft.confchange_codec import decode_conf_change
 from configsvc.raft.errors import RaftError
 from configsvc.raft.messages import (
@@ -136,6 +136,7 @@ class Machine:
         self._in_flight_last = 0  # last index of the write in flight
         self._running = False
         self.messages_refused = 0
+        self.entries_meaningless = 0
 
     # --- inputs ----------------------------------------------------------------------------------
 
@@ -254,11 +255,10 @@ class Machine:
     def _apply(self, entries: Sequence[Entry]) -> None:
         effects: list[Effects] = []
         commands: list[Command | None] = []
-        decode = self._decoder.decode
         apply = self.applier.apply
         for entry in entries:
             if entry.kind == EntryKind.NORMAL:
-                command = decode(entry.data) if entry.data else None
+                command = self._decode(entry.data)
                 effects.append(apply(entry.index, entry.term, command))
                 commands.append(command)
                 continue
@@ -270,7 +270,7 @@ class Machine:
                     "start the release that wrote it",
                 )
             change = decode_conf_change(entry.data)
-            command = decode(change.context) if change.context else None
+            command = self._decode(change.context)
             outcome = apply(entry.index, entry.term, command)
             effects.append(outcome)
             commands.append(command)
@@ -284,3 +284,17 @@ class Machine:
         self.applied = entries[-1].index
         if effects:
             self._listener.on_applied(effects, commands)
+
+    def _decode(self, data: bytes) -> Command | None:
+        """The command of an entry; None when it has none that could be meant.
+
+        A faulty or hostile member can get bytes committed that no proposer of ours makes. Every
+        member sees the same bytes, so all of them take the entry for an empty one (2.1, P5).
+        """
+        if not data:
+            return None
+        try:
+            return self._decoder.decode(data)
+        except (DecodeError, RequestError):
+            self.entries_meaningless += 1
+            return None

@@ -38,6 +38,8 @@ _IDS = struct.Struct("<Q")
 SALT_BYTES: Final = 32
 _SALT_POOL: Final = 128  # salts drawn from the system at a time
 
+_new = tuple.__new__  # skips the Python frame of a named tuple's constructor
+
 Encode = Callable[[Effects], "bytes | ConfigServiceError | Waiting"]
 
 
@@ -209,7 +211,7 @@ class Proposals:
             new_uid=new_uid,
         )
         waiting = Waiting()
-        queued = Queued(command, needs_id, self._self_id, request_id)
+        queued = _new(Queued, (command, needs_id, self._self_id, request_id))
         self._table[request_id] = Pending(
             waiting, encode, self._clock.monotonic() + self._timeout, size, queued
         )
