@@ -224,7 +224,7 @@ class CommandDecoder:
                 0,
             ),
         )
-        return _new(c.Command, (envelope, put, op_bytes))
+        return _new(c.Command, (envelope, put, m.ByteSize()))
 
     def _any(self, data: bytes) -> c.Command:
         rest = data
