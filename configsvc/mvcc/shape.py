@@ -72,6 +72,8 @@ def quota_cost(op: RequestOp) -> int:
 
     A transaction is charged for the puts of both branches at every depth.
     """
+    if isinstance(op, PutOp):  # most requests: no list of one visit
+        return PUT_OVERHEAD_BYTES + len(op.key) + len(op.value)
     cost = 0
     for visit in walk(op):
         put = visit.op

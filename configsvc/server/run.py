@@ -48,6 +48,9 @@ from configsvc.storage.wal.writer import WalWriter
 from configsvc.transport.link import HelloState, PeerTransport
 
 STOP_GRACE_S: Final = 0.6
+# Collections of young objects cost a tenth of a busy loop at the interpreter's 700: what a write
+# leaves behind lives until SQL has it, and nothing of it is cyclic. A full one is rare (H5).
+GC_THRESHOLDS: Final = (20_000, 20, 100)
 SWITCH_INTERVAL_S: Final = 0.001  # of the interpreter: threads in SQLite must not hold up the loop
 
 
@@ -183,6 +186,7 @@ class Server:
         self._handle_signals(loop, client_tls, peers)
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
         watchdog = Watchdog(loop, self.log, self.die, self.config.election_timeout_ms / 1000)
         watchdog.start()
         member.start()
