@@ -1,0 +1,226 @@
+"""Unary answers and streams as HTTP, with a handler and a sink that remember."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, cast
+
+import pytest
+
+from configsvc.api.contract import Caller, Method, StreamSink
+from configsvc.api.status import HTTP_OF, status_of
+from configsvc.errors import (
+    CompactedError,
+    ConfigServiceError,
+    InvariantViolationError,
+    PermissionDeniedError,
+    RequestError,
+)
+from configsvc.gateway import calls
+from configsvc.gateway.answers import reason_of, send_error, stream_error
+from configsvc.proto import rpc_pb2
+from configsvc.runtime.waiting import Waiting
+from configsvc.types import NO_SOURCE, SYSTEM_PRINCIPAL
+from tests.support.gateway_fakes import FakeLoop, FakeSink
+
+CALLER = Caller(SYSTEM_PRINCIPAL, NO_SOURCE, b"")
+ANSWER = rpc_pb2.DeleteRangeResponse(deleted=2).SerializeToString()
+
+
+def told(error: BaseException) -> tuple[int, str]:
+    return status_of(error) if isinstance(error, RequestError) else (13, "internal error, id=1")
+
+
+class Handler:
+    """A stream handler that is told what to do by its first byte."""
+
+    def __init__(self, sink: StreamSink) -> None:
+        self.sink = sink
+        self.heard: list[str] = []
+
+    def on_message(self, raw: bytes) -> None:
+        self.heard.append("message")
+        if raw == b"deny":
+            raise PermissionDeniedError
+        if raw == b"bug":
+            raise ZeroDivisionError("secret")
+        if raw == b"fail":
+            self.sink.finish(CompactedError())
+        else:
+            self.sink.send(raw)
+
+    def on_half_close(self) -> None:
+        self.heard.append("half_close")
+
+    def on_cancel(self) -> None:
+        self.heard.append("cancel")
+
+    def on_writable(self) -> None:
+        self.heard.append("writable")
+
+
+class World:
+    def __init__(self) -> None:
+        self.loop = FakeLoop()
+        self.sink = FakeSink()
+        self.waiting = Waiting()
+        self.handler: Handler | None = None
+
+    def unary(self, timeout: float | None = None) -> Any:
+        method = Method("/x.X/Y", lambda c, raw: self.waiting, None, False, False, None,
+                        rpc_pb2.DeleteRangeResponse)  # fmt: skip
+        return self.run(method, [b""], timeout)
+
+    def stream(self, *requests: bytes, timeout: float | None = None) -> Any:
+        def make(caller: Caller, sink: StreamSink) -> Handler:
+            self.handler = Handler(sink)
+            return self.handler
+
+        method = Method("/x.X/Y", None, make, True, True, None, rpc_pb2.DeleteRangeResponse)
+        return self.run(method, list(requests), timeout)
+
+    def run(self, method: Method, requests: list[bytes], timeout: float | None) -> Any:
+        loop = cast(Any, self.loop)
+        return calls.run(loop, method, CALLER, requests, timeout, self.sink, told)
+
+    @property
+    def heard(self) -> list[str]:
+        assert self.handler is not None
+        return self.handler.heard
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_a_unary_answer_that_waits(world: World) -> None:
+    exchange = world.unary(timeout=1.0)
+    assert not world.sink.status
+    world.waiting.complete(ANSWER)
+    assert (world.sink.status, world.sink.body) == (200, b'{"deleted":"2"}')
+    world.loop.advance(2.0)  # the timer is off: a second answer would fail in the sink
+    exchange.on_cancel()
+
+
+def test_a_unary_error(world: World) -> None:
+    world.unary()
+    world.waiting.complete(PermissionDeniedError())
+    assert world.sink.status == 403
+    text = "etcdserver: permission denied"
+    assert world.sink.body == (
+        f'{{"error":"{text}","code":7,"message":"{text}","details":[]}}'.encode()
+    )
+
+
+def test_a_deadline_gives_up_waiting(world: World) -> None:
+    world.unary(timeout=0.5)
+    world.loop.advance(0.6)
+    assert world.sink.status == 504
+    assert json.loads(world.sink.body)["message"] == "context deadline exceeded"
+    assert world.waiting.cancelled
+    world.waiting.complete(ANSWER)
+
+
+def test_a_client_that_leaves_cancels(world: World) -> None:
+    world.unary(timeout=0.5).on_cancel()
+    assert world.waiting.cancelled
+    world.loop.advance(1.0)
+    assert not world.sink.status
+
+
+def test_each_message_is_one_line_in_one_chunk(world: World) -> None:
+    assert world.stream(ANSWER, ANSWER) is not None
+    assert world.sink.status == 200
+    assert world.sink.chunks == [b'{"result":{"deleted":"2"}}\n'] * 2
+    assert world.heard == ["message", "message", "half_close"]
+    assert not world.sink.ended
+
+
+def test_an_error_before_the_first_message_sets_the_status(world: World) -> None:
+    assert world.stream(b"fail") is None
+    assert world.sink.status == 400
+    error = json.loads(world.sink.body)["error"]
+    assert error == {
+        "code": 11,
+        "grpc_code": 11,
+        "http_code": 400,
+        "http_status": "Bad Request",
+        "message": CompactedError.text,
+        "details": [],
+    }
+    assert world.heard == ["message"]
+
+
+def test_an_error_later_is_the_last_line(world: World) -> None:
+    world.stream(ANSWER, b"fail", ANSWER)
+    assert world.sink.status == 200
+    assert len(world.sink.chunks) == 2
+    assert world.sink.chunks[1].endswith(b"\n")
+    assert json.loads(world.sink.chunks[1])["error"]["code"] == 11
+    assert world.sink.ended
+    assert world.heard == ["message", "message"]
+
+
+@pytest.mark.parametrize(("request_", "status"), [(b"deny", 403), (b"bug", 500)])
+def test_a_handler_that_raises_is_told_of_the_end(
+    world: World, request_: bytes, status: int
+) -> None:
+    assert world.stream(request_) is None
+    assert world.sink.status == status
+    assert b"secret" not in world.sink.body
+    assert world.heard == ["message", "cancel"]
+
+
+def test_a_broken_invariant_goes_on_upwards(world: World) -> None:
+    def broken(caller: Caller, raw: bytes) -> bytes:
+        raise InvariantViolationError("x")
+
+    with pytest.raises(InvariantViolationError):
+        world.run(Method("/x.X/Y", broken, None, False, False, None, None), [b""], None)
+
+
+def test_a_stream_that_says_nothing_is_an_empty_answer(world: World) -> None:
+    exchange = world.stream()
+    exchange.finish(None)
+    assert (world.sink.status, world.sink.chunks, world.sink.ended) == (200, [], True)
+
+
+def test_leaving_and_lateness_end_a_stream(world: World) -> None:
+    world.stream(ANSWER).on_cancel()
+    assert world.heard[-1] == "cancel"
+    assert not world.sink.ended
+    late = World()
+    late.stream(ANSWER, timeout=1.0)
+    late.loop.advance(1.5)
+    assert json.loads(late.sink.chunks[-1])["error"]["code"] == 4
+    assert late.sink.ended
+    assert late.heard == ["message", "half_close", "cancel"]
+
+
+def test_a_slow_reader_is_passed_on(world: World) -> None:
+    world.sink.room = False
+    exchange = world.stream()
+    assert world.handler is not None
+    assert world.handler.sink.send(ANSWER) is False
+    exchange.on_writable()
+    assert world.heard[-1] == "writable"
+    exchange.on_cancel()
+    assert world.handler.sink.send(ANSWER) is False
+    assert len(world.sink.chunks) == 1
+
+
+@pytest.mark.parametrize("code", range(1, 17))
+def test_every_code_has_a_status_and_both_bodies(code: int) -> None:
+    sink = FakeSink()
+    send_error(sink, code, "x")
+    assert sink.status == HTTP_OF[code]
+    assert reason_of(sink.status)
+    assert (b"www-authenticate" in sink.headers) == (code == 16)
+    error = json.loads(stream_error(code, "x"))["error"]
+    assert (error["code"], error["http_code"]) == (code, sink.status)
+
+
+def test_only_refusals_are_counted_as_such() -> None:
+    assert told(PermissionDeniedError())[0] == 7
+    assert told(cast(ConfigServiceError, ZeroDivisionError()))[0] == 13
