@@ -53,8 +53,7 @@ def _cell(
     loads: list[Load] = []
     found: dict[str, list[Timed]] = {}
     try:
-        for cluster in clusters:
-            loads.append(Load(cluster.target(cluster.leader()), operation, shape))
+        loads.extend(Load(each.target(each.leader()), operation, shape) for each in clusters)
         for _ in range(rounds):
             for cluster, load in zip(clusters, loads, strict=True):
                 found.setdefault(cluster.kind, []).append(_run(cluster, load, warm_s, seconds))
