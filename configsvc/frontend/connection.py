@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
+from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
+from configsvc.api.contract import ConnectionIdentity
 from configsvc.errors import ConfigServiceError
 from configsvc.frontend.admission import Tally
 from configsvc.frontend.http1_session import Http1Session
@@ -141,7 +144,14 @@ class ClientConnection(asyncio.Protocol):
             data = session.take()
             if not data:
                 break
-            self._write(self._tls.send(data) if self._tls is not None else data)
+            if self._tls is not None:
+                try:
+                    data = self._tls.send(data)
+                except ssl.SSLError:
+                    self._listener.refused(self, "TLS would not write")
+                    self.abort()
+                    return
+            self._write(data)
         if session.waiting_bytes or session.has_deadlines:
             self._listener.sweeper.watch(self)
         if session.finished:
@@ -178,6 +188,10 @@ class ClientConnection(asyncio.Protocol):
         self._listener.sweeper.forget(self)
         if self._transport is not None:
             self._transport.abort()
+
+    def is_of(self, which: Callable[[ConnectionIdentity], bool]) -> bool:
+        """Whether the peer is known and ``which`` picks it."""
+        return self.session is not None and which(self.session.identity)
 
     def drain(self) -> None:
         """Begin a graceful end."""

@@ -258,6 +258,8 @@ class Http2Session:
             return
         method = route.method
         if method is None or method.stream is None:
+            if self.shared.on_unknown_method is not None:
+                self.shared.on_unknown_method(self.identity)
             self.fail_call(stream, UnimplementedError())
             return
         call = StreamCall(self, stream, method)

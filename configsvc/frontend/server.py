@@ -11,12 +11,12 @@ import resource
 import ssl
 from collections.abc import Callable
 
-from configsvc.api.contract import ApiTable, HttpApp
+from configsvc.api.contract import ApiTable, ConnectionIdentity, HttpApp
 from configsvc.errors import StoppedError
 from configsvc.frontend.admission import Admission
 from configsvc.frontend.connection import ClientConnection
 from configsvc.frontend.listener import Listener, Refused, bind
-from configsvc.frontend.shared import Shared
+from configsvc.frontend.shared import Shared, UnknownMethod
 from configsvc.frontend.sweeper import Flusher, Sweeper
 from configsvc.limits import DRAIN_NOTICE_S, HTTP2_STREAMS_MAX
 
@@ -31,8 +31,17 @@ class Frontend:
         *,
         max_streams: int = HTTP2_STREAMS_MAX,
         on_refused: Refused | None = None,
+        on_unknown_method: UnknownMethod | None = None,
     ) -> None:
-        """``on_refused(peer_ip, reason)`` hears of every peer that is cut off."""
+        """Nothing is opened yet.
+
+        Args:
+            api: Methods, identities and statuses.
+            http: Answers what is not gRPC; None answers 404.
+            max_streams: Per connection.
+            on_refused: ``(peer_ip, reason)`` of every peer that is cut off.
+            on_unknown_method: The identity of every call of a method that does not exist.
+        """
         loop = asyncio.get_running_loop()
         self.admission = Admission()
         self.listeners: list[Listener] = []
@@ -41,6 +50,7 @@ class Frontend:
         self._loop = loop
         self._max_streams = max_streams
         self._on_refused = on_refused
+        self._on_unknown_method = on_unknown_method
         self._flusher = Flusher(loop)
         self._sweeper = Sweeper(loop)
 
@@ -73,12 +83,30 @@ class Frontend:
             max_streams=self._max_streams,
             serves_grpc=serves_grpc,
             admission=self.admission,
+            on_unknown_method=self._on_unknown_method,
         )
         listener = Listener(
             bind(host, port), shared, self._flusher, self._sweeper, tls, self._on_refused
         )
         self.listeners.append(listener)
         return listener
+
+    @property
+    def connection_count(self) -> int:
+        """Open connections of all listeners."""
+        return sum(len(listener.connections) for listener in self.listeners)
+
+    def disconnect(self, which: Callable[[ConnectionIdentity], bool]) -> int:
+        """End the connections whose identity ``which`` picks; returns how many.
+
+        For identities that were denied and trust that was withdrawn: streams end with "server
+        stopped", waiting calls still get their answers.
+        """
+        picked = [each for each in self._connections() if each.is_of(which)]
+        for connection in picked:
+            connection.drain()
+            connection.finish_drain(StoppedError())
+        return len(picked)
 
     async def stop(self, grace_s: float) -> None:
         """Accept nothing new, finish what is there, close; within ``grace_s`` seconds.

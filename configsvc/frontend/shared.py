@@ -11,13 +11,15 @@ from configsvc.errors import CertificateNotAcceptableError, InvariantViolationEr
 from configsvc.frontend.admission import Admission
 from configsvc.limits import HTTP2_STREAMS_MAX
 
+UnknownMethod = Callable[[ConnectionIdentity], None]
+
 log = logging.getLogger("configsvc.frontend")
 
 
 class Shared:
     """What the sessions of one listener know of the world."""
 
-    __slots__ = ("admission", "api", "clock", "http", "max_streams", "methods")
+    __slots__ = ("admission", "api", "clock", "http", "max_streams", "methods", "on_unknown_method")
 
     def __init__(
         self,
@@ -28,6 +30,7 @@ class Shared:
         max_streams: int = HTTP2_STREAMS_MAX,
         serves_grpc: bool = True,
         admission: Admission | None = None,
+        on_unknown_method: UnknownMethod | None = None,
     ) -> None:
         self.api = api
         self.methods: dict[bytes, Method] = api.methods if serves_grpc else {}
@@ -35,6 +38,7 @@ class Shared:
         self.clock = clock  # seconds, the event loop's scale
         self.max_streams = max_streams
         self.admission = admission if admission is not None else Admission()
+        self.on_unknown_method = on_unknown_method
 
     def status_of(self, error: Exception) -> tuple[int, str]:
         """GRPC code and text of what a handler raised; a broken invariant goes on upwards."""

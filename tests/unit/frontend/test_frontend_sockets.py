@@ -403,6 +403,23 @@ def test_stop_does_not_wait_longer_than_told(run: Loop) -> None:
     run(scenario())
 
 
+def test_connections_of_a_denied_identity_are_ended(run: Loop) -> None:
+    async def scenario() -> None:
+        async with World() as world:
+            reader, writer = await world.connect()
+            writer.write(Client.hello() + Client().headers(1, "/test.Echo/Stream"))
+            await until(lambda: world.api.streams)
+            assert world.frontend.connection_count == 1
+            assert world.frontend.disconnect(lambda identity: identity.key == "other") == 0
+            assert world.frontend.disconnect(lambda identity: "alice" in identity.key) == 1
+            trailers = await read_frames(reader, h2.HEADERS, 1)
+            assert Client().fields(trailers.payload)["grpc-status"] == "14"
+            await ended(reader)
+            assert world.api.streams[0].heard == ["cancel"]
+
+    run(scenario())
+
+
 def test_a_listener_without_http(run: Loop) -> None:
     async def scenario() -> None:
         async with World(serves_http=False) as world:

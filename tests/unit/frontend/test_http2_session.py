@@ -127,6 +127,14 @@ def test_paths_match_exactly_or_not_at_all(path: str) -> None:
     assert not rig.api.calls
 
 
+def test_unknown_methods_are_reported_with_who_called() -> None:
+    rig = Rig()
+    heard: list[str] = []
+    rig.shared.on_unknown_method = lambda identity: heard.append(identity.key)
+    rig.send(rig.client.call(1, b"x", "/no.Such/Method") + rig.client.call(3, b"x"))
+    assert heard == ["spiffe://test/user/alice"]
+
+
 def test_handlers_errors_become_statuses() -> None:
     rig = Rig()
     answers = rig.send(
