@@ -78,9 +78,24 @@ def register(commands: Commands) -> None:
     show = pki.add("show", "what a certificate says", run_show)
     show.add_argument("certs", metavar="CERT", nargs="+")
 
+    keyfile = pki.add("keyfile", "the key that encrypts what a member stores", run_keyfile)
+    keyfile.add_argument("path", metavar="FILE", help="new file, outside the data directory")
+
     member = pki.add("member-id", "the id of a member of a new cluster", run_member_id)
     member.add_argument("peer_urls", metavar="PEER_URL", nargs="+")
     member.add_argument("--initial-cluster-token", default="etcd-cluster", metavar="TEXT")
+
+
+def run_keyfile(session: Session) -> int:
+    """Make a key file; an existing one is never replaced."""
+    from configsvc.storage.seal.keyfile import KeyFile
+
+    made = KeyFile.create(session.args.path)
+    if session.out.as_json:
+        session.out.json({"path": session.args.path, "key_id": made.key_id})
+    else:
+        session.out.line(f"{session.args.path}  key {made.key_id}")
+    return Exit.OK
 
 
 def _kek_option(parser: Parser) -> None:

@@ -20,17 +20,18 @@ REASON: Final = "first change of this cluster"
 def ensure_users(layout: Layout) -> str:
     """Alice operates, carol audits, bob may read /demo/ only once somebody lets him."""
     with client(layout, "root") as c:
-        for role in ("operator", "auditor", "agent", "demo-writer"):
+        for role in ("operator", "auditor", "demo-writer", "demo-reader"):
             try:
                 c.do(admin.role_add(role))
             except RoleAlreadyExistError:
                 continue
         c.do(admin.role_grant("demo-writer", auth_pb2.Permission.READWRITE, DEMO, b"/demo0"))
+        c.do(admin.role_grant("demo-reader", auth_pb2.Permission.READ, DEMO, b"/demo0"))
         for user, roles in (
             ("alice", ("operator", "demo-writer")),
             ("bob", ()),
             ("carol", ("auditor",)),
-            ("agent/dev-node", ("agent",)),
+            ("agent/dev-node", ("demo-reader",)),
         ):
             try:
                 c.do(admin.user_add(user, None))
