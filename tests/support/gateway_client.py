@@ -121,6 +121,7 @@ class Stream:
         try:
             self._file.peek(1)
         except TimeoutError:
+            self._file = self._socket.makefile("rb")  # the old one reads nothing any more
             return True
         finally:
             self._socket.settimeout(10)
