@@ -2,7 +2,6 @@
 SHELL := /bin/sh
 PY := .venv/bin/python
 RAFT_TESTDATA ?= ../shared/raft-testdata
-export PYTHONDONTWRITEBYTECODE := 1
 
 .PHONY: help up down clean tour test check fmt proto bench sim faults mutants
 .DEFAULT_GOAL := help
