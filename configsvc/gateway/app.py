@@ -15,6 +15,7 @@ from typing import Final
 
 from configsvc.api.contract import (
     ConnectionIdentity,
+    HttpApp,
     HttpExchange,
     HttpRequest,
     HttpSink,
@@ -98,6 +99,11 @@ class Gateway:
             return None
         return get(request, sink)
 
+    @property
+    def probes(self) -> HttpApp:
+        """Health, version and metrics alone, for listeners of ``--listen-metrics-urls``."""
+        return _Probes(self)
+
     # --- GET -------------------------------------------------------------------------------------
 
     def _group(self, group: str, only: str) -> Get:
@@ -131,6 +137,20 @@ class Gateway:
             },
         }
         sink.respond(200, JSON_FIELDS, compact(body))
+
+
+class _Probes:
+    """The gateway without its POST paths: they are as unknown as any other."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    def handle(
+        self, connection: ConnectionIdentity, request: HttpRequest, sink: HttpSink
+    ) -> HttpExchange | None:
+        if request.path in ROUTES:
+            request = request._replace(path="/")
+        return self._gateway.handle(connection, request, sink)
 
 
 def _messages(body: bytes, method: Method) -> list[bytes]:
