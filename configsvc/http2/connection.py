@@ -24,7 +24,7 @@ from configsvc.http2.outbox import Outbox
 from configsvc.http2.protocol import ConnectionFault, StreamFault
 from configsvc.http2.request import check_trailers
 from configsvc.http2.settings import server_settings, settings_in
-from configsvc.http2.stream import CLOSED, HALF_CLOSED_REMOTE, OPEN, RECEIVE_END, Stream
+from configsvc.http2.stream import HALF_CLOSED_REMOTE, OPEN, RECEIVE_END, Stream
 from configsvc.limits import (
     HEADER_BLOCK_BYTES_MAX,
     HTTP2_CONNECTION_WINDOW_BYTES,
@@ -418,12 +418,9 @@ class Connection:
             raise ConnectionFault(p.PROTOCOL_ERROR, "frame on an idle stream")
 
     def _reset_for(self, fault: StreamFault, now: float) -> None:
-        stream = self.streams.get(fault.stream_id)
-        if stream is not None and stream.state != CLOSED:
-            self.outbox.reset(stream, fault.code)
-            self._events.append((RESET, stream, b""))
-        else:
-            self.outbox.reset_id(fault.stream_id, fault.code)
+        stream = self.streams[fault.stream_id]  # faults are found on streams that are there
+        self.outbox.reset(stream, fault.code)
+        self._events.append((RESET, stream, b""))
         self._budget.charge(now)
 
     def _goaway(self, last_id: int, code: int, text: bytes) -> None:

@@ -166,22 +166,33 @@ def test_a_dawdling_peer_is_closed(
     run(scenario())
 
 
-def test_resting_connections_are_kept(run: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection_module, "OPENING_SECONDS_MAX", 0.03)
-    monkeypatch.setattr(sweeper_module, "SWEEP_SECONDS", 0.01)
-
+def test_resting_connections_are_kept(run: Loop) -> None:
     async def scenario() -> None:
         async with World() as world:
             one, one_writer = await world.connect()
             two, two_writer = await world.connect()
             one_writer.write(GET)
-            two_writer.write(Client.hello())
             await one.readuntil(b"}")
-            await asyncio.sleep(0.1)
+            two_writer.write(Client.hello() + frame(h2.PING, 0, 0, b"12345678"))
+            await read_frames(two, h2.PING)
+            world.frontend._sweeper.sweep(asyncio.get_running_loop().time() + 1_000.0)
             one_writer.write(GET)
             await asyncio.wait_for(one.readuntil(b"}"), 5)
             two_writer.write(Client().call(1, b"x"))
             await read_frames(two, h2.DATA, 1)
+
+    run(scenario())
+
+
+def test_a_fault_is_told_reported_and_closed(run: Loop) -> None:
+    async def scenario() -> None:
+        async with World() as world:
+            reader, writer = await world.connect()
+            writer.write(Client.hello() + frame(h2.PING, 0, 1, b"12345678"))
+            last = h2.split(await ended(reader))[-1]
+            assert last.kind == h2.GOAWAY
+            assert last.payload[8:] == b"ping on a stream"
+            assert world.refused == ["ping on a stream"]
 
     run(scenario())
 

@@ -321,6 +321,25 @@ def test_what_a_stream_raises_ends_it(message: bytes, code: int) -> None:
     assert rig.api.streams[0].heard == ["message", "cancel"]
 
 
+@pytest.mark.parametrize("where", ["on_half_close", "on_writable"])
+def test_what_a_stream_raises_elsewhere_ends_it_too(where: str) -> None:
+    rig = Rig(initial_window_size=0)
+    rig.session.receive(h2.window_update(0, 2**30))
+    rig.send(
+        rig.client.headers(1, "/test.Echo/Stream")
+        + frame(h2.DATA, 0, 1, grpc_message(b"burst:2000"))
+    )
+
+    def broken() -> None:
+        raise PermissionDeniedError
+
+    setattr(rig.api.streams[0], where, broken)
+    rig.session.receive(frame(h2.DATA, 1, 1, b"") if where == "on_half_close" else b"")
+    answer = rig.send(h2.window_update(1, 2**24))[1]
+    assert answer.status == 7
+    assert rig.api.streams[0].heard[-1] == "cancel"
+
+
 def test_a_stream_that_may_not_start() -> None:
     rig = Rig()
     answer = rig.send(rig.client.headers(1, "/test.Echo/Denied"))[1]
@@ -613,6 +632,36 @@ def test_http_bodies_are_bounded(*, announced: bool) -> None:
     assert sent <= 2_097_152 + 16_000
     assert rig.shared.admission.in_bytes == 0
     assert not rig.http.requests
+
+
+def test_a_body_that_is_announced_too_large_is_refused_at_once() -> None:
+    rig = Rig()
+    extra = (("content-length", "2097153"),)
+    data = rig.client.headers(1, "/v3/x", extra, method="POST", content_type=None)
+    answer = rig.send(data)[1]
+    assert (answer.fields[":status"], answer.reset) == ("413", 0)
+
+
+def test_slow_readers_of_http_are_waited_for_and_cut_off_in_the_end() -> None:
+    rig = Rig(initial_window_size=0)
+    rig.session.receive(h2.window_update(0, 2**30))
+    rig.send(http(rig, 1, "/wait", end=True))
+    running = rig.http.running[0]
+    running.sink.start(200, ())
+    sent = 0
+    while running.sink.chunk(b"x" * 65_536):
+        sent += 65_536
+    assert 2**20 - 65_536 <= sent <= 2**20
+    rig.send(h2.window_update(1, 800_000))
+    assert running.heard == ["writable"]
+    for _ in range(100):
+        running.sink.chunk(b"x" * 65_536)
+    assert running.heard[-1] == "cancel"
+    assert rig.answers()[1].reset == 2
+    assert rig.session.waiting_bytes == 0
+    running.sink.end()
+    running.sink.start(200, ())
+    assert not running.sink.chunk(b"x")
 
 
 def test_host_and_authority_must_agree_outside_grpc() -> None:

@@ -14,6 +14,7 @@ from configsvc.http2.protocol import (
     REFUSED_STREAM,
     STREAM_CLOSED,
 )
+from configsvc.limits import HTTP2_RESETS_REMEMBERED_MAX
 from tests.support import http2_frames as h2
 from tests.support.http2_frames import Client, frame
 
@@ -151,6 +152,16 @@ CONNECTION_FAULTS = [
     ),
     pytest.param(
         block_of((b":method", b"CONNECT")), PROTOCOL_ERROR, id="connect-without-authority"
+    ),
+    pytest.param(
+        head() + frame(h2.HEADERS, 4 | 1, 1, raw_block((b":path", b"/x"))),
+        PROTOCOL_ERROR,
+        id="pseudo-field-in-trailers",
+    ),
+    pytest.param(
+        head() + frame(h2.HEADERS, 4 | 1, 1, raw_block((b"content-length", b"0"))),
+        PROTOCOL_ERROR,
+        id="content-length-in-trailers",
     ),
 ]
 
@@ -334,6 +345,31 @@ def test_data_on_a_stream_that_the_peer_closed_is_a_connection_fault() -> None:
     feed(connection, head() + h2.reset(1) + frame(h2.DATA, 0, 1, b"x"), 0)
     assert connection.fault is not None
     assert connection.fault.code == STREAM_CLOSED
+
+
+def test_streams_that_we_reset_are_remembered_up_to_a_bound() -> None:
+    connection = connected()
+    client = Client()
+    for number in range(HTTP2_RESETS_REMEMBERED_MAX + 10):
+        now = NOW + number
+        stream_id = 2 * number + 1
+        connection.receive(client.headers(stream_id) + h2.window_update(stream_id, 0), now)
+        connection.outbox.take()
+    assert connection.fault is None
+    assert len(connection.outbox.reset_by_us) == HTTP2_RESETS_REMEMBERED_MAX
+    connection.receive(frame(h2.DATA, 0, stream_id, b"late"), now)
+    assert connection.fault is None
+    connection.receive(frame(h2.DATA, 0, 1, b"very late"), now)
+    assert connection.fault is not None
+
+
+def test_late_headers_for_a_reset_stream_go_through_the_decoder() -> None:
+    connection = connected()
+    client = Client()
+    feed(connection, client.headers(1) + h2.window_update(1, 0), 0)
+    feed(connection, client.headers(1, extra=(("x-new", "v"),)), 0)
+    feed(connection, client.headers(3, extra=(("x-new", "v"),)), 0)
+    assert (b"x-new", b"v") in connection.streams[3].head.fields
 
 
 def test_drain_in_two_steps() -> None:

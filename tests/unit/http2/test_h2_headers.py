@@ -114,3 +114,27 @@ def test_the_list_is_bounded_over_both_ways_of_decoding() -> None:
     literals = field_block([(b"x", b"z" * 1500)] * 2)
     with pytest.raises(ConnectionFault, match="list too large"):
         decoder.fields(indices + literals)
+
+
+def test_the_cache_and_the_checked_fields_are_bounded() -> None:
+    decoder = HeaderDecoder()
+    for number in range(500):
+        block = b"\x83\x86\x84" + field_block([(b"x-%d" % number, b"v")])
+        assert decoder.request(block).fields == ((b"x-%d" % number, b"v"),)
+    assert len(decoder._cache) <= 64
+    assert len(decoder._checked) <= 128
+
+
+def test_long_blocks_and_values_are_not_kept() -> None:
+    decoder = HeaderDecoder()
+    decoder.request(b"\x83\x86\x84" + field_block([(b"token", b"t" * 3_000)]))
+    assert not decoder._cache
+    assert all(len(value) < 10 for _, value in decoder._checked)
+
+
+def test_a_bad_field_is_bad_every_time() -> None:
+    for _ in range(2):
+        decoder = HeaderDecoder()
+        decoder.request(b"\x83\x86\x84" + field_block([(b"x", b"good")]))
+        with pytest.raises(ConnectionFault, match="bad field value"):
+            decoder.request(b"\x83\x86\x84" + field_block([(b"x", b"good"), (b"x", b"a\nb")]))
