@@ -28,7 +28,7 @@ from configagent.errors import (
 )
 from configagent.guard import check_guard
 from configagent.plan import Result, Step
-from configagent.records import Record, read_generation
+from configagent.records import Record, load_record, read_generation
 from configagent.render import Output, Rendered, Renderer
 from configagent.seal import NodeKey
 from configagent.services import Services
@@ -163,6 +163,8 @@ class Pipeline:
         """One step of the plan; ``reason`` says why it failed."""
         self.reason = self.failed_path = ""
         try:
+            if self.record.swap is not None:
+                await self.recover()
             if step is Step.APPLY:
                 return await self._apply(snapshot, bounds)
             if step is Step.NOTIFY:
@@ -173,7 +175,24 @@ class Pipeline:
         except StepError as error:
             self.reason = str(error)[: limits.AGENT_REASON_CHARS_MAX]
             self.failed_path = error.path
+            if isinstance(error, WriteError | RefusedError):
+                # The commit may have been decided all the same; the disk knows.
+                self.record = load_record(self._state_dir, self.spec.name)
             return result_of(error)
+
+    async def recover(self) -> dict[str, Any]:
+        """Roll an unfinished commit forward, remove strays, read the record again.
+
+        Raises:
+            StepError: something is in the way.
+        """
+        spec = self.spec
+        destinations = [file.name for file in spec.files] if spec.commit == "files" else []
+        answer = await self._writer.ask(
+            "recover", set=spec.name, commit=spec.commit, dir=spec.dir, destinations=destinations
+        )
+        self.record = load_record(self._state_dir, spec.name)
+        return answer
 
     async def _apply(self, snapshot: Snapshot | None, bounds: str) -> Result:
         if snapshot is None:

@@ -90,6 +90,7 @@ class Plan:
     has_good: bool = False  # a good generation other than the present one is there
     to_notify: bool = False
     stopped: bool = False  # rollback_failed
+    undecided: bool = True  # no APPLY was done yet since the start
     quarantined: str | None = None  # why newer content was rolled back here, while it still is
     _dirty_first: float | None = None  # data newer than the last APPLY: first and newest sighting
     _dirty_last: float = 0.0
@@ -100,8 +101,9 @@ class Plan:
     _restart: bool = False
     _fights: list[float] = field(default_factory=list)
 
-    def remember(self, outcome: str, reason: str, now: float) -> None:
+    def remember(self, outcome: str, reason: str, now: float, *, undoing: bool) -> None:
         """Go on after a restart with what the record says."""
+        self._undoing = undoing and self.to_notify
         self.outcome, self.reason = outcome, reason
         self.stopped = outcome == "rollback_failed"
         if outcome == "rolled_back":
@@ -135,6 +137,7 @@ class Plan:
         self._undoing = True
         self._apply_at = now
         self._dirty_first = None
+        self._settle("pending", "rolled back by hand")
 
     def drifted(self, now: float, reason: str, *, repair: bool) -> None:
         """Files are not as they were committed; ``repair`` False only says so."""

@@ -113,21 +113,12 @@ class Renderer:
             and not known[1].used_revision
         ):
             return known[1]
-        answer = await self._ask(
-            file,
-            {
-                "op": "render",
-                "source": source,
-                "keys": values,
-                "scope": list(self._spec.keys),
-                "set": self._spec.name,
-                "revision": revision,
-                "env": self._env,
-                "node": self._node,
-                "bytes_max": file.guard.max_bytes,
-                "format": file.format,
-            },  # fmt: skip
-        )
+        request = {
+            "op": "render", "source": source, "keys": values, "scope": list(self._spec.keys),
+            "set": self._spec.name, "revision": revision, "env": self._env, "node": self._node,
+            "bytes_max": file.guard.max_bytes, "format": file.format,
+        }  # fmt: skip
+        answer = await self._ask(file, request)
         self._judge(file, answer)
         output = Output(
             file,

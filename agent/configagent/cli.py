@@ -1,0 +1,389 @@
+"""``configagent``: the daemon and the local commands (agent.md 7).
+
+Commands that change something ask the running daemon over its socket, or act themselves when
+none runs. Every command takes ``--config`` and most ``--json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from configagent import local
+from configagent.agent import Agent, serve
+from configagent.config import load
+from configagent.control import ask
+from configagent.errors import Exit, SettingsError, worst
+from configagent.log import Log
+from configagent.once import apply_once, show_plan, worst_of
+from configagent.seal import NodeKey, load_key
+from configagent.settings import SetSpec, Settings
+from configsvc.errors import ConfigServiceError
+
+CONFIG_DEFAULT: Final = "/etc/configagent/agent.toml"
+Arguments = argparse.Namespace
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold values (I7)
+    try:
+        arguments = _parser().parse_args(argv)
+    except SystemExit as stop:
+        return Exit.CONVERGED if not stop.code else Exit.USAGE
+    try:
+        return int(arguments.run(arguments))
+    except SettingsError as error:
+        print(f"configagent: {error}", file=sys.stderr)
+        return error.exit
+    except ConfigServiceError as error:
+        print(f"configagent: {error}", file=sys.stderr)
+        return Exit.OFFLINE
+    except BrokenPipeError:
+        return Exit.CONVERGED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="configagent", description="keys become files")
+    parser.add_argument("--config", default=CONFIG_DEFAULT, metavar="FILE")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, run: Callable[[Arguments], int], text: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=text, description=text)
+        made.set_defaults(run=run)
+        made.add_argument("--config", default=argparse.SUPPRESS, metavar="FILE")
+        return made
+
+    add("run", run_daemon, "follow the store until stopped")
+    once = add("apply", run_apply, "bring sets to the store's present state, once")
+    once.add_argument("--once", action="store_true", help="the only way there is")
+    once.add_argument("--set", action="append", default=[], metavar="SET")
+    once.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS")
+    once.add_argument("--wait", action="store_true", help="wait for missing keys")
+    plan = add("plan", run_plan, "show what apply would change")
+    plan.add_argument("--set", action="append", default=[], metavar="SET")
+    plan.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS")
+    render = add("render", run_render, "render a template without a store")
+    render.add_argument("template")
+    render.add_argument("--data", metavar="FILE", help="JSON object: key -> value")
+    for name, run, text in (
+        ("check", run_check, "judge the configuration and this node"),
+        ("status", run_status, "what is applied here"),
+        ("verify", run_verify, "files against what was committed, offline"),
+    ):
+        add(name, run, text).add_argument("--json", action="store_true")
+    explain = add("explain", run_explain, "where a file comes from")
+    explain.add_argument("path")
+    explain.add_argument("--json", action="store_true")
+    listed = add("generations", run_generations, "stored generations")
+    listed.add_argument("set", nargs="?")
+    listed.add_argument("--json", action="store_true")
+    compare = add("diff", run_diff, "what changed between two generations")
+    compare.add_argument("set")
+    compare.add_argument("first", type=int)
+    compare.add_argument("second", type=int)
+    back = add("rollback", run_rollback, "put an older generation back, from this node's store")
+    back.add_argument("set")
+    back.add_argument("--to", type=int, default=0, metavar="GENERATION")
+    for name, text in (("retry", "try again"), ("approve", "let a held output through")):
+        add(name, run_request, text).add_argument("set")
+        commands.choices[name].set_defaults(request=name)
+    add("reload", run_request, "read the configuration again").set_defaults(
+        request="reload", set=""
+    )
+    return parser
+
+
+# --- daemon and one pass --------------------------------------------------------------------------
+
+
+def run_daemon(arguments: Arguments) -> int:
+    """``run``."""
+    settings = load(arguments.config)
+    return asyncio.run(_daemon(settings))
+
+
+async def _daemon(settings: Settings) -> int:
+    agent = Agent(settings, Log(settings.log_level))
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    reloads: set[asyncio.Task[str]] = set()
+
+    def reload() -> None:
+        task = loop.create_task(agent.reload())
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    try:
+        await agent.start()
+    except BaseException:
+        await agent.stop()
+        raise
+    await serve(agent, stop)
+    return Exit.CONVERGED
+
+
+def run_apply(arguments: Arguments) -> int:
+    """``apply --once``."""
+    settings = load(arguments.config)
+    _known(settings, arguments.set)
+
+    async def once() -> int:
+        agent = Agent(settings, Log("warning"))
+        try:
+            await agent.start(report=False)
+            answers = await apply_once(agent, arguments.set, arguments.timeout, wait=arguments.wait)
+        finally:
+            await agent.stop()
+        for one in answers:
+            print(f"{one.name}: generation {one.generation}: {one.code.name.lower()} {one.reason}")
+        return worst_of(answers)
+
+    return asyncio.run(once())
+
+
+def run_plan(arguments: Arguments) -> int:
+    """``plan``."""
+    settings = load(arguments.config)
+    _known(settings, arguments.set)
+
+    async def once() -> int:
+        agent = Agent(settings, Log("warning"))
+        try:
+            await agent.start(report=False)
+            found = await show_plan(agent, arguments.set, arguments.timeout)
+        finally:
+            await agent.stop()
+        for one in found:
+            if one.code is not Exit.CONVERGED:
+                print(f"# {one.name}: {one.code.name.lower()}\n{one.text}", end="")
+        return worst_of(found)
+
+    return asyncio.run(once())
+
+
+def run_render(arguments: Arguments) -> int:
+    """``render``."""
+    from configagent.child import Child
+    from configagent.render import read_template
+    from configsvc import limits
+
+    data: dict[str, str] = {}
+    if arguments.data:
+        try:
+            with open(arguments.data, "rb") as file:
+                data = json.load(file)
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"{arguments.data}: {error}") from None
+    if not isinstance(data, dict) or not all(isinstance(v, str) for v in data.values()):
+        raise SettingsError(f"{arguments.data}: a JSON object of strings is wanted")
+    keys = {("/" + key.lstrip("/")): value.encode() for key, value in data.items()}
+    try:
+        source = read_template(os.path.realpath(arguments.template))
+    except ConfigServiceError as error:
+        raise SettingsError(str(error)) from None
+
+    async def once() -> dict[str, Any]:
+        child = Child("configagent.render_worker")
+        try:
+            await child.start()
+            return await child.call(
+                {
+                    "op": "render", "source": source, "keys": keys, "scope": [], "set": "render",
+                    "revision": 0, "env": {}, "node": {"name": "render", "labels": {}},
+                    "bytes_max": limits.AGENT_OUTPUT_BYTES_MAX, "format": "",
+                },
+                limits.AGENT_RENDER_SECONDS_MAX,
+            )  # fmt: skip
+        finally:
+            await child.close()
+
+    answer = asyncio.run(once())
+    if "error" in answer:
+        print(f"{arguments.template} line {answer['line']}: {answer['error']}", file=sys.stderr)
+        return Exit.RENDER
+    sys.stdout.write(answer["text"])
+    return Exit.CONVERGED
+
+
+# --- questions ------------------------------------------------------------------------------------
+
+
+def run_check(arguments: Arguments) -> int:
+    """``check``."""
+    from configagent.checkup import check_node
+
+    settings = load(arguments.config)
+    findings = check_node(settings)
+    if arguments.json:
+        _print_json([one._asdict() for one in findings])
+    else:
+        for one in findings:
+            print(f"{'ok' if one.code is Exit.CONVERGED else 'PROBLEM':<8} {one.what}: {one.text}")
+    return worst(one.code for one in findings)
+
+
+def run_status(arguments: Arguments) -> int:
+    """``status``."""
+    settings = load(arguments.config)
+    try:
+        found = ask(settings.socket, {"command": "status"})
+    except (OSError, ValueError):
+        found = {"node": settings.node, "link": "stopped", "sets": local.statuses(settings)}
+    if arguments.json:
+        _print_json(found)
+    else:
+        print(f"{found['node']}: {found['link']}")
+        for one in found["sets"]:
+            line = f"{one['set']:<16} {one['outcome']:<16} generation {one['generation']}"
+            print(f"{line} revision {one['content_revision']} {one['reason']}".rstrip())
+    return Exit.CONVERGED
+
+
+def run_verify(arguments: Arguments) -> int:
+    """``verify``."""
+    settings = load(arguments.config)
+    key = _key(settings)
+    verdicts = [local.verify(settings, key, spec) for spec in settings.sets]
+    if arguments.json:
+        _print_json([one._asdict() for one in verdicts])
+    else:
+        for one in verdicts:
+            print(f"{one.name}: {'; '.join(one.problems) or 'as committed'}")
+    return worst(one.code for one in verdicts)
+
+
+def run_explain(arguments: Arguments) -> int:
+    """``explain``."""
+    settings = load(arguments.config)
+    found = local.explain(settings, arguments.path)
+    if found is None:
+        raise SettingsError(f"{arguments.path}: no set manages it")
+    if arguments.json:
+        _print_json(found)
+        return Exit.CONVERGED
+    keys = found.pop("keys", [])
+    for name, value in found.items():
+        print(f"{name:<18} {value}")
+    for one in keys:
+        who = one.get("changed_by", "author not known here")
+        print(
+            f"  {one['key']:<32} {who} {one.get('changed_at', '')} {one.get('reason', '')}".rstrip()
+        )
+    return Exit.CONVERGED
+
+
+def run_generations(arguments: Arguments) -> int:
+    """``generations``."""
+    settings = load(arguments.config)
+    chosen = [_spec(settings, arguments.set)] if arguments.set else list(settings.sets)
+    found = {spec.name: list(local.generations(settings, spec)) for spec in chosen}
+    if arguments.json:
+        _print_json(found)
+        return Exit.CONVERGED
+    for name, rows in found.items():
+        for row in rows:
+            marks = " ".join(m for m in ("current", "good", "damaged") if row.get(m))
+            text = f"revision {row.get('content_revision', '?')} {row.get('cause', '')}"
+            print(f"{name} {row['generation']:>5} {text} {marks}".rstrip())
+    return Exit.CONVERGED
+
+
+def run_diff(arguments: Arguments) -> int:
+    """``diff``."""
+    settings = load(arguments.config)
+    spec = _spec(settings, arguments.set)
+    try:
+        text = local.diff(settings, _key(settings), spec, arguments.first, arguments.second)
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{arguments.set}: {error}") from None
+    sys.stdout.write(text)
+    return Exit.WOULD_CHANGE if text else Exit.CONVERGED
+
+
+# --- requests -------------------------------------------------------------------------------------
+
+
+def run_request(arguments: Arguments) -> int:
+    """``retry``, ``approve``, ``reload``."""
+    settings = load(arguments.config)
+    if arguments.set:
+        _known(settings, [arguments.set])
+    try:
+        answer = ask(settings.socket, {"command": arguments.request, "set": arguments.set})
+    except (OSError, ValueError):
+        raise SettingsError(f"no agent answers on {settings.socket}") from None
+    if arguments.request == "reload" and answer.get("done"):
+        raise SettingsError(str(answer["done"]))
+    if answer.get("error") or answer.get("done") is False:
+        raise SettingsError(str(answer.get("error") or "there is nothing to do"))
+    return Exit.CONVERGED
+
+
+def run_rollback(arguments: Arguments) -> int:
+    """``rollback``: through the daemon, or by itself when none runs (E11)."""
+    settings = load(arguments.config)
+    _known(settings, [arguments.set])
+    request = {"command": "rollback", "set": arguments.set, "to": arguments.to}
+    try:
+        answer = ask(settings.socket, request)
+    except (OSError, ValueError):
+        return asyncio.run(_rollback_alone(settings, arguments.set, arguments.to))
+    if not answer.get("done"):
+        raise SettingsError("there is no such generation, or the set is busy")
+    return Exit.CHANGED
+
+
+async def _rollback_alone(settings: Settings, name: str, to: int) -> int:
+    agent = Agent(settings, Log("warning"))
+    try:
+        await agent.start(store=False, report=False)
+        runner = agent.runners[name]
+        if not runner.roll_back(to):
+            raise SettingsError("there is no such generation")
+        async with asyncio.timeout(120):
+            while runner.plan.wake_at() is not None:
+                await runner.turn()
+    finally:
+        await agent.stop()
+    print(f"{name}: generation {runner.pipeline.record.generation} {runner.plan.reason}")
+    done = runner.plan.outcome == "rolled_back"
+    return Exit.CHANGED if done else Exit.ROLLBACK_FAILED
+
+
+# --- helpers --------------------------------------------------------------------------------------
+
+
+def _known(settings: Settings, names: list[str]) -> None:
+    for name in names:
+        _spec(settings, name)
+
+
+def _spec(settings: Settings, name: str) -> SetSpec:
+    spec = settings.set_named(name)
+    if spec is None:
+        raise SettingsError(f"there is no set {name}")
+    return spec
+
+
+def _key(settings: Settings) -> NodeKey:
+    path = settings.cache_key or os.path.join(settings.state_dir, "node.key")
+    return load_key(path, settings.node, create=False)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, sort_keys=True))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

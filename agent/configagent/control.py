@@ -1,0 +1,123 @@
+"""The local socket: status for people and scripts, and the few things they may ask for (I8).
+
+One request and one answer per connection, both a line of JSON. Mode 0600, and the peer's uid is
+checked besides. A second socket, when configured, speaks Prometheus text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from configagent.errors import SettingsError
+from configsvc import limits
+
+Answer = dict[str, Any]
+Handle = Callable[[dict[str, Any]], Awaitable[Answer]]
+_PATIENCE_S: Final = 5.0
+
+
+class LocalServer:
+    """Listens on a unix socket."""
+
+    def __init__(self, path: str, serve: Callable[[bytes], Awaitable[bytes]]) -> None:
+        self._path = path
+        self._serve = serve
+        self._clients = 0
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Bind and listen.
+
+        Raises:
+            SettingsError: the path cannot be used.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)  # ours: the state directory's lock is held
+        before = os.umask(0o177)
+        try:
+            self._server = await asyncio.start_unix_server(
+                self._client, self._path, limit=limits.AGENT_SOCKET_BYTES_MAX
+            )
+        except OSError as error:
+            raise SettingsError(f"socket {self._path}: {error.strerror or error}") from None
+        finally:
+            os.umask(before)
+
+    async def stop(self) -> None:
+        """Close and remove the socket."""
+        if self._server is not None:
+            self._server.close()
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
+
+    async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._clients += 1
+        try:
+            if self._clients <= limits.AGENT_SOCKET_CLIENTS_MAX and _is_ours(writer):
+                async with asyncio.timeout(_PATIENCE_S):
+                    request = await reader.readline()
+                writer.write(await self._serve(request))
+                await writer.drain()
+        except (TimeoutError, OSError, ValueError):
+            return  # its loss
+        finally:
+            self._clients -= 1
+            writer.close()
+
+
+def _is_ours(writer: asyncio.StreamWriter) -> bool:
+    peer: socket.socket = writer.get_extra_info("socket")
+    raw = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    _, uid, _ = struct.unpack("3i", raw)
+    return uid in (0, os.geteuid())
+
+
+def json_server(path: str, handle: Handle) -> LocalServer:
+    """A server whose requests and answers are objects."""
+
+    async def serve(request: bytes) -> bytes:
+        try:
+            asked = json.loads(request)
+        except ValueError:
+            asked = None
+        if not isinstance(asked, dict):
+            return b'{"error": "a JSON object in one line is wanted"}\n'
+        return json.dumps(await handle(asked)).encode() + b"\n"
+
+    return LocalServer(path, serve)
+
+
+def ask(path: str, request: dict[str, Any], timeout_s: float = 10.0) -> Answer:
+    """Ask a running agent (for the command line).
+
+    Raises:
+        OSError: none listens there.
+        ValueError: it did not answer properly.
+    """
+    with socket.socket(socket.AF_UNIX) as door:
+        door.settimeout(timeout_s)
+        door.connect(path)
+        door.sendall(json.dumps(request).encode() + b"\n")
+        with door.makefile("rb") as stream:
+            answer = json.loads(stream.read())
+    if not isinstance(answer, dict):
+        raise ValueError("no answer")
+    return answer
+
+
+def metrics_server(path: str, text: Callable[[], str]) -> LocalServer:
+    """A server that speaks just enough HTTP for a scraper."""
+
+    async def serve(request: bytes) -> bytes:
+        body = text().encode()
+        head = "HTTP/1.0 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\n"
+        return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+    return LocalServer(path, serve)

@@ -1,0 +1,168 @@
+"""``apply --once``, ``plan`` and ``rollback`` without a running daemon: one pass, then an answer.
+
+The same runners, pipelines and plans as in the daemon (M6); only who waits differs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import time
+from typing import Any, Final, NamedTuple
+
+from configagent.agent import Agent
+from configagent.errors import Exit, StepError, worst
+from configagent.pipeline import Prepared
+from configagent.records import read_generation
+from configagent.runner import SetRunner
+
+POLL_S: Final = 0.02
+_EXITS: Final = {
+    "converged": Exit.CONVERGED,
+    "render_failed": Exit.RENDER,
+    "write_failed": Exit.DISK,
+    "check_failed": Exit.CHECK,
+    "reload_failed": Exit.ROLLED_BACK,
+    "unhealthy": Exit.ROLLED_BACK,
+    "rolled_back": Exit.ROLLED_BACK,
+    "rollback_failed": Exit.ROLLBACK_FAILED,
+    "held": Exit.HELD,
+    "frozen": Exit.HELD,
+    "refused": Exit.REFUSED,
+    "drifted": Exit.DRIFT,
+    "contended": Exit.DRIFT,
+}
+
+
+class Answer(NamedTuple):
+    """How one set ended."""
+
+    name: str
+    code: Exit
+    reason: str
+    generation: int
+
+
+def _answer(runner: SetRunner, before: int, *, offline: bool) -> Answer:
+    plan, record = runner.plan, runner.pipeline.record
+    code = _EXITS.get(plan.outcome, Exit.TIMEOUT)
+    if offline:
+        code = Exit.OFFLINE
+    elif code is Exit.CONVERGED and record.generation != before:
+        code = Exit.CHANGED
+    return Answer(runner.name, code, plan.reason, record.generation)
+
+
+async def apply_once(
+    agent: Agent, names: list[str], timeout_s: float, *, wait: bool
+) -> list[Answer]:
+    """Bring sets to the store's present state, once.
+
+    Args:
+        agent: Started, not followed.
+        names: Which sets; empty: all.
+        timeout_s: For everything together.
+        wait: Wait for missing keys until then, instead of giving up at once.
+    """
+    chosen = [r for name, r in agent.runners.items() if not names or name in names]
+    before = {runner.name: runner.pipeline.record.generation for runner in chosen}
+    deadline = time.monotonic() + timeout_s
+    agent.follow(names)
+    while time.monotonic() < deadline:
+        if all(_is_done(runner, wait=wait) for runner in chosen):
+            break
+        await asyncio.sleep(POLL_S)
+    return [
+        _answer(
+            runner,
+            before[runner.name],
+            offline=not runner.decided.is_set() and runner.plan.outcome in ("converged", "pending"),
+        )
+        for runner in chosen
+    ]
+
+
+def _is_done(runner: SetRunner, *, wait: bool) -> bool:
+    plan = runner.plan
+    if not runner.decided.is_set() or plan.busy is not None:
+        return False
+    if plan.outcome in ("pending", "rendering"):
+        return False
+    waiting = wait and plan.outcome in ("render_failed", "held", "check_failed")
+    return not waiting
+
+
+class Difference(NamedTuple):
+    """What a set would become."""
+
+    name: str
+    code: Exit
+    text: str  # unified diff, secrets masked; or the reason why there is none
+
+
+async def show_plan(agent: Agent, names: list[str], timeout_s: float) -> list[Difference]:
+    """What ``apply`` would change; changes nothing."""
+    agent.follow(names, run=False)
+    found = []
+    for name, runner in agent.runners.items():
+        if names and name not in names:
+            continue
+        try:
+            async with asyncio.timeout(timeout_s):
+                while runner.feed is None or runner.feed.snapshot is None:
+                    await asyncio.sleep(POLL_S)
+        except TimeoutError:
+            found.append(Difference(name, Exit.OFFLINE, "the store does not answer"))
+            continue
+        found.append(await _difference(agent, runner))
+    return found
+
+
+async def _difference(agent: Agent, runner: SetRunner) -> Difference:
+    snapshot = runner.feed.snapshot if runner.feed else None
+    if snapshot is None:
+        return Difference(runner.name, Exit.OFFLINE, "the store does not answer")
+    try:
+        bounds = snapshot.too_large(agent.settings.limits)
+        prepared = await runner.pipeline.prepare(snapshot, bounds=bounds)
+    except StepError as error:
+        return Difference(runner.name, error.exit, str(error))
+    if prepared.root == runner.pipeline.record.root:
+        return Difference(runner.name, Exit.CONVERGED, "")
+    return Difference(runner.name, Exit.WOULD_CHANGE, _diff_text(agent, runner, prepared))
+
+
+def _diff_text(agent: Agent, runner: SetRunner, prepared: Prepared) -> str:
+    record = runner.pipeline.record
+    old: dict[str, bytes] = {}
+    secret: set[str] = {o.spec.name for o in prepared.rendered.outputs if o.secret}
+    if record.generation:
+        state_dir = agent.settings.state_dir
+        sidecar, sealed = read_generation(state_dir, runner.name, record.generation)
+        old = agent.node_key.open(runner.name, record.generation, sealed)
+        secret |= {facts["name"] for facts in sidecar["files"] if facts["secret"]}
+    new = {item.name: item.content for item in prepared.items}
+    parts = []
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name):
+            hidden = name in secret
+            parts.append(unified(name, old.get(name), new.get(name), hidden=hidden))
+    return "".join(parts) or "only owner or mode differ\n"
+
+
+def unified(name: str, old: bytes | None, new: bytes | None, *, hidden: bool) -> str:
+    """A unified diff of one file; a hidden one only says that it differs."""
+    if hidden:
+        return f"--- {name}\n+++ {name}\n(secret content differs)\n"
+    try:
+        before = (old or b"").decode().splitlines(keepends=True)
+        after = (new or b"").decode().splitlines(keepends=True)
+    except UnicodeDecodeError:
+        return f"--- {name}\n+++ {name}\n(binary content differs)\n"
+    lines = list(difflib.unified_diff(before, after, name, name))
+    return "".join(line if line.endswith("\n") else line + "\n" for line in lines)
+
+
+def worst_of(answers: list[Any]) -> Exit:
+    """The exit code for several sets."""
+    return worst(answer.code for answer in answers)

@@ -1,0 +1,279 @@
+"""One set's life: feed, plan, pipeline and drift scan, tied together on the event loop.
+
+Errors stay in their set (E9): whatever a step meets becomes an outcome. A slow command here
+delays no other set (E6), because each runner is a task of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Final
+
+from configagent.errors import StepError
+from configagent.feed import Feed
+from configagent.log import Log
+from configagent.pipeline import Pipeline, WriterDoor
+from configagent.plan import DRIFT_OUTCOMES, Plan, Result, Step
+from configagent.render import Renderer
+from configagent.settings import Limits
+from configsvc.errors import ensure
+
+HINT_S: Final = 0.1  # after the last file event, before the scan
+_UNSETTLED: Final = frozenset({"pending", "rendering"})
+
+
+def plan_of(pipeline: Pipeline, now: float) -> Plan:
+    """A plan that goes on where the record stands."""
+    spec, record = pipeline.spec, pipeline.record
+    plan = Plan(spec.settle_min_s, spec.settle_max_s, spec.drift_interval_s)
+    plan.to_notify = bool(record.to_notify)
+    plan.has_good = bool(record.good) and record.good != record.generation
+    plan.remember(record.outcome, record.reason, now, undoing=record.cause == "rollback")
+    return plan
+
+
+class SetRunner:
+    """Runs one set until cancelled."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        renderer: Renderer,
+        writer: WriterDoor,
+        log: Log,
+        bounds: Limits,
+        on_report: Callable[[], None],
+    ) -> None:
+        self.pipeline = pipeline
+        self.feed: Feed | None = None
+        self.deviations: list[dict[str, str]] = []
+        self.decided = asyncio.Event()  # a first decision was made with the store's data
+        self.step_name = ""
+        self.plan = plan_of(pipeline, time.monotonic())
+        self.counts = dict.fromkeys(("apply", "rollback", "repair"), 0)  # committed, by step
+        self._renderer = renderer
+        self._writer = writer
+        self._log = log
+        self._bounds = bounds
+        self._on_report = on_report
+        self._wake = asyncio.Event()
+        self._hinted = asyncio.Event()
+
+    @property
+    def name(self) -> str:
+        """The set's name."""
+        return self.pipeline.spec.name
+
+    # --- events -----------------------------------------------------------------------------------
+
+    def data_changed(self, changed: set[str]) -> None:
+        """The feed's snapshot changed."""
+        self.pipeline.seen_at = time.monotonic()
+        first = not self.decided.is_set()
+        concerned = self._renderer.concerned(changed)
+        self._renderer.note(changed)
+        if first or concerned:
+            self.plan.data_changed(time.monotonic())
+            self._wake.set()
+        else:
+            self._follow_revision()
+
+    def _follow_revision(self) -> None:
+        """Nothing that was read changed: the applied state is that of the new revision too."""
+        snapshot = self.feed.snapshot if self.feed else None
+        if snapshot is not None and self.plan.outcome == "converged":
+            self.pipeline.record.target_revision = snapshot.revision
+            self._on_report()
+
+    def hint(self) -> None:
+        """A file event came."""
+        self._hinted.set()
+
+    def retry(self) -> None:
+        """A person wants it tried again."""
+        self.pipeline.record.quarantine = None
+        self._renderer.forget()
+        self.plan.retry(time.monotonic())
+        self._wake.set()
+
+    def retemplate(self) -> None:
+        """Local templates may have changed; the renderer compares them."""
+        self.plan.data_changed(time.monotonic())
+        self._wake.set()
+
+    def approve(self) -> bool:
+        """A person lets the held output through; False: nothing is held."""
+        held = self.pipeline.held_root
+        if not held:
+            return False
+        self.pipeline.record.approved = held
+        self.plan.retry(time.monotonic())
+        self._wake.set()
+        return True
+
+    def roll_back(self, to: int) -> bool:
+        """A person wants an older generation back; 0: the last good one before this."""
+        record = self.pipeline.record
+        target = to or (record.good if record.good != record.generation else 0)
+        if not target or self.plan.busy is not None:
+            return False
+        record.good = target
+        self.plan.roll_back(time.monotonic())
+        self._wake.set()
+        return True
+
+    # --- life -------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Recover, then do what the plan says, for ever."""
+        await self.recover()
+        scans = asyncio.create_task(self._scans())
+        try:
+            while True:
+                await self.turn()
+        finally:
+            scans.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await scans
+
+    async def recover(self) -> None:
+        """Make the set whole before anything else."""
+        before = self.pipeline.record.generation
+        try:
+            answer = await self.pipeline.recover()
+            if answer["rolled_forward"] or answer["swept"]:
+                self._log.event("recovered", set=self.name, **answer)
+        except StepError as error:
+            self._log.event("recover_failed", level="error", set=self.name, why=str(error))
+        ensure(self.pipeline.record.generation >= before, "a generation number never goes back")
+        self.plan = plan_of(self.pipeline, time.monotonic())
+
+    async def turn(self) -> None:
+        """Carry out the next step, or wait for the next event."""
+        now = time.monotonic()
+        step = self.plan.next(now)
+        if step is not None:
+            await self._do(step)
+            return
+        if not self.plan.undecided:
+            self.decided.set()
+        self._wake.clear()
+        wake_at = self.plan.wake_at()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(None if wake_at is None else max(0.0, wake_at - now)):
+                await self._wake.wait()
+
+    async def _do(self, step: Step) -> None:
+        snapshot = self.feed.snapshot if self.feed else None
+        bounds = snapshot.too_large(self._bounds) if snapshot else ""
+        self.step_name = step.value
+        before = self.plan.outcome
+        if step in (Step.APPLY, Step.NOTIFY) and before in DRIFT_OUTCOMES:
+            self.deviations = []
+        result = await self.pipeline.carry_out(
+            step, snapshot, bounds=bounds, restart=self.plan.restart
+        )
+        self.step_name = ""
+        self._finished(step, result)
+        if step is Step.APPLY:
+            self.plan.undecided = False
+        if result is not Result.UNCHANGED or self.plan.outcome != before:
+            await self._remember(durable=True)
+        self._on_report()
+
+    def _finished(self, step: Step, result: Result) -> None:
+        now = time.monotonic()
+        record, plan = self.pipeline.record, self.plan
+        if result is Result.COMMITTED:
+            self.deviations = []
+            self.counts[step.value] += 1
+        if record.to_notify and not plan.to_notify and result is not Result.COMMITTED:
+            plan.to_notify = True
+        notify_at = self.pipeline.notify_at(now) if result is Result.COMMITTED else None
+        plan.done(
+            result, now, random.random(), reason=self.pipeline.reason, notify_at=notify_at  # noqa: S311
+        )  # fmt: skip
+        if plan.outcome in ("converged", "rolled_back") and not record.to_notify:
+            record.good = record.generation
+        plan.has_good = bool(record.good) and record.good != record.generation
+        level = "info" if result in (Result.COMMITTED, Result.CONVERGED) else "warning"
+        if result is not Result.UNCHANGED:
+            self._log.event(
+                "step", level=level, set=self.name, step=step.value, result=result.value,
+                outcome=plan.outcome, generation=record.generation,
+                revision=record.content_revision, reason=plan.reason, lag_ms=record.lag_ms,
+                cause=record.cause,
+            )  # fmt: skip
+
+    async def _remember(self, *, durable: bool) -> None:
+        record, plan = self.pipeline.record, self.plan
+        if record.outcome != plan.outcome:
+            record.changed_ns = time.time_ns()
+        record.outcome, record.reason = plan.outcome, plan.reason
+        record.attempts = plan.attempts
+        try:
+            await self._writer.ask("save", set=self.name, record=asdict(record), durable=durable)
+        except StepError as error:
+            self._log.event("record_not_saved", level="error", set=self.name, why=str(error))
+
+    # --- drift ------------------------------------------------------------------------------------
+
+    async def _scans(self) -> None:
+        spec = self.pipeline.spec
+        while spec.drift_policy != "ignore":
+            wait = spec.drift_interval_s * (0.8 + 0.4 * random.random())  # noqa: S311  # jitter
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._hinted.wait()
+                    await asyncio.sleep(HINT_S)
+            self._hinted.clear()
+            await self.scan()
+
+    async def scan(self) -> None:
+        """Compare the disk with the record, once."""
+        generation = self.pipeline.record.generation
+        if not generation or self._is_busy():
+            return
+        try:
+            found = (await self._writer.ask("scan", set=self.name))["found"]
+        except StepError as error:
+            self._log.event("scan_failed", level="warning", set=self.name, why=str(error))
+            return
+        if self._is_busy() or generation != self.pipeline.record.generation:
+            return  # a commit went on meanwhile
+        repair = self.pipeline.spec.drift_policy == "repair"
+        if repair and found and not any(one["name"] for one in found):
+            await self._repair_links(found)
+            return
+        self.deviations = found
+        before = self.plan.outcome
+        if found:
+            reason = "; ".join(f"{one['path']}: {one['what']}" for one in found[:5])
+            self.plan.drifted(time.monotonic(), reason, repair=repair)
+        else:
+            self.plan.undrifted()
+        if self.plan.outcome != before:
+            self._log.event(
+                "drift", set=self.name, outcome=self.plan.outcome, reason=self.plan.reason
+            )
+            await self._remember(durable=False)
+            self._on_report()
+        self._wake.set()
+
+    def _is_busy(self) -> bool:
+        return self.plan.busy is not None
+
+    async def _repair_links(self, found: list[dict[str, str]]) -> None:
+        """Links hold no content: making them again needs no check and no notification."""
+        try:
+            await self._writer.ask("links", set=self.name)
+            self._log.event("links_repaired", set=self.name, paths=[one["path"] for one in found])
+        except StepError as error:
+            self.deviations = found
+            self.plan.drifted(time.monotonic(), str(error), repair=False)
+            self._on_report()
