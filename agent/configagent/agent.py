@@ -71,6 +71,7 @@ class Agent:
         self._tasks: dict[str, list[asyncio.Task[None]]] = {}
         self._servers: list[LocalServer] = []
         self._hints: Hints | None = None
+        self._acts = False
         self._key: NodeKey | None = None
         self._client: AsyncClient | None = None
         self._reporter: Reporter | None = None
@@ -80,10 +81,11 @@ class Agent:
 
     # --- start and stop ---------------------------------------------------------------------------
 
-    async def start(self, *, store: bool = True, report: bool = True) -> None:
+    async def start(self, *, act: bool = True, store: bool = True, report: bool = True) -> None:
         """Take the state directory, start helpers, recover every set.
 
         Args:
+            act: False: only look; another agent may hold the state directory meanwhile.
             store: Follow the store; False: only what is on this node.
             report: Tell the fleet view, and listen on the local socket.
 
@@ -91,18 +93,21 @@ class Agent:
             SettingsError: this node is not as the configuration needs it; nothing was changed.
         """
         check_version()
-        self._state_dir.open()
+        self._acts = act
+        if act:
+            self._state_dir.open()
         self.node_state = self._state_dir.load()
         self.node_state.start_counter += 1
         self.link.cluster_id = self.node_state.cluster_id
         own = os.path.join(self.settings.state_dir, "node.key")
         key_path = self.settings.cache_key or own
-        self._key = load_key(key_path, self.settings.node, create=key_path == own)
+        self._key = load_key(key_path, self.settings.node, create=act and key_path == own)
         await self._start_helpers()
         for spec in self.settings.sets:
             self.runners[spec.name] = self._runner(spec)
-        await asyncio.gather(*(runner.recover() for runner in self.runners.values()))
-        self._save_state()
+        if act:
+            await asyncio.gather(*(runner.recover() for runner in self.runners.values()))
+            self._save_state()
         if store:
             self._client = self._open_client(self.settings)
         if report:
@@ -228,7 +233,8 @@ class Agent:
             await self._client.close()
         await self._renderer.close()
         await self._writer_child.close()
-        self._save_state()
+        if self._acts and self._key is not None:
+            self._save_state()
         self._state_dir.close()
 
     def _save_state(self) -> None:

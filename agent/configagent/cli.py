@@ -160,7 +160,7 @@ def run_plan(arguments: Arguments) -> int:
     async def once() -> int:
         agent = Agent(settings, Log("warning"))
         try:
-            await agent.start(report=False)
+            await agent.start(act=False, report=False)
             found = await show_plan(agent, arguments.set, arguments.timeout)
         finally:
             await agent.stop()
@@ -178,7 +178,7 @@ def run_render(arguments: Arguments) -> int:
     from configagent.render import read_template
     from configsvc import limits
 
-    data: dict[str, str] = {}
+    data: Any = {}
     if arguments.data:
         try:
             with open(arguments.data, "rb") as file:
