@@ -38,7 +38,7 @@ from tests.support.wal_cases import (
 )
 
 ALL = os.environ.get("CRASH_IMAGES") == "all"
-BUDGET_S = 4.0  # per test of the default run
+BUDGET_S = 3.0  # per test of the default run
 SAMPLES = 400 if ALL else 20
 EXHAUSTIVE = 12 if ALL else 6
 STORIES = 300 if ALL else 60
