@@ -160,10 +160,11 @@ def verify(settings: Settings, key: NodeKey, spec: SetSpec) -> Verdict:
 
 def _sidecar_problems(settings: Settings, key: NodeKey, record: Record) -> list[str]:
     number = record.generation
+    facts: dict[str, Any]
     try:
         sidecar, sealed = read_generation(settings.state_dir, record.set, number)
         contents = key.open(record.set, number, sealed)
-        facts: dict[str, dict[str, Any]] = {one["name"]: one for one in sidecar["files"]}
+        facts = {one["name"]: one for one in sidecar["files"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         return [f"generation {number} of {record.set}: damaged ({type(error).__name__})"]
     expected = {one["name"]: one["digest"] for one in record.files}

@@ -300,9 +300,9 @@ class Pipeline:
         places = await self._writer.ask("stage", **stage)
         if spec.check is not None:
             await self._check(places, snapshot)
-            record.lag_ms = round((time.monotonic() - self.seen_at) * 1000)
             await self._writer.ask("commit", **common, record=asdict(record))
-        record.lag_ms = round((time.monotonic() - self.seen_at) * 1000)
+        if cause == "intentional":
+            record.lag_ms = round((time.monotonic() - self.seen_at) * 1000)
         record.files = [item.facts() for item in items]
         record.where = [spec.commit, spec.dir]
         self.record = record
