@@ -5,11 +5,10 @@ Everything is read from counters that exist anyway when a scrape comes; nothing 
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Iterator
 from typing import Final
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -38,6 +37,7 @@ class Metrics(Collector):
         self._member = member
         self._api = api
         self._health = health
+        self._process = ProcessCollector(registry=None)
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
@@ -54,7 +54,8 @@ class Metrics(Collector):
         yield from self._disk()
         yield from self._healthchecks()
         yield self._calls()
-        yield from self._process()
+        yield self._requests()
+        yield from self._process.collect()
 
     def _server(self) -> Iterator[Metric]:
         m = self._member
@@ -97,6 +98,8 @@ class Metrics(Collector):
         yield counter("etcd_debugging_mvcc_events", "Events sent", hub.events_total)
         lag = m.history.lag()
         yield gauge("configsvc_history_lag_entries", "Applied entries not in SQL", lag.entries)
+        stalls = m.housekeeping.stalls_total
+        yield counter("configsvc_stalls", "Times that the process stood still", stalls)
 
     def _leases_and_rights(self) -> Iterator[Metric]:
         m = self._member
@@ -145,12 +148,20 @@ class Metrics(Collector):
             family.add_metric([kind, service, name], self._api.started[method.path])
         return family
 
-    def _process(self) -> Iterator[Metric]:
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        yield counter("process_cpu_seconds", "CPU", usage.ru_utime + usage.ru_stime)
-        yield gauge("process_resident_memory_bytes", "Resident memory", resident_bytes())
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        yield gauge("process_max_fds", "Descriptors allowed", limit)
+    def _requests(self) -> Metric:
+        """By type only: what clients call their version stays out of the labels."""
+        family = CounterMetricFamily(
+            "etcd_server_client_requests",
+            "Requests by type, JSON ones included",
+            labels=["type", "client_api_version"],
+        )
+        total = {"unary": 0, "stream": 0}
+        for method in self._api.methods.values():
+            kind = "unary" if method.unary is not None else "stream"
+            total[kind] += self._api.started[method.path]
+        for kind, count in total.items():
+            family.add_metric([kind, "unknown"], count)
+        return family
 
 
 def labelled(name: str, text: str, **labels: str) -> Metric:
@@ -178,12 +189,3 @@ def counter(name: str, text: str, value: float) -> Metric:
     family = CounterMetricFamily(name, text)
     family.add_metric([], float(value))
     return family
-
-
-def resident_bytes() -> int:
-    """Resident set of this process; 0 where the system does not tell."""
-    try:
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[1]) * resource.getpagesize()
-    except (OSError, ValueError, IndexError):
-        return 0

@@ -180,6 +180,19 @@ def test_a_watcher_that_leaves_is_forgotten(root: JsonClient) -> None:
     assert eventually(lambda: streams() == before)
 
 
+def test_a_reader_that_pauses_misses_nothing(root: JsonClient) -> None:
+    """Beyond the bound nothing is kept for it: the rest comes from history, in order."""
+    with root.stream("/v3/watch", json.dumps({"create_request": {"key": b64("w/big")}})) as watch:
+        assert watch.result()["created"] is True
+        versions = range(1, 41)
+        for _ in versions:
+            root.call("/v3/kv/put", {"key": b64("w/big"), "value": b64("v" * 262_144)})
+        seen: list[int] = []
+        while len(seen) < len(versions):
+            seen += [int(e["kv"]["version"]) for e in watch.result()["events"]]
+    assert seen == list(versions)
+
+
 def eventually(check: Any, seconds: float = 3.0) -> bool:
     deadline = time.monotonic() + seconds
     while not check():
@@ -340,6 +353,8 @@ def test_metrics_have_etcds_names_and_no_values(root: JsonClient, bob: JsonClien
         "etcd_debugging_mvcc_events_total", "etcd_debugging_lease_renewed_total",
         "etcd_debugging_server_lease_expired_total", "etcd_debugging_auth_revision",
         "etcd_disk_wal_fsync_duration_seconds_count", "grpc_server_started_total",
+        "etcd_server_client_requests_total", "process_resident_memory_bytes", "process_open_fds",
+        "process_cpu_seconds_total", "process_start_time_seconds", "process_max_fds",
     } <= names  # fmt: skip
     assert "metrics-secret" not in answer.text
     assert b64("metrics-secret") not in answer.text
