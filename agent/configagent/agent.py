@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from configagent.authors import Authors
 from configagent.child import Child, ChildLostError
 from configagent.control import LocalServer, json_server, metrics_server
 from configagent.drift import Hints
@@ -176,6 +177,7 @@ class Agent:
     def _follow(self, runner: SetRunner, *, run: bool = True) -> None:
         tasks = [asyncio.create_task(self._guarded(runner))] if run else []
         if self._client is not None:
+            runner.authors = Authors(self._client, self.settings.state_dir, self.log)
             runner.feed = Feed(
                 runner.pipeline.spec, self.settings.store, self._client, self.link, self.log,
                 floor=runner.pipeline.record.target_revision, on_change=runner.data_changed,
@@ -216,7 +218,10 @@ class Agent:
             spec, record, node=settings.node, state_dir=settings.state_dir, key=key,
             renderer=renderer, writer=self._writer, services=self._services,
         )  # fmt: skip
-        return SetRunner(pipeline, renderer, self._writer, self.log, settings.limits, self._report)
+        return SetRunner(
+            pipeline, renderer, self._writer, self.log, settings.limits, self._report,
+            state_dir=settings.state_dir,
+        )  # fmt: skip
 
     async def stop(self) -> None:
         """Leave the present steps, within ``AGENT_STOP_S``, and end the helpers."""

@@ -77,7 +77,9 @@ def explain(settings: Settings, path: str) -> dict[str, Any] | None:
             if not record.generation:
                 return {"set": spec.name, "path": path, "outcome": record.outcome, "generation": 0}
             sidecar, _ = read_generation(settings.state_dir, spec.name, record.generation)
-            facts = next((f for f in sidecar["files"] if f["name"] == file.name), {})
+            facts: dict[str, Any] = next(
+                (f for f in sidecar["files"] if f["name"] == file.name), {}
+            )
             known = authors(settings, spec.name, record.generation)
             keys = [{"key": key} | known.get(key, {}) for key in facts.get("keys", [])]
             return {
@@ -160,11 +162,10 @@ def verify(settings: Settings, key: NodeKey, spec: SetSpec) -> Verdict:
 
 def _sidecar_problems(settings: Settings, key: NodeKey, record: Record) -> list[str]:
     number = record.generation
-    facts: dict[str, Any]
     try:
         sidecar, sealed = read_generation(settings.state_dir, record.set, number)
         contents = key.open(record.set, number, sealed)
-        facts = {one["name"]: one for one in sidecar["files"]}
+        facts: dict[str, dict[str, Any]] = {one["name"]: one for one in sidecar["files"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         return [f"generation {number} of {record.set}: damaged ({type(error).__name__})"]
     expected = {one["name"]: one["digest"] for one in record.files}

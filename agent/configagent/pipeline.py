@@ -108,6 +108,7 @@ class Pipeline:
         self.seen_at = time.monotonic()  # when the change being applied was seen
         self.held_root = ""
         self.cluster = ""
+        self.rollback_to = 0  # a generation that a person chose; 0: the last good one
         self._node = node
         self._state_dir = state_dir
         self._key = key
@@ -170,7 +171,8 @@ class Pipeline:
             if step is Step.NOTIFY:
                 return await self._notify(snapshot, restart=restart)
             if step is Step.ROLLBACK:
-                return await self._put_back(self.record.good, "rollback", snapshot)
+                chosen, self.rollback_to = self.rollback_to, 0
+                return await self._put_back(chosen or self.record.good, "rollback", snapshot)
             return await self._put_back(self.record.generation, "corrective", snapshot)
         except StepError as error:
             self.reason = str(error)[: limits.AGENT_REASON_CHARS_MAX]

@@ -29,6 +29,7 @@ class Record:
     generation: int = 0  # the present one
     last_generation: int = 0  # the highest number ever used
     good: int = 0  # the newest generation that was notified and healthy
+    goods: list[int] = field(default_factory=list)  # good ones still stored, oldest first
     root: str = ""  # keyed digest over all files of the present generation
     content_revision: int = 0
     target_revision: int = 0

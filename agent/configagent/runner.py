@@ -14,11 +14,13 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Final
 
+from configagent.authors import Authors
 from configagent.errors import StepError
 from configagent.feed import Feed
 from configagent.log import Log
 from configagent.pipeline import Pipeline, WriterDoor
 from configagent.plan import DRIFT_OUTCOMES, Plan, Result, Step
+from configagent.records import generation_numbers
 from configagent.render import Renderer
 from configagent.settings import Limits
 from configsvc.errors import ensure
@@ -48,8 +50,13 @@ class SetRunner:
         log: Log,
         bounds: Limits,
         on_report: Callable[[], None],
+        *,
+        state_dir: str,
     ) -> None:
         self.pipeline = pipeline
+        self.authors: Authors | None = None
+        self._state_dir = state_dir
+        self._lookup: asyncio.Task[None] | None = None
         self.feed: Feed | None = None
         self.deviations: list[dict[str, str]] = []
         self.decided = asyncio.Event()  # a first decision was made with the store's data
@@ -118,14 +125,18 @@ class SetRunner:
 
     def roll_back(self, to: int) -> bool:
         """A person wants an older generation back; 0: the last good one before this."""
-        record = self.pipeline.record
-        target = to or (record.good if record.good != record.generation else 0)
-        if not target or self.plan.busy is not None:
+        record, stored = self.pipeline.record, self._stored()
+        earlier = [n for n in record.goods if n in stored and n != record.generation]
+        target = to or (earlier[-1] if earlier else 0)
+        if target not in stored or self.plan.busy is not None:
             return False
-        record.good = target
+        self.pipeline.rollback_to = target
         self.plan.roll_back(time.monotonic())
         self._wake.set()
         return True
+
+    def _stored(self) -> list[int]:
+        return generation_numbers(self._state_dir, self.name)
 
     # --- life -------------------------------------------------------------------------------------
 
@@ -137,9 +148,10 @@ class SetRunner:
             while True:
                 await self.turn()
         finally:
-            scans.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await scans
+            tasks = [scans] if self._lookup is None else [scans, self._lookup]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def recover(self) -> None:
         """Make the set whole before anything else."""
@@ -192,6 +204,7 @@ class SetRunner:
         if result is Result.COMMITTED:
             self.deviations = []
             self.counts[step.value] += 1
+            self._look_up()
         if record.to_notify and not plan.to_notify and result is not Result.COMMITTED:
             plan.to_notify = True
         notify_at = self.pipeline.notify_at(now) if result is Result.COMMITTED else None
@@ -199,7 +212,7 @@ class SetRunner:
             result, now, random.random(), reason=self.pipeline.reason, notify_at=notify_at  # noqa: S311
         )  # fmt: skip
         if plan.outcome in ("converged", "rolled_back") and not record.to_notify:
-            record.good = record.generation
+            self._mark_good()
         plan.has_good = bool(record.good) and record.good != record.generation
         level = "info" if result in (Result.COMMITTED, Result.CONVERGED) else "warning"
         if result is not Result.UNCHANGED:
@@ -209,6 +222,21 @@ class SetRunner:
                 revision=record.content_revision, reason=plan.reason, lag_ms=record.lag_ms,
                 cause=record.cause,
             )  # fmt: skip
+
+    def _look_up(self) -> None:
+        """Find out who is behind the new generation, beside everything else."""
+        if self.authors is not None:
+            if self._lookup is not None:
+                self._lookup.cancel()
+            number = self.pipeline.record.generation
+            self._lookup = asyncio.create_task(self.authors.fill(self.pipeline.spec, number))
+
+    def _mark_good(self) -> None:
+        record = self.pipeline.record
+        record.good = record.generation
+        if record.good and record.good not in record.goods:
+            stored = self._stored()
+            record.goods = [n for n in record.goods if n in stored] + [record.good]
 
     async def _remember(self, *, durable: bool) -> None:
         record, plan = self.pipeline.record, self.plan

@@ -184,7 +184,8 @@ class Writer:
     def _trim(self, record: Record, keep: int) -> None:
         """Drop old generations, never the present or the good one (A10)."""
         numbers = generation_numbers(self._state_dir, record.set)
-        kept = {record.generation, record.good, *numbers[-keep:]}
+        earlier = [number for number in record.goods if number != record.generation]
+        kept = {record.generation, record.good, *earlier[-1:], *numbers[-keep:]}
         for number in numbers:
             if number not in kept:
                 path = os.path.join(set_folder(self._state_dir, record.set), "gen")
