@@ -39,7 +39,7 @@ def test_running_out_of_descriptors_is_survived() -> None:
                 crowd.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
             # Full: newcomers wait in the backlog, and the process neither spins nor ends.
             before = cpu_seconds(server.pid)
-            time.sleep(0.5)
+            time.sleep(0.5)  # the interval over which its CPU time is measured
             assert server.poll() is None
             assert cpu_seconds(server.pid) - before < 0.25
         assert b"200 OK" in ask(port)
