@@ -1,1 +1,1 @@
-"""TLS contexts, and TLS as a function of bytes."""
+"""TLS without sockets: ``contexts`` (who is trusted, replaced while running), ``shell`` (bytes)."""

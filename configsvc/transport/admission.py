@@ -15,7 +15,6 @@ from configsvc.errors import DecodeError, ExitCode
 from configsvc.identity.certificate import (
     CertificateRejected,
     LeafIdentity,
-    check_time,
     parse_leaf,
 )
 from configsvc.identity.member_ids import member_name
@@ -28,17 +27,15 @@ _MEMBERS: Final = frozenset({KIND_MEMBER})
 REMOVED: Final = Refusal(ExitCode.REMOVED, "the member was removed from the cluster")
 
 
-def judge_leaf(der: bytes | None, *, trust_domain: str, now: int) -> LeafIdentity:
-    """The member that a certificate names.
+def judge_leaf(der: bytes | None, *, trust_domain: str) -> LeafIdentity:
+    """The member that a certificate names; its time is judged again and again (``link``).
 
     Raises:
-        CertificateRejected: none, of another kind or trust domain, or out of time.
+        CertificateRejected: none, or of another kind or trust domain.
     """
     if der is None:
         raise CertificateRejected("no certificate")
-    leaf = parse_leaf(der, trust_domain=trust_domain, kinds=_MEMBERS)
-    check_time(leaf, now)
-    return leaf
+    return parse_leaf(der, trust_domain=trust_domain, kinds=_MEMBERS)
 
 
 def judge_hello(
@@ -64,7 +61,9 @@ def judge_hello(
     if hello.insecure != own.insecure:
         return Refusal(0, "one side was born under --insecure-dev, the other was not")
     if hello.cluster_id != own.cluster_id:
-        return Refusal(0, "member of another cluster")
+        # A restore made a new id out of an old one: who still has the old one must end (G4).
+        at_fault = hello.epoch < own.epoch
+        return Refusal(ExitCode.WRONG_IDENTITY if at_fault else 0, "member of another cluster")
     if hello.epoch != own.epoch:
         return Refusal(ExitCode.WRONG_IDENTITY if hello.epoch < own.epoch else 0, "another epoch")
     if who == own.member_id:

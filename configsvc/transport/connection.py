@@ -14,6 +14,7 @@ import asyncio
 from typing import Final, Protocol, cast
 
 from configsvc.errors import DecodeError
+from configsvc.identity.certificate import LeafIdentity
 from configsvc.limits import (
     HANDSHAKE_SECONDS_MAX,
     PEER_CONTROL_QUEUE_BYTES_MAX,
@@ -27,6 +28,8 @@ from configsvc.net.shell import TlsConnection, TlsFailed
 from configsvc.raft.messages import Message
 from configsvc.transport.frames import (
     FRAME_HELLO,
+    FRAME_JOIN,
+    FRAME_JOIN_ANSWER,
     FRAME_PING,
     FRAME_PONG,
     FRAME_REFUSED,
@@ -64,6 +67,9 @@ class Owner(Protocol):
 
     def judge_hello(self, connection: PeerConnection, hello: Hello) -> Refusal | None: ...
 
+    def asked_to_join(self, connection: PeerConnection, body: bytes) -> bytes | Refusal:
+        """The answer's body, or why there is none. Raises ``DecodeError``: malformed."""
+
     def opened(self, connection: PeerConnection) -> None: ...
 
     def frame(self, connection: PeerConnection, kind: int, body: bytes) -> None:
@@ -97,8 +103,7 @@ class PeerConnection(asyncio.Protocol):
         self.lane = lane
         self.dialled = dialled
         self.address = ""
-        self.leaf_name = ""  # name part of the peer's certificate; "" in plaintext
-        self.expires = 0  # second after which the peer's certificate has run out; 0: none
+        self.leaf: LeafIdentity | None = None  # of the peer's certificate; None in plaintext
         self.since = 0.0  # loop time at which the hellos were exchanged
         self.gone: asyncio.Future[None] = loop.create_future()
         self._owner = owner
@@ -222,6 +227,9 @@ class PeerConnection(asyncio.Protocol):
         if kind == FRAME_REFUSED and self.dialled:
             self._told_no(body)
             return
+        if kind == FRAME_JOIN and not self.dialled:
+            self._asked_to_join(body)
+            return
         if kind != FRAME_HELLO:
             raise DecodeError("the first frame is no hello")
         hello = decode_hello(body)
@@ -241,6 +249,15 @@ class PeerConnection(asyncio.Protocol):
             self._put(FRAME_HELLO, encode_hello(own))
         self._owner.opened(self)
 
+    def _asked_to_join(self, body: bytes) -> None:
+        """One answer, then the connection has served its purpose."""
+        answer = self._owner.asked_to_join(self, body)
+        if isinstance(answer, Refusal):
+            self.refuse(answer)
+            return
+        self._put(FRAME_JOIN_ANSWER, answer)
+        self.finish("a member that joins was told its cluster")
+
     def _met_deadline(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
@@ -257,6 +274,11 @@ class PeerConnection(asyncio.Protocol):
     def peer(self) -> NodeId:
         """Who is at the other end; 0 before the hello."""
         return NodeId(self.hello.member_id) if self.hello is not None else _NOBODY
+
+    @property
+    def leaf_name(self) -> str:
+        """Name part of the peer's certificate; "" in plaintext and before the handshake."""
+        return self.leaf.name if self.leaf is not None else ""
 
     @property
     def usable(self) -> bool:
@@ -360,9 +382,13 @@ class PeerConnection(asyncio.Protocol):
         self.close("no handshake in time")
 
     def refuse(self, refusal: Refusal) -> None:
-        """Tell the other side why, then end."""
+        """Write out what is queued, tell the other side why, then end.
+
+        A removed member learns so of its removal from the log, too.
+        """
         if not self._closing:
-            self._outbox.clear()
+            while not self._paused and (parts := self._outbox.take()):
+                self._write_plain(b"".join(parts))
             body = encode_refusal(refusal)
             self._write_plain(frame_head(FRAME_REFUSED, len(body)) + body)
             self.close(refusal.text)

@@ -17,6 +17,8 @@ FRAME_HELLO: Final = 0
 FRAME_RAFT: Final = 1
 # 2 to 199 belong to the runtime; what the link itself says comes after.
 FRAME_OWN_MIN: Final = 200
+FRAME_JOIN: Final = 251  # instead of a hello: a new member asks for its cluster
+FRAME_JOIN_ANSWER: Final = 252
 FRAME_REFUSED: Final = 253
 FRAME_PING: Final = 254
 FRAME_PONG: Final = 255

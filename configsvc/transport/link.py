@@ -24,7 +24,8 @@ from configsvc.codec.raft_wire import decode_messages
 from configsvc.codec.records import RecordCache
 from configsvc.config import split_url
 from configsvc.errors import DecodeError
-from configsvc.identity.certificate import CertificateRejected
+from configsvc.identity.certificate import CertificateRejected, LeafIdentity, check_time
+from configsvc.identity.member_ids import member_name
 from configsvc.limits import (
     PEER_CONNECTIONS_MAX,
     PEER_MISBEHAVED_MAX,
@@ -38,6 +39,7 @@ from configsvc.transport.connection import PeerConnection
 from configsvc.transport.dialling import NOBODY_LISTENS, Dialler
 from configsvc.transport.frames import FRAME_OWN_MIN, FRAME_RAFT
 from configsvc.transport.hello import BULK, CONTROL, LANES, Hello, Refusal
+from configsvc.transport.joining import JoinAnswer, decode_question, encode_join_answer
 from configsvc.transport.ports import Handler, HelloState, LinkCounters, PeerTls, Report
 from configsvc.types import NodeId
 
@@ -82,6 +84,7 @@ class PeerTransport:
         on_refused: Callable[[NodeId, Refusal], None] | None = None,
         on_misbehaved: Callable[[NodeId], None] | None = None,
         on_gone: Callable[[NodeId], None] | None = None,
+        denied: Callable[[LeafIdentity], bool] = lambda leaf: False,
     ) -> None:
         """Make a transport that neither listens nor dials yet.
 
@@ -103,6 +106,7 @@ class PeerTransport:
             silence_s: likewise for a peer from which nothing comes.
             on_refused: a peer refused us; the code is the exit code it asks of us, or 0.
             on_misbehaved: a peer sent malformed frames more than once or twice.
+            denied: whether a serial or identity is revoked; asked again while connected (PKI-13).
             on_gone: nobody listens at a peer's address: its process is gone.
         """
         self._loop = loop
@@ -122,6 +126,7 @@ class PeerTransport:
         self._silence_s = silence_s
         self._on_refused = on_refused
         self._on_gone = on_gone
+        self._denied = denied
         self._on_misbehaved = on_misbehaved
         self._removed: frozenset[NodeId] = frozenset()
         self._diallers: dict[_Way, Dialler] = {}
@@ -299,8 +304,10 @@ class PeerTransport:
         for connection in list(self._open):
             if stood_still:
                 connection.excuse(now)
-            if connection.expires and second > connection.expires:
-                connection.close("the peer's certificate has run out")
+            if connection.leaf is not None:
+                problem = self._problem_of(connection.leaf, second)
+                if problem:
+                    connection.close(problem)
             connection.look(now, progress_s=self._progress_s, silence_s=self._silence_s)
         if self._looker is not None:
             self._looker.cancel()
@@ -338,16 +345,23 @@ class PeerTransport:
         )
 
     def judge_leaf(self, connection: PeerConnection, der: bytes | None) -> str:
-        """A member's certificate of our trust domain, in time."""
+        """A member's certificate of our trust domain, in time and not denied."""
         if self._tls is None:
             return ""
         try:
-            leaf = judge_leaf(der, trust_domain=self._tls.trust_domain, now=self._now())
+            leaf = judge_leaf(der, trust_domain=self._tls.trust_domain)
         except CertificateRejected as error:
             return f"certificate: {error.reason}"
-        connection.leaf_name = leaf.name
-        connection.expires = leaf.not_after
-        return ""
+        connection.leaf = leaf
+        return self._problem_of(leaf, self._now())
+
+    def _problem_of(self, leaf: LeafIdentity, second: int) -> str:
+        """What speaks against a leaf now: connections outlive certificates and revocations."""
+        try:
+            check_time(leaf, second)
+        except CertificateRejected as error:
+            return f"certificate: {error.reason}"
+        return "certificate: revoked" if self._denied(leaf) else ""
 
     def judge_hello(self, connection: PeerConnection, hello: Hello) -> Refusal | None:
         """Certificate, cluster and mark; an older start; then whatever the member knows."""
@@ -367,6 +381,19 @@ class PeerTransport:
         if isinstance(told, Refusal):
             return told
         return Refusal(0, told) if told else None
+
+    def asked_to_join(self, connection: PeerConnection, body: bytes) -> bytes | Refusal:
+        """Which cluster a new member belongs to; only its own certificate may ask for it."""
+        question = decode_question(body)
+        if question.insecure != self._insecure:
+            return Refusal(0, "one side was born under --insecure-dev, the other was not")
+        if self._tls is not None and connection.leaf_name != member_name(question.member_id):
+            return Refusal(0, "the certificate names another member")
+        who = self._handler.on_join(question)
+        if isinstance(who, Refusal):
+            return who
+        answer = JoinAnswer(self._cluster_id, self._epoch, who, self._insecure)
+        return encode_join_answer(answer)
 
     def opened(self, connection: PeerConnection) -> None:
         """Both hellos are said: the connection replaces what was there before (L3)."""
@@ -419,8 +446,10 @@ class PeerTransport:
 
     def refused(self, connection: PeerConnection, refusal: Refusal) -> None:
         """The other side does not want us; what follows from it is the member's to decide."""
-        if self._on_refused is not None and (connection.peer or connection.expected):
-            self._on_refused(connection.peer or connection.expected, refusal)
+        who = connection.peer or connection.expected
+        proven = self._tls is None or connection.leaf_name == member_name(who)
+        if self._on_refused is not None and who and proven:
+            self._on_refused(who, refusal)
 
     def misbehaved(self, connection: PeerConnection) -> None:
         """Count malformed frames of one peer; strangers only cost a log line."""

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 from configsvc.net.contexts import ReloadableContext, TlsSetupError
 from configsvc.raft.messages import Message
 from configsvc.transport.hello import Hello, Refusal
+from configsvc.transport.joining import JoinQuestion
 from configsvc.types import NodeId
 
 
@@ -38,6 +39,9 @@ class Handler(Protocol):
 
     def on_hello(self, peer: NodeId, hello: Hello) -> str | Refusal:
         """Why to refuse a peer whose certificate, cluster and mark fit; "" to accept it."""
+
+    def on_join(self, question: JoinQuestion) -> NodeId | Refusal:
+        """The id of a member that was added and has no store yet, or why it may not join."""
 
     def on_unreachable(self, peer: NodeId) -> None:
         """Messages to the peer were dropped, or the way to it broke."""

@@ -13,6 +13,7 @@ from configsvc.errors import DecodeError
 from configsvc.net.contexts import ALPN_PEER, ReloadableContext, client_context, server_context
 from configsvc.raft.messages import Entry, Message, MessageType
 from configsvc.transport.hello import Hello, Refusal
+from configsvc.transport.joining import JoinQuestion
 from configsvc.transport.link import HelloState, PeerTls, PeerTransport
 from configsvc.types import LogIndex, NodeId, Term
 from tests.support.pki import TRUST_DOMAIN, Pki
@@ -61,6 +62,8 @@ class LinkMember:
         self.refusals: list[tuple[NodeId, Refusal]] = []
         self.misbehaved: list[NodeId] = []
         self.gone: list[NodeId] = []
+        self.questions: list[JoinQuestion] = []
+        self.joining: NodeId | Refusal = Refusal(0, "not in the member list")
         self.verdict: str | Refusal = ""
         self.term = 5
         self.link = PeerTransport(
@@ -101,6 +104,10 @@ class LinkMember:
     def on_hello(self, peer: NodeId, hello: Hello) -> str | Refusal:
         self.hellos.append(hello)
         return self.verdict
+
+    def on_join(self, question: JoinQuestion) -> NodeId | Refusal:
+        self.questions.append(question)
+        return self.joining
 
     def on_unreachable(self, peer: NodeId) -> None:
         self.unreachable.append(peer)

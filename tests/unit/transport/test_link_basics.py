@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
+import uvloop
 from link_members import LinkMember, connected, tls_of, until
 
 from configsvc.transport.link import PeerTls
@@ -24,7 +25,10 @@ async def _three(tls: Tls) -> list[LinkMember]:
     return [LinkMember(loop, m, tls(m)) for m in (0xA, 0xB, 0xC)]
 
 
-def test_messages_and_frames_arrive_in_order(tls: Tls) -> None:
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_messages_and_frames_arrive_in_order(
+    tls: Tls, new_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
     async def run() -> None:
         a, b, c = await _three(tls)
         async with connected(a, b, c):
@@ -48,4 +52,5 @@ def test_messages_and_frames_arrive_in_order(tls: Tls) -> None:
         assert not a.link.connected(b.id)
         assert not a.unreachable
 
-    asyncio.run(run())
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(run())

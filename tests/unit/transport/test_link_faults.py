@@ -297,9 +297,28 @@ def test_a_certificate_that_runs_out_ends_its_open_connection(pki: Pki) -> None:
         b = LinkMember(loop, 0x32, tls_of(pki, 0x32))
         async with connected(a, b):
             ahead[0] = 40 * 86_400
-            await until(lambda: a.log.having("the peer's certificate has run out"))
             await until(lambda: a.log.having("certificate: expired"))
             await until(lambda: not a.link.connected(b.id))
+
+    run(scenario)
+
+
+def test_a_revoked_certificate_ends_its_open_connection_and_gets_no_new_one(pki: Pki) -> None:
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        denied: set[str] = set()
+        a = LinkMember(loop, 0x41, tls_of(pki, 0x41), denied=lambda leaf: leaf.serial_hex in denied)
+        b = LinkMember(loop, 0x42, tls_of(pki, 0x42))
+        async with connected(a, b):
+            leaf = a.link._out[b.id, CONTROL].leaf
+            assert leaf is not None
+            denied.add(leaf.serial_hex)
+            await until(lambda: a.log.having("certificate: revoked"))
+            await until(lambda: not a.link._in and not a.link._out)
+            await asyncio.sleep(0.2)
+            assert not a.link.connected(b.id)
+            denied.clear()
+            await until(lambda: a.link.connected(b.id))
 
     run(scenario)
 
