@@ -12,6 +12,7 @@ Source: wire/behaviour.md 10 and 11.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from configsvc.api.contract import Caller, Waiting
@@ -28,12 +29,25 @@ from configsvc.errors import (
     DeadlineExceededError,
     ElectionError,
     InternalFailureError,
+    LeaderChangedError,
     RequestError,
+    RequestTimeoutError,
+    TimeoutDueToConnectionLostError,
+    TimeoutDueToLeaderFailError,
+    TimeoutWaitAppliedIndexError,
 )
 from configsvc.proto import rpc_pb2
 from configsvc.runtime.member import Member
 
 SESSION_TTL_S: Final = 60  # of a lease that the server grants for a caller without one (K3)
+ATTEMPTS: Final = 3  # of a step that may be repeated; each may take a whole request timeout
+_PASSING: Final = (
+    LeaderChangedError,
+    RequestTimeoutError,
+    TimeoutDueToConnectionLostError,
+    TimeoutDueToLeaderFailError,
+    TimeoutWaitAppliedIndexError,
+)
 _PASSED_ON: Final = (CanceledError, DeadlineExceededError, ElectionError, InternalFailureError)
 
 
@@ -74,7 +88,9 @@ class CandidacyService(Service):
             lease = rpc_pb2.LeaseGrantResponse.FromString(raw).ID
         key = b"%s/%x" % (name, lease)
         try:
-            raw = yield self.kv.txn(caller, _entry(name, key, lease, value))
+            # The same lease finds its own key again, so this may be repeated (K2).
+            entry = _entry(name, key, lease, value)
+            raw = yield from patiently(lambda: self.kv.txn(caller, entry))
         except ConfigServiceError:
             if granted:
                 yield from self._revoke(caller, lease)
@@ -98,12 +114,12 @@ class CandidacyService(Service):
         header = me.header
         leads = me.leads
         while not leads:
-            raw = yield self.kv.range(caller, _before(me))
+            raw = yield from self.read(caller, _before(me))
             found = rpc_pb2.RangeResponse.FromString(raw)
             if found.kvs:
                 yield from self._until_gone(caller, me, found, expired)
                 continue
-            raw = yield self.kv.range(caller, rpc_pb2.RangeRequest(key=me.key).SerializeToString())
+            raw = yield from self.read(caller, rpc_pb2.RangeRequest(key=me.key))
             found = rpc_pb2.RangeResponse.FromString(raw)
             if not found.kvs or found.kvs[0].create_revision != me.revision:
                 raise ElectionError(expired)
@@ -129,20 +145,26 @@ class CandidacyService(Service):
         finally:
             watching.close()
 
+    def read(self, caller: Caller, request: rpc_pb2.RangeRequest) -> Steps[bytes]:
+        """A linearizable read that outlives a change of leader."""
+        raw = request.SerializeToString()
+        return (yield from patiently(lambda: self.kv.range(caller, raw)))
+
     def leave(self, caller: Caller, me: Candidate) -> Steps[None]:
         """Give the place up, in the caller's name; if that fails the lease ends it (K5)."""
         if me.granted:
             yield from self._revoke(caller, me.lease)
             return
         try:
-            yield self.kv.txn(caller, deletion(me.key, me.revision))
+            gone = deletion(me.key, me.revision)
+            yield from patiently(lambda: self.kv.txn(caller, gone))
         except ConfigServiceError as error:
             self._report_left(error)
 
     def _revoke(self, caller: Caller, lease: int) -> Steps[None]:
         request = rpc_pb2.LeaseRevokeRequest(ID=lease).SerializeToString()
         try:
-            yield self._lease.revoke(caller, request)
+            yield from patiently(lambda: self._lease.revoke(caller, request))
         except ConfigServiceError as error:
             self._report_left(error)
 
@@ -150,6 +172,16 @@ class CandidacyService(Service):
         self.member.report.info(
             "api", "a place in a queue stays until its lease ends", reason=type(error).__name__
         )
+
+
+def patiently(step: Callable[[], bytes | Waiting]) -> Steps[bytes]:
+    """A step that may be repeated although it may have happened: leadership moves now and then."""
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return (yield step())
+        except _PASSING:
+            continue
+    return (yield step())
 
 
 def as_unknown(error: ConfigServiceError) -> ConfigServiceError:
@@ -199,9 +231,9 @@ def _entry(name: bytes, key: bytes, lease: int, value: bytes) -> bytes:
     return request.SerializeToString()
 
 
-def _before(me: Candidate) -> bytes:
+def _before(me: Candidate) -> rpc_pb2.RangeRequest:
     """The one just before ``me``."""
-    request = rpc_pb2.RangeRequest(
+    return rpc_pb2.RangeRequest(
         key=me.name + b"/",
         range_end=me.name + b"0",
         limit=1,
@@ -210,4 +242,3 @@ def _before(me: Candidate) -> bytes:
         max_create_revision=me.revision - 1,
         keys_only=True,
     )
-    return request.SerializeToString()

@@ -74,7 +74,7 @@ class ElectionService(CandidacyService):
         return self.run(self._leader(caller, m.name))
 
     def _leader(self, caller: Caller, name: bytes) -> Steps[bytes]:
-        raw = yield self.kv.range(caller, first_of(name).SerializeToString())
+        raw = yield from self.read(caller, first_of(name))
         found = rpc_pb2.RangeResponse.FromString(raw)
         if not found.kvs:
             raise ElectionError(NO_LEADER)
@@ -117,7 +117,7 @@ class _Observer:
     def _observe(self, name: bytes) -> Steps[bytes]:
         service, caller = self._service, self._caller
         while True:
-            raw = yield service.kv.range(caller, first_of(name).SerializeToString())
+            raw = yield from service.read(caller, first_of(name))
             found = rpc_pb2.RangeResponse.FromString(raw)
             watching = Watching(service.watches, caller)
             start = found.header.revision + 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from configsvc.api.candidacy import as_unknown
+from configsvc.api.candidacy import ATTEMPTS, as_unknown, patiently
 from configsvc.api.sequence import Pause, Sequence, Steps
 from configsvc.errors import (
     CanceledError,
@@ -12,8 +12,10 @@ from configsvc.errors import (
     ElectionError,
     InternalFailureError,
     InvariantViolationError,
+    LeaderChangedError,
     LeaseNotFoundError,
     PermissionDeniedError,
+    RequestTimeoutError,
 )
 from configsvc.runtime.waiting import Waiting
 
@@ -137,3 +139,22 @@ def test_what_keeps_its_own_code() -> None:
     for error in (CanceledError(), ElectionError("x"), InternalFailureError("x")):
         assert as_unknown(error) is error
     assert str(as_unknown(LeaseNotFoundError())) == LeaseNotFoundError.text
+
+
+def test_a_step_outlives_changes_of_leader(world: World) -> None:
+    world.run(patiently(world.step))
+    world.steps[0].complete(LeaderChangedError())
+    world.steps[1].complete(RequestTimeoutError())
+    world.steps[2].complete(b"done")
+    assert world.results == [b"done"]
+
+
+def test_but_not_for_ever_and_no_refusal(world: World) -> None:
+    world.run(patiently(world.step))
+    for number in range(ATTEMPTS):
+        world.steps[number].complete(LeaderChangedError())
+    assert [str(r) for r in world.results] == [LeaderChangedError.text]
+    refused = World()
+    refused.run(patiently(refused.step))
+    refused.steps[0].complete(PermissionDeniedError())
+    assert [str(r) for r in refused.results] == [PermissionDeniedError.text]
