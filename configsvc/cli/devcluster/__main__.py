@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from configsvc.cli.devcluster import cluster, processes
+from configsvc.cli.devcluster.agent import agent_running, file_follows, start_agent
 from configsvc.cli.devcluster.first_change import ensure_users, first_change
 from configsvc.cli.devcluster.layout import Layout, from_environment, remember
 from configsvc.errors import ConfigServiceError, FatalError
@@ -15,7 +16,8 @@ from configsvc.errors import ConfigServiceError, FatalError
 
 def up(layout: Layout) -> int:
     """Certificates, members, health, a first change with its audit record."""
-    if all(processes.running(layout.pid_file(m.name)) for m in layout.members):
+    members_run = all(processes.running(layout.pid_file(m.name)) for m in layout.members)
+    if members_run and agent_running(layout):
         print(f"runs already: {layout.endpoints}")
         cluster.write_env(layout)
         _next_steps()
@@ -31,6 +33,8 @@ def up(layout: Layout) -> int:
         steps.run("shell settings", lambda: cluster.write_env(layout))
         steps.run("users alice, bob, carol", lambda: ensure_users(layout))
         steps.run("a first change, by alice", lambda: first_change(layout))
+        steps.run("an agent on this machine", lambda: start_agent(layout))
+        steps.run("its file follows a change", lambda: file_follows(layout))
     except BaseException:
         cluster.down(layout)
         raise

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from configsvc.cli.devcluster import processes
+from configsvc.cli.devcluster.calls import client
 from configsvc.cli.devcluster.cluster import AGENT
+from configsvc.cli.devcluster.first_change import FIRST_KEY
 from configsvc.cli.devcluster.layout import Layout
 from configsvc.errors import ConfigError
 
@@ -104,7 +106,7 @@ def start_agent(layout: Layout) -> str:
     if not agent_running(layout):
         program = Path(sys.executable).with_name("configagent")
         processes.launch(
-            [str(program), "run", "--config", str(layout.agent / "agent.toml")],
+            [str(program), "--config", str(layout.agent / "agent.toml"), "run"],
             layout.log_file("agent"),
             layout.pid_file("agent"),
             layout.root,
@@ -118,3 +120,17 @@ def start_agent(layout: Layout) -> str:
             raise ConfigError("the agent rendered nothing", f"see {layout.log_file('agent')}")
         time.sleep(0.02)
     return f"{wanted.relative_to(layout.root)} after {(time.monotonic() - began) * 1000:.0f} ms"
+
+
+def file_follows(layout: Layout) -> str:
+    """A change by alice, and how long after its answer the agent's file has it."""
+    word = f"hello at {time.strftime('%H:%M:%S')}"
+    rendered = layout.agent / OUT_DIR / "greeting.txt"
+    with client(layout, "alice") as c:
+        c.put(FIRST_KEY, word.encode(), reason="the agent's file should follow")
+    answered = time.monotonic()
+    while word not in rendered.read_text():
+        if time.monotonic() - answered > FIRST_FILE_S:
+            raise ConfigError("the agent's file did not follow", f"see {layout.log_file('agent')}")
+        time.sleep(0.001)
+    return f"{(time.monotonic() - answered) * 1000:.0f} ms after the answer to the put"
