@@ -35,6 +35,7 @@ class HistoryGate:
         self._waiting: list[tuple[int, Callable[[], None]]] = []
         self._running = 0
         self.written = 0
+        self.hurry: Callable[[], None] = _nobody  # tells the writer that somebody waits
 
     def ask(self, index: int, question: Callable[[], R], answer: Callable[[R], bytes]) -> Waiting:
         """Run ``question`` on a reader thread when SQL holds ``index``; encode on the loop.
@@ -74,6 +75,7 @@ class HistoryGate:
             start()
         else:
             self._waiting.append((index, start))
+            self.hurry()
 
     def on_written(self, index: int) -> None:
         """SQL holds everything up to ``index`` now."""
@@ -84,6 +86,10 @@ class HistoryGate:
         self._waiting = [(at, start) for at, start in self._waiting if at > index]
         for start in ready:
             start()
+
+
+def _nobody() -> None:
+    """No writer is told."""
 
 
 def _deliver(

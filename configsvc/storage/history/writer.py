@@ -6,7 +6,8 @@ nothing is retried, the log replays it.
 
 Always true:
   * Entries are written in the order submitted, each exactly once.
-  * A batch that is too small waits ``SQL_LINGER_S`` for company, never longer.
+  * A batch that is too small waits ``SQL_LINGER_S`` for company, never longer, and not at all when
+    somebody waits for it (``hurry``).
   * An idle thread sleeps without a time-out, unless a checkpoint is still due.
 
 Not here: holding apply back at the lag bounds (the runtime asks ``has_room``), the transaction
@@ -99,6 +100,7 @@ class HistoryWriter:
         self._tasks: deque[_Task] = deque()
         self._closing = False
         self._checkpoint_asked = False
+        self._hurried = False
         meta = history.meta()
         self.written_index = meta.applied  # newest entry, and revision, that SQL holds
         self.written_revision = meta.visible_revision
@@ -178,6 +180,13 @@ class HistoryWriter:
         """``History.vacuum``; call it in a ``task``."""
         self._history.vacuum()
 
+    def hurry(self) -> None:
+        """Somebody waits for what is queued now: write it without lingering."""
+        with self._wake:
+            if self._pending and not self._hurried:
+                self._hurried = True
+                self._wake.notify()
+
     def request_checkpoint(self) -> None:
         """Ask for a checkpoint once what is queued has been written; ``on_durable`` follows."""
         with self._wake:
@@ -238,7 +247,7 @@ class HistoryWriter:
     def _gather(self) -> None:
         """Wait until there is enough, or the oldest has waited long enough. Holds the lock."""
         while not self._closing and not self._checkpoint_asked and not self._tasks:
-            if len(self._pending) >= SQL_BATCH_ENTRIES_MIN:
+            if len(self._pending) >= SQL_BATCH_ENTRIES_MIN or self._hurried:
                 return
             now = self._clock()
             if self._pending:
@@ -257,6 +266,8 @@ class HistoryWriter:
     def _take(self) -> list[_Pending]:
         """The next transaction's entries; they count as lag until written. Holds the lock."""
         count = min(len(self._pending), SQL_BATCH_ENTRIES_MAX)
+        if count == len(self._pending):
+            self._hurried = False
         return [self._pending[at] for at in range(count)]
 
     def _write(self, batch: list[_Pending]) -> None:

@@ -281,3 +281,21 @@ def test_vacuum_gives_pages_back(history) -> None:
         history._connection.exec_driver_sql("DELETE FROM revisions")
     history.vacuum()
     assert history.path.stat().st_size < before - 1_900_000
+
+
+def test_a_small_batch_lingers_until_somebody_waits_for_it(
+    history: History, watcher: Watcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "SQL_LINGER_S", 3_600.0)
+    writer = make(history, watcher)
+    world = puts(4)
+    writer.hurry()  # nothing is queued: this must not shorten the wait of what comes later
+    writer.start()
+    writer.submit(world.effects[:3])
+    assert watcher.written == []
+    writer.hurry()
+    watcher.wait_for(lambda: watcher.applied() == 3)
+    writer.submit(world.effects[3:])
+    assert watcher.applied() == 3
+    assert writer.close(WAIT_S)
+    assert watcher.applied() == 4
