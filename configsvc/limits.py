@@ -56,7 +56,7 @@ SQL_LAG_ENTRIES_MAX: Final = 5_000
 SQL_LAG_BYTES_MAX: Final = 64 * MIB
 SQL_BATCH_ENTRIES_MAX: Final = 256
 SQL_BATCH_ENTRIES_MIN: Final = 128  # a smaller batch waits this long for company:
-SQL_LINGER_S: Final = 0.02
+SQL_LINGER_S: Final = 0.1  # a transaction of one row costs as much CPU as one of sixty
 SQL_LAG_S_MAX: Final = 1.0  # age of the oldest unwritten entry; beyond any of the three apply waits
 SQL_CHECKPOINT_ENTRIES: Final = 20_000  # checkpoint after that many entries,
 SQL_CHECKPOINT_BYTES: Final = 32 * MIB  # or that much payload,
@@ -240,6 +240,19 @@ ANCHOR_INTERVAL_NS: Final = 10_000_000_000  # or this long after the first of th
 REPEAT_WINDOW_NS: Final = 60_000_000_000
 REPEATS_SINGLE_MAX: Final = 100  # equal refusals of one window with a record each; then a count
 REPEAT_KINDS_MAX: Final = 10_000  # kinds of refusal counted at once; beyond, each gets its record
+LOCAL_QUEUE_RECORDS_MAX: Final = 10_000  # not yet on disk; AuditUnavailableError beyond
+LOCAL_GROUP_RECORDS_MAX: Final = 1_000  # in one transaction
+LOCAL_RETRY_S: Final = 0.5  # a group that could not be written is tried again after this long
+LOCAL_CLOSE_S: Final = 0.4  # for the last records when a member stops
+ANCHOR_RETRY_S: Final = 5.0  # an anchor that was not applied is proposed again after this long
+CLOCK_STEP_NS: Final = 1_000_000_000  # a larger jump of the wall clock is recorded (TIME-3)
+
+# --- checkpoints of stream M (security.md TE-2, TE-3) ---------------------------------------------
+CHECKPOINT_LEAVES: Final = 256  # new leaves after which a head is signed
+CHECKPOINT_INTERVAL_S: Final = 10.0  # or this long after the first of them
+CHECKPOINT_GAP_S: Final = 1.0  # between two heads that one leader proposes, however busy it is
+CHECKPOINT_WAIT_S: Final = 2.0  # for the others' signatures when a signed head is asked for
+CHECKPOINT_STOP_S: Final = 0.2  # for the last signature when a member stops
 
 # --- fleet (agent.md 8.2) -------------------------------------------------------------------------
 FLEET_NODES_MAX: Final = 20_000  # per member; the node heard from longest ago goes first
