@@ -56,3 +56,8 @@ def fields_of(code: int, text: str) -> Fields:
 def send_error(sink: HttpSink, code: int, text: str, status: int = 0) -> None:
     """A whole answer; ``status`` 0: the one that belongs to ``code``."""
     sink.respond(status or HTTP_OF[code], fields_of(code, text), error_body(code, text))
+
+
+def send_stream_error(sink: HttpSink, code: int, text: str) -> None:
+    """A stream that ends before its first message: the error sets the status, too."""
+    sink.respond(HTTP_OF[code], fields_of(code, text), stream_error(code, text))

@@ -23,9 +23,16 @@ from configsvc.api.contract import (
 )
 from configsvc.api.status import Code
 from configsvc.api.table import Api
-from configsvc.errors import InvariantViolationError
+from configsvc.errors import InvariantViolationError, RequestError
 from configsvc.gateway import calls, json_in
-from configsvc.gateway.answers import JSON_FIELDS, NO_SNIFF, TEXT_FIELDS, compact, send_error
+from configsvc.gateway.answers import (
+    JSON_FIELDS,
+    NO_SNIFF,
+    TEXT_FIELDS,
+    compact,
+    send_error,
+    send_stream_error,
+)
 from configsvc.gateway.health import Health
 from configsvc.gateway.metadata import metadata_of
 from configsvc.gateway.metrics import Metrics
@@ -80,9 +87,15 @@ class Gateway:
     def _route(
         self, connection: ConnectionIdentity, request: HttpRequest, sink: HttpSink
     ) -> HttpExchange | None:
-        timeout, fields = metadata_of(request.headers)
-        caller = connection.caller(fields)
         method = self._methods.get(request.path)
+        try:
+            timeout, fields = metadata_of(request.headers)
+            caller = connection.caller(fields)
+        except RequestError as error:
+            if method is None or method.stream is None:
+                raise
+            send_stream_error(sink, *self._api.status_of(error))
+            return None
         if method is not None:
             if request.method != "POST":
                 send_error(sink, Code.UNIMPLEMENTED, "Method Not Allowed")

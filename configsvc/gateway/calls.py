@@ -9,15 +9,21 @@ from asyncio import AbstractEventLoop, TimerHandle
 from collections.abc import Callable
 from typing import Final
 
-from configsvc.api.contract import Caller, HttpSink, Method, StreamHandler, Waiting
-from configsvc.api.status import HTTP_OF
+from configsvc.api.contract import (
+    Caller,
+    HttpSink,
+    Method,
+    StreamFactory,
+    StreamHandler,
+    Waiting,
+)
 from configsvc.errors import (
     ConfigServiceError,
     DeadlineExceededError,
     InvariantViolationError,
     ensure,
 )
-from configsvc.gateway.answers import JSON_FIELDS, fields_of, send_error, stream_error
+from configsvc.gateway.answers import JSON_FIELDS, send_error, send_stream_error, stream_error
 from configsvc.gateway.json_out import to_json
 
 StatusOf = Callable[[BaseException], tuple[int, str]]
@@ -88,12 +94,18 @@ class StreamExchange:
         self._started = False
         self.ended = False
 
-    def start(self, handler: StreamHandler, requests: list[bytes], timeout: float | None) -> None:
+    def start(
+        self,
+        factory: StreamFactory,
+        caller: Caller,
+        requests: list[bytes],
+        timeout: float | None,
+    ) -> None:
         """Hand the requests on; the body is whole, so its end is a half-close (G6)."""
-        self._handler = handler
         if timeout is not None:
             self._timer = self._loop.call_later(timeout, self._expire)
         try:
+            handler = self._handler = factory(caller, self)
             for request in requests:
                 if not self.ended:
                     handler.on_message(request)
@@ -128,7 +140,7 @@ class StreamExchange:
     def _fail(self, error: Exception) -> None:
         code, text = self._status_of(error)
         if not self._started:
-            self._sink.respond(HTTP_OF[code], fields_of(code, text), stream_error(code, text))
+            send_stream_error(self._sink, code, text)
             return
         self._sink.chunk(stream_error(code, text))
         self._sink.end()
@@ -191,10 +203,13 @@ def run(
     sink: HttpSink,
     status_of: StatusOf,
 ) -> UnaryExchange | StreamExchange | None:
-    """Call a method; the exchange if it goes on, else None. Raises what the handler raises."""
+    """Call a method; the exchange if it goes on, else None.
+
+    Raises what a unary handler raises; the errors of a stream are its last line.
+    """
     if method.stream is not None:
         stream = StreamExchange(loop, method, sink, status_of)
-        stream.start(method.stream(caller, stream), requests, timeout)
+        stream.start(method.stream, caller, requests, timeout)
         return None if stream.ended else stream
     unary = method.unary
     ensure(unary is not None and len(requests) == 1, "a unary method takes one message")

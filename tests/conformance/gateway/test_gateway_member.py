@@ -153,8 +153,17 @@ def test_snapshot_comes_in_blobs(root: JsonClient) -> None:
 
 def test_an_error_before_the_first_message_of_a_stream(bob: JsonClient) -> None:
     answer = bob.call("/v3/maintenance/snapshot", "")
-    assert answer.status == 403
-    assert answer.json["code"] == 7
+    assert (answer.status, answer.text[-1]) == (403, "\n")
+    assert answer.json["error"] == {
+        "code": 7,
+        "grpc_code": 7,
+        "http_code": 403,
+        "http_status": "Forbidden",
+        "message": "etcdserver: permission denied",
+        "details": [],
+    }
+    badly = bob.call("/v3/lease/keepalive", '{"ID":1}', headers={"Authorization": "bad"})
+    assert (badly.status, badly.json["error"]["code"]) == (401, 16)
 
 
 def test_deadlines(root: JsonClient) -> None:

@@ -172,6 +172,17 @@ def test_a_handler_that_raises_is_told_of_the_end(
     assert world.heard == ["message", "cancel"]
 
 
+def test_a_stream_that_is_refused_at_once(world: World) -> None:
+    def denied(caller: Caller, sink: StreamSink) -> Handler:
+        raise PermissionDeniedError
+
+    method = Method("/x.X/Y", None, denied, True, True, None, None)
+    assert world.run(method, [b""], 5.0) is None
+    assert world.sink.status == 403
+    assert json.loads(world.sink.body)["error"]["grpc_code"] == 7
+    world.loop.advance(6.0)
+
+
 def test_a_broken_invariant_goes_on_upwards(world: World) -> None:
     def broken(caller: Caller, raw: bytes) -> bytes:
         raise InvariantViolationError("x")
