@@ -84,7 +84,7 @@ class Tour:
         while time.monotonic() - began < WAIT_S:
             if what():
                 return time.monotonic() - began
-            time.sleep(0.01)
+            time.sleep(0.002)
         return WAIT_S
 
 
@@ -118,24 +118,23 @@ def _holds(path: Path, text: str) -> bool:
 
 def _file_follows(t: Tour) -> None:
     word = f"hello-{int(time.time())}"
-    began = time.monotonic()
-    t.run("configctl", "put", GREETING, word, "--reason", "CHG-1 the tour")
-    put = time.monotonic()
+    with client(t.layout, "alice") as c:
+        c.put(GREETING.encode(), word.encode(), reason="CHG-1 the tour")
+    answered = time.monotonic()
     t.until(lambda: _holds(_rendered(t), word))
-    lag = (time.monotonic() - put) * 1000
+    lag = (time.monotonic() - answered) * 1000
     t.step(
         "a file on this machine follows the change",
         f"configctl put {GREETING} {word} --reason 'CHG-1 the tour'",
-        f"{_rendered(t).relative_to(t.layout.root)} has it {lag:.0f} ms after the answer "
-        f"(the command itself took {(put - began) * 1000:.0f} ms)",
+        f"{_rendered(t).relative_to(t.layout.root)} has it {lag:.0f} ms after the answer",
         good=_holds(_rendered(t), word),
     )
 
 
 def _who_and_why(t: Tour) -> None:
     ran = t.run("configctl", "log", GREETING, "--limit", "1", "--json")
-    record = json.loads(ran.out)["records"][0] if ran.code == 0 else {}
-    if isinstance(record, dict) and record:
+    record = json.loads(ran.out)[0] if ran.code == 0 else {}
+    if record:
         line = (
             f"{record.get('actor')} by {record.get('method')} from {record.get('source')} "
             f"at {record.get('time')}: {record.get('reason')}"
@@ -298,7 +297,7 @@ def _edited_row(t: Tour) -> None:
         db.execute("UPDATE commits SET time_ns = time_ns - 3600000000000 WHERE revision = 2")
     key = t.layout.keys / f"{member.name}.key"
     ran = t.run(
-        "configctl", "audit", "verify", "--db", str(copy), "--encryption-key-file", str(key),
+        "configctl", "audit", "verify", "--db", str(copy), "--seal-key", str(key),
         user="carol",
     )  # fmt: skip
     copy.unlink()
