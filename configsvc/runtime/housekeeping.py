@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from configsvc import limits
 from configsvc.errors import DecodeError, ExitCode, FatalError
-from configsvc.raft.messages import ConfState
 from configsvc.raft.progress import ProgressState
 from configsvc.types import NodeId
 
@@ -24,7 +23,6 @@ FRAME_DIVERGED: Final = 9
 DIGESTS_KEPT: Final = 4_096
 ENVELOPE_EVERY_S: Final = 0.1
 CUT_EVERY_S: Final = 1.0
-LINGER_TIMEOUTS: Final = 5  # a removed member goes on voting this many election timeouts at most
 CLOCK_OFF_NS: Final = 5_000_000_000
 _ENVELOPE = struct.Struct("<Q16sQI")  # applied, digest, wall ns, SQL lag in entries
 
@@ -39,7 +37,6 @@ class Housekeeping:
         self._next_cut = 0.0
         self._next_envelope = 0.0
         self._next_progress = 0.0
-        self._removed_at: float | None = None
         self._differs: set[int] = set()
         self.peers: dict[int, tuple[int, int, int]] = {}  # applied, wall ns, lag
         self.stalls_total = 0
@@ -78,12 +75,12 @@ class Housekeeping:
             self._send_envelope()
         if now >= self._next_cut:
             self._next_cut = now + CUT_EVERY_S
+            self.begin_above_one()
             self._cut_log()
             self._trim_memory()
         if now >= self._next_progress:
             self._next_progress = now + max(0.1, self._member.config.watch_progress_notify_interval)
             self._member.hub.progress()
-        self._check_removed(now)
 
     def stalled(self, seconds: float) -> None:
         """This process stood still."""
@@ -148,8 +145,12 @@ class Housekeeping:
         """
         member = self._member
         log = member.machine.log
-        if log.first_index() == 1 and min(member.applied, member.history_durable) >= 1:
+        if log.first_index() > 1 or member.applied < 1:
+            return
+        if member.history_durable >= 1:
             log.compact(1)
+        else:
+            member.history.request_checkpoint()
 
     # --- the others ------------------------------------------------------------------------------
 
@@ -162,13 +163,6 @@ class Housekeeping:
         lag = member.history.lag().entries
         body = _ENVELOPE.pack(index, digest, member.time_ns(), lag)
         member.net.send_frame(lead, FRAME_ENVELOPE, body)
-
-    def judge_hello(self, peer: NodeId, hello: Any) -> str:
-        """Why to refuse a peer that certificate and cluster let in; empty to accept (L3, G1)."""
-        known = self._member.state.members.by_id.get(peer)
-        if known is not None and known.store_id and known.store_id != hello.store_id:
-            return "the member's data was lost or swapped: another store id"
-        return ""
 
     def on_frame(self, peer: NodeId, kind: int, body: bytes) -> bool:
         """Frames of this room; False: not one of them."""
@@ -212,31 +206,5 @@ class Housekeeping:
                     ExitCode.DIVERGED,
                     f"results differ from the majority's at entry {index}",
                     "replace this member; keep its directory for inspection",
-                )
-            )
-
-    # --- membership ------------------------------------------------------------------------------
-
-    def configuration(self, conf_state: ConfState) -> None:
-        """A configuration took effect."""
-        member = self._member
-        if member.self_id in member.state.members.removed:
-            self._removed_at = member.clock.monotonic()
-
-    def _check_removed(self, now: float) -> None:
-        """A removed member lingers until the others know, then exits by itself (5.5 c, M7)."""
-        if self._removed_at is None:
-            return
-        member = self._member
-        others = [v for v in member.machine.conf_state.voters if v != member.self_id]
-        closed = sum(not member.net.connected(NodeId(v)) for v in others)
-        timeout = member.config.election_timeout_ms / 1000
-        waited = now - self._removed_at
-        if (2 * closed > len(others) and waited > timeout) or waited > LINGER_TIMEOUTS * timeout:
-            member.die(
-                FatalError(
-                    ExitCode.REMOVED,
-                    "this member was removed from the cluster",
-                    "wipe its data directory and add it again under a new id",
                 )
             )

@@ -383,6 +383,7 @@ class Member:
     def start(self) -> None:
         """Begin to tick; peers come from the configuration at start."""
         self.housekeeping.begin_above_one()
+        self.membership.configuration()
         self._tell_peers()
         self._last_tick = self.clock.monotonic()
         self._tick_handle = self.loop.call_later(self.config.tick, self._on_timer)
@@ -394,22 +395,28 @@ class Member:
         """Hand leadership over, refuse new work, drain (P6). Bounded by about a second."""
         self.stopping = True
         self._set_ready(False)
-        if self.is_leader and len(self.machine.conf_state.voters) > 1:
-            target = self._best_successor()
-            if target:
-                done = self.loop.create_future()
-                self.transfer_to(target).bind(
-                    lambda _: done.set_result(None) if not done.done() else None
-                )
-                try:
-                    await asyncio.wait_for(done, 0.5)
-                except TimeoutError:
-                    self.report.warn("runtime", "leadership was not handed over in time")
+        if self.is_leader and self.hand_over() and self._transfer is not None:
+            done = self.loop.create_future()
+            self._transfer[1].bind(lambda _: done.set_result(None) if not done.done() else None)
+            try:
+                await asyncio.wait_for(done, 0.5)
+            except TimeoutError:
+                self.report.warn("runtime", "leadership was not handed over in time")
         self.proposals.stop()
         self.reads.stop()
         if self._tick_handle is not None:
             self._tick_handle.cancel()
         self.logins.close()
+
+    def hand_over(self) -> bool:
+        """Begin to hand leadership to the best voter; False: there is none that could take it."""
+        if self._transfer is not None:
+            return True
+        target = self._best_successor()
+        if not target:
+            return False
+        self.transfer_to(target)
+        return True
 
     def _best_successor(self) -> NodeId:
         progress = self.machine.raft.status().progress
@@ -596,7 +603,7 @@ class Member:
             index=index,
         )
         self._tell_peers()
-        self.housekeeping.configuration(conf_state)
+        self.membership.configuration()
         self.wake()
 
     def on_snapshot(self, snapshot: Snapshot) -> int:
@@ -695,6 +702,7 @@ class Member:
         self.leases.tick()
         self.installs.tick(self.clock.monotonic())
         self.housekeeping.tick()
+        self.membership.tick(self.clock.monotonic())
         self.publishing.tick()
         self.elections.tick()
         self._check_transfer()

@@ -9,7 +9,6 @@ Not here: quorums (``raft``), rows (``apply.members``), sockets (``transport``).
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -21,27 +20,51 @@ from configsvc.codec.membership import core_change, encode_op
 from configsvc.errors import (
     ConfigServiceError,
     DecodeError,
+    ExitCode,
+    FatalError,
+    LeaderChangedError,
     LearnerNotReadyError,
     MemberBadURLsError,
     MemberNotFoundError,
     MemberNotLearnerError,
     NoLeaderError,
+    NotLeaderError,
     RequestTooManyRequestsError,
     UnhealthyError,
 )
 from configsvc.identity.member_ids import member_id
 from configsvc.raft.errors import ProposalDropped
+from configsvc.runtime.proposals import Queued
 from configsvc.runtime.rpc import PeerMethod
 from configsvc.runtime.waiting import Waiting
+from configsvc.transport.admission import REMOVED
+from configsvc.transport.hello import Hello, Refusal
+from configsvc.transport.joining import JoinQuestion
 from configsvc.types import NodeId
 
 if TYPE_CHECKING:
     from configsvc.runtime.member import Member as RunningMember
 
+RETRY_S: Final = 0.05
 ACTIVE_S: Final = 5.0  # connected at least this long counts as active (M6)
 PROMOTE_ENTRIES_MAX: Final = 1_000  # a learner may lag this many entries (M1)
 PROMOTE_PERCENT: Final = 90
-_ACCEPTED = struct.Struct("<Q")
+LINGER_TIMEOUTS: Final = 5  # a removed member goes on voting this many election timeouts at most
+FAREWELL_S: Final = 0.3  # for answers that are on their way
+_NOT_NOW: Final = (
+    NoLeaderError,
+    NotLeaderError,
+    LeaderChangedError,
+    RequestTooManyRequestsError,  # another change is under way
+)
+
+
+LOST_STORE: Final = Refusal(
+    ExitCode.WRONG_IDENTITY, "its data was lost or swapped: the cluster knows another store id"
+)
+WENT_BACK: Final = Refusal(
+    ExitCode.WENT_BACK, "it holds less than it acknowledged: an old copy of its data"
+)
 
 
 class Membership:
@@ -50,6 +73,9 @@ class Membership:
     def __init__(self, member: RunningMember) -> None:
         self._member = member
         self._decoder = CommandDecoder()
+        self._incarnations: dict[int, int] = {}  # member -> the start we spoke with last
+        self._removed_at: float | None = None
+        self._removed_by: set[int] = set()  # members that told us so
         member.calls.serve(PeerMethod.CONF_CHANGE, self._serve)
 
     @property
@@ -124,22 +150,32 @@ class Membership:
             ticket=ticket,
             urgent=True,
         )
+        self._attempt(queued)
+        return waiting
+
+    def _attempt(self, queued: Queued) -> None:
+        """Hand a change to the leader, again and again while it cannot take one, until it is
+        applied or its caller's time is over. Whatever was proposed twice is refused by apply.
+        """
+        member = self._member
+
+        def told(result: bytes | ConfigServiceError) -> None:
+            if isinstance(result, _NOT_NOW):
+                member.loop.call_later(RETRY_S, self._attempt, queued)
+            elif isinstance(result, ConfigServiceError):
+                member.proposals.withdraw(queued.request_id, result)
+
+        if not member.proposals.waits_for(queued.request_id):
+            return
         if member.is_leader:
             try:
                 self._propose(queued.command, member.self_id)
             except ConfigServiceError as error:
-                member.proposals.withdraw(queued.request_id, error)
-            return waiting
-
-        def told(result: bytes | ConfigServiceError) -> None:
-            if isinstance(result, ConfigServiceError):
-                member.proposals.withdraw(queued.request_id, result)
-
-        if not member.lead:
-            told(NoLeaderError())
-        else:
+                told(error)
+        elif member.lead:
             member.calls.call(member.lead, PeerMethod.CONF_CHANGE, queued.command).bind(told)
-        return waiting
+        else:
+            told(NoLeaderError())
 
     def _serve(self, peer: NodeId, body: bytes) -> bytes:
         if not self._member.is_leader:
@@ -153,8 +189,12 @@ class Membership:
         op = self._decoder.decode(stamped).op
         if not isinstance(op, MemberChangeOp):
             raise DecodeError("a configuration change that is none")
-        if member.change_pending:
+        if member.change_pending or member.machine.raft.conf_change_unapplied:
             raise RequestTooManyRequestsError
+        if member.leading_since_term != member.term:
+            raise NoLeaderError
+        if op.action == REMOVE and op.member == member.self_id and member.hand_over():
+            raise NoLeaderError  # whoever leads next removes this member (5.5 c)
         self._check_live(op)
         try:
             member.machine.raft.propose_conf_change(core_change(op, stamped))
@@ -179,6 +219,103 @@ class Membership:
                 raise UnhealthyError
         elif op.action == PROMOTE:
             self._check_learner(NodeId(op.member))
+
+    # --- who may connect -------------------------------------------------------------------------
+
+    def admit(self, question: JoinQuestion) -> NodeId | Refusal:
+        """The id of a member that was added and holds nothing yet, or why it may not join."""
+        who = question.member_id or self._id_of(question.peer_urls)
+        if who in self._list.removed:
+            return REMOVED
+        known = self._list.by_id.get(who)
+        if known is None:
+            return Refusal(0, "no such member has been added")
+        if known.store_id:
+            return LOST_STORE
+        return NodeId(who)
+
+    def _id_of(self, peer_urls: tuple[str, ...]) -> int:
+        """The member under these URLs; 0: none."""
+        wanted = sorted(peer_urls)
+        return next((m.id for m in self.all() if sorted(m.peer_urls) == wanted), 0)
+
+    def judge_hello(self, peer: NodeId, hello: Hello) -> Refusal | str:
+        """Why to refuse a peer that certificate and cluster let in; "" to accept it (L3, G1)."""
+        known = self._list.by_id.get(peer)
+        if known is None:
+            return ""  # this member's list may lag
+        if known.store_id and known.store_id != hello.store_id:
+            return LOST_STORE
+        first = self._incarnations.get(peer) != hello.incarnation
+        self._incarnations[peer] = hello.incarnation
+        return WENT_BACK if first and self._went_back(peer, hello) else ""
+
+    def _went_back(self, peer: NodeId, hello: Hello) -> bool:
+        """Whether the first words of a start prove that acknowledged entries are gone (G2 b)."""
+        member = self._member
+        if not member.is_leader or hello.term > member.term:
+            return False
+        progress = member.machine.raft.status().progress.get(peer)
+        if progress is None or hello.last_index >= progress.match:
+            return False
+        member.report.error(
+            "runtime",
+            "a member holds less than it acknowledged",
+            peer=f"{peer:016x}",
+            index=progress.match,
+        )
+        return True
+
+    def refused(self, peer: NodeId, refusal: Refusal) -> None:
+        """Another member refuses this one; what only the side at fault is told ends it."""
+        if peer in self._list.removed:
+            return  # it has no say
+        if refusal.code == ExitCode.REMOVED:
+            self._removed_by.add(peer)
+            self._begin_leaving()
+        elif refusal.code in (ExitCode.WRONG_IDENTITY, ExitCode.WENT_BACK):
+            self._member.die(
+                FatalError(
+                    ExitCode(refusal.code),
+                    f"the cluster refuses this member: {refusal.text}",
+                    "replace this member: configctl member replace",
+                )
+            )
+
+    # --- leaving ---------------------------------------------------------------------------------
+
+    def configuration(self) -> None:
+        """A configuration took effect, or is in force at start."""
+        if self._member.self_id in self._list.removed:
+            self._begin_leaving()
+
+    def _begin_leaving(self) -> None:
+        member = self._member
+        if self._removed_at is None:
+            self._removed_at = member.clock.monotonic()
+            member.report.warn("runtime", "this member was removed from the cluster")
+
+    def tick(self, now: float) -> None:
+        """A removed member lingers until the others know, then exits by itself (5.5 c, M7)."""
+        if self._removed_at is None:
+            return
+        member = self._member
+        conf = member.machine.conf_state
+        others = [v for v in conf.voters if v != member.self_id]
+        told = sum(v in self._removed_by for v in others)
+        timeout = member.config.election_timeout_ms / 1000
+        waited = now - self._removed_at
+        known = 2 * told > len(others) and waited > FAREWELL_S
+        if known or waited > LINGER_TIMEOUTS * timeout:
+            member.die(
+                FatalError(
+                    ExitCode.REMOVED,
+                    "this member was removed from the cluster",
+                    "wipe its data directory and add it again under a new id",
+                )
+            )
+
+    # --- live facts ------------------------------------------------------------------------------
 
     def _active(self, who: NodeId) -> bool:
         member = self._member

@@ -218,6 +218,10 @@ class Proposals:
         self._bytes += size
         return queued, waiting
 
+    def waits_for(self, request_id: int) -> bool:
+        """Whether somebody still waits for this command."""
+        return request_id in self._table
+
     def withdraw(self, request_id: int, error: ConfigServiceError) -> None:
         """A prepared command was refused before it was proposed."""
         pending = self._table.get(request_id)

@@ -39,13 +39,17 @@ from configsvc.runtime.install import InstallStores
 from configsvc.runtime.member import READER_THREADS, Member, Parts
 from configsvc.runtime.restore import adopt, read_stored
 from configsvc.runtime.watchdog import Watchdog
+from configsvc.server.joining import find_cluster
 from configsvc.server.logs import Log, bridge_logging
-from configsvc.server.stores import Stores, open_stores
+from configsvc.server.stores import Stores, has_stores, open_stores
 from configsvc.server.tls import ClientTls, peer_tls
 from configsvc.storage.history.store import History
 from configsvc.storage.history.writer import HistoryWriter
 from configsvc.storage.wal.writer import WalWriter
+from configsvc.transport.hello import Hello, Refusal
+from configsvc.transport.joining import JoinQuestion
 from configsvc.transport.link import HelloState, PeerTransport
+from configsvc.types import NodeId
 
 STOP_GRACE_S: Final = 0.6
 # Collections of young objects cost a tenth of a busy loop at the interpreter's 700: what a write
@@ -121,7 +125,10 @@ class Server:
         """Run until a signal."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._loop_failed)
-        stores = open_stores(self.config)
+        joined = None
+        if self.config.initial_cluster_state == "existing" and not has_stores(self.config):
+            joined = await find_cluster(self.config, self.log)
+        stores = open_stores(self.config, joined)
         self._say_hello(stores)
         state = load_state(self.config, stores)
         records = RecordCache()
@@ -172,6 +179,7 @@ class Server:
                 die=self.die,
             )
         )
+        member.gate.hurry = lambda: member.history.hurry()  # an install replaces the writer
         wal_writer.start()
         history.start()
         raise_descriptor_limit()
@@ -262,7 +270,9 @@ class Server:
             records=records,
             report=self.log,
             now=lambda: int(time.time()),
+            epoch=stores.identity.epoch,
             on_gone=lambda peer: self.member.elections.refused(peer),
+            on_refused=lambda peer, refusal: self.member.membership.refused(peer, refusal),
         )
 
     def _bootstrap(self, stores: Stores) -> bytes:
@@ -388,8 +398,11 @@ class _Handler:
     def on_frame(self, peer: Any, kind: int, body: bytes) -> None:
         self._server.member.on_frame(peer, kind, body)
 
-    def on_hello(self, peer: Any, hello: Any) -> str:
-        return self._server.member.housekeeping.judge_hello(peer, hello)
+    def on_hello(self, peer: NodeId, hello: Hello) -> str | Refusal:
+        return self._server.member.membership.judge_hello(peer, hello)
+
+    def on_join(self, question: JoinQuestion) -> NodeId | Refusal:
+        return self._server.member.membership.admit(question)
 
     def on_unreachable(self, peer: Any) -> None:
         self._server.member.on_unreachable(peer)

@@ -19,12 +19,15 @@ from configsvc.identity.member_ids import cluster_id, member_id
 from configsvc.identity.tokens import TokenKey
 from configsvc.raft.messages import ConfState, HardState
 from configsvc.raft.storage import MemoryLog
+from configsvc.server.joining import Joined
 from configsvc.storage.disk import OsDisk, check_private_path
+from configsvc.storage.history.engine import sync_dir
 from configsvc.storage.history.messages import StoreIdentity
 from configsvc.storage.history.reader import HistoryReader
-from configsvc.storage.history.store import History
+from configsvc.storage.history.store import History, stamped_epoch
 from configsvc.storage.seal.keyfile import KeyFile
 from configsvc.storage.snapshot import generations
+from configsvc.storage.snapshot.generations import FIRST_GENERATION
 from configsvc.storage.wal.format import FLAG_INSECURE
 from configsvc.storage.wal.recovery import WalIdentity
 from configsvc.storage.wal.segments import read_header, segment_numbers
@@ -32,6 +35,7 @@ from configsvc.storage.wal.wal import Recovered, Wal
 from configsvc.types import LogIndex, NodeId
 
 STORE_ID_BYTES: Final = 16
+JOINED_NAME: Final = "joined"
 LOG_DIR: Final = "log"
 LOCAL_DIR: Final = "local"
 
@@ -74,8 +78,18 @@ def own_genesis_id(config: ServerConfig) -> NodeId:
     return member_id(urls, config.initial_cluster_token)
 
 
-def open_stores(config: ServerConfig) -> Stores:
+def has_stores(config: ServerConfig) -> bool:
+    """Whether the data directory was ever used: then it decides, and not the flags (P9)."""
+    log = Path(os.path.abspath(config.data_dir)) / LOG_DIR
+    return log.is_dir() and any(log.iterdir())
+
+
+def open_stores(config: ServerConfig, joined: Joined | None = None) -> Stores:
     """Open or create.
+
+    Args:
+        config: The settings.
+        joined: Where a member belongs that was added to a cluster and starts for the first time.
 
     Raises:
         ConfigError: exit 78, keys, paths or modes; nothing was touched.
@@ -91,29 +105,33 @@ def open_stores(config: ServerConfig) -> Stores:
     disk = OsDisk(data / LOG_DIR, sync=not config.unsafe_no_fsync)
     if Wal.exists(disk):
         return _reopen(config, data, disk, key_file)
-    return _create(config, data, disk, key_file)
+    return _create(config, data, disk, key_file, joined)
 
 
-def _create(config: ServerConfig, data: Path, disk: OsDisk, key_file: KeyFile) -> Stores:
+def _create(
+    config: ServerConfig, data: Path, disk: OsDisk, key_file: KeyFile, joined: Joined | None
+) -> Stores:
     if generations.present(data):
         raise FatalError(
             ExitCode.STORES_DISAGREE,
             f"{data} holds a history but no log",
             "name an empty directory, or replace this member",
         )
-    if config.initial_cluster_state != "new":
-        raise ConfigError(
-            "--initial-cluster-state=existing: this member has to be brought up by an install",
-            "start it with the settings that `configctl member add` printed",
-        )
-    members = genesis_ids(config)
-    self_id = own_genesis_id(config)
     store_id = os.urandom(STORE_ID_BYTES)
+    _note_joined(data, joined)  # before the log: a restart must know that nothing was ever here
+    if joined is not None:
+        members: dict[int, tuple[str, ...]] = {}
+        identity = WalIdentity(joined.cluster_id, joined.self_id, store_id, config.insecure_dev)
+    else:
+        members = genesis_ids(config)
+        identity = WalIdentity(
+            cluster_id(members), own_genesis_id(config), store_id, config.insecure_dev
+        )
     conf = ConfState(voters=tuple(sorted(NodeId(i) for i in members)))
-    identity = WalIdentity(cluster_id(members), self_id, store_id, config.insecure_dev)
     # The history first: a log without one is refused, a history without a log is made anew here.
     wal = Wal.create(disk, identity, key_file)
-    history = _open_history(data, identity, key_file, generations.FIRST_GENERATION, create=True)
+    epoch = joined.epoch if joined is not None else 0
+    history = _open_history(data, identity, epoch, key_file, FIRST_GENERATION, create=True)
     return _stores(
         config, data, key_file, wal, history, identity, None, members, conf, first_start=True
     )
@@ -123,7 +141,7 @@ def _reopen(config: ServerConfig, data: Path, disk: OsDisk, key_file: KeyFile) -
     opened: list[History] = []
 
     def sql_applied(installed: object) -> int:
-        generation = getattr(installed, "generation", generations.FIRST_GENERATION)
+        generation = getattr(installed, "generation", FIRST_GENERATION)
         opened.append(_peek_history(data, disk, key_file, generation))
         return opened[0].meta().applied
 
@@ -139,7 +157,8 @@ def _reopen(config: ServerConfig, data: Path, disk: OsDisk, key_file: KeyFile) -
             "start it as what it is; throwaway data stays throwaway data",
         )
     history = opened[0]
-    members = genesis_ids(config) if config.initial_cluster else {}
+    born_empty = _joined_epoch(data) is not None
+    members = genesis_ids(config) if config.initial_cluster and not born_empty else {}
     conf = ConfState(voters=tuple(sorted(NodeId(i) for i in members)))
     return _stores(
         config, data, key_file, wal, history, identity, recovered, members, conf, first_start=False
@@ -156,15 +175,54 @@ def _peek_history(data: Path, disk: OsDisk, key_file: KeyFile, generation: int) 
         header.store_id,
         bool(header.flags & FLAG_INSECURE),
     )
-    generations.keep_only(data, generation, required=generation > generations.FIRST_GENERATION)
-    return _open_history(data, identity, key_file, generation, create=True)
+    # Whatever was compacted lies in the history only: one made anew would not hold it.
+    oldest = read_header(disk, numbers[0], newest=len(numbers) == 1)
+    fresh = generation == FIRST_GENERATION and oldest.first_index <= 1
+    generations.keep_only(data, generation, required=not fresh)
+    epoch = stamped_epoch(generations.generation_path(data, generation))
+    if epoch is None:
+        epoch = _joined_epoch(data) or 0
+    return _open_history(data, identity, epoch, key_file, generation, create=fresh)
+
+
+def _note_joined(data: Path, joined: Joined | None) -> None:
+    """Remember that this directory was born empty, with the cluster's epoch."""
+    path = data / LOCAL_DIR / JOINED_NAME
+    if joined is None:
+        path.unlink(missing_ok=True)
+        return
+    with open(path, "w", encoding="ascii") as file:
+        file.write(f"{joined.epoch}\n")
+        file.flush()
+        os.fsync(file.fileno())
+    sync_dir(path.parent)
+
+
+def _joined_epoch(data: Path) -> int | None:
+    """The cluster's epoch when this member was added to it; None: it was there from the start."""
+    try:
+        return int((data / LOCAL_DIR / JOINED_NAME).read_text("ascii"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        raise FatalError(
+            ExitCode.STORES_DISAGREE,
+            f"{data / LOCAL_DIR / JOINED_NAME} cannot be read",
+            "replace this member",
+        ) from None
 
 
 def _open_history(
-    data: Path, identity: WalIdentity, key_file: KeyFile, generation: int, *, create: bool
+    data: Path,
+    identity: WalIdentity,
+    epoch: int,
+    key_file: KeyFile,
+    generation: int,
+    *,
+    create: bool,
 ) -> History:
     store = StoreIdentity(
-        identity.cluster_id, identity.member_id, identity.store_id, identity.insecure
+        identity.cluster_id, identity.member_id, identity.store_id, identity.insecure, epoch
     )
     path = generations.generation_path(data, generation)
     return History.open(path, store, key_file, create=create, generation=generation)
@@ -185,7 +243,7 @@ def _stores(
 ) -> Stores:
     meta = history.meta()
     conf = decode_conf_state(meta.conf_state) if meta.conf_state else genesis_conf
-    if not conf.voters and not conf.learners:
+    if not conf.voters and not conf.learners and _joined_epoch(data) is None:
         raise ConfigError(
             "--initial-cluster: needed until the first entry is applied", "give the same as before"
         )

@@ -87,7 +87,8 @@ def test_lagging_member_is_installed_while_writes_go_on(
         assert {kv.key: kv.mod_revision for kv in held.kvs} == load.acked
         # the past is there as well: what was before the install can be asked for
         old = client.get(b"/while/000010", revision=held.header.revision - len(load.acked))
-        assert old is not None and old.value == b"v10"
+        assert old is not None
+        assert old.value == b"v10"
     check_equal(cluster)
     # and the member lives on with what it was given
     away.kill()

@@ -390,6 +390,20 @@ class History:
         )
 
 
+def stamped_epoch(path: Path) -> int | None:
+    """Epoch of an existing store, asked before its identity can be known; None: there is none."""
+    if not path.is_file():
+        return None
+    engine = open_reader(path, alone=True)
+    try:
+        with engine.connect() as connection:
+            if not loading.is_complete(connection):
+                return None
+            return loading.read_identity(connection).epoch
+    finally:
+        engine.dispose()
+
+
 def _precheck(path: Path, identity: StoreIdentity, key_file: KeyFile) -> None:
     """Everything that can refuse an existing store, on a connection that cannot write."""
     engine = open_reader(path, alone=True)
