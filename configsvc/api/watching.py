@@ -76,7 +76,8 @@ class Watching:
         else:
             return True
         self._schedule()
-        self._blocked = len(self._found) >= SELF_WATCH_MESSAGES_MAX
+        if len(self._found) >= SELF_WATCH_MESSAGES_MAX:
+            self._blocked = True
         return not self._blocked
 
     def finish(self, error: ConfigServiceError | None) -> None:
