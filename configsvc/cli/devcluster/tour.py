@@ -6,6 +6,7 @@ a member on the way and starts it again, and leaves everything running.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -292,8 +293,14 @@ def _edited_row(t: Tour) -> None:
     processes.stop(t.layout.pid_file(member.name))
     source = sorted((t.layout.data(member) / "sql").glob("gen-*.db"))[-1]
     copy = t.layout.dev / "tour-copy.db"
-    shutil.copy(source, copy)
-    with sqlite3.connect(copy) as db:
+    copy.unlink(missing_ok=True)
+    with (
+        contextlib.closing(sqlite3.connect(source)) as origin,
+        contextlib.closing(sqlite3.connect(copy)) as db,
+    ):
+        origin.backup(db)
+    copy.chmod(0o600)
+    with contextlib.closing(sqlite3.connect(copy)) as db, db:
         db.execute("UPDATE commits SET time_ns = time_ns - 3600000000000 WHERE revision = 2")
     key = t.layout.keys / f"{member.name}.key"
     ran = t.run(
