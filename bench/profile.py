@@ -78,7 +78,7 @@ def main() -> int:
         for member in sorted(cluster.members, key=lambda m: m is not leader):
             found = cluster.samples(member)
             role = "leader" if member is leader else "follower"
-            _show(role, found, count, ROWS if member is leader else 12)
+            _show(role, found, count, ROWS)
         load.close()
     finally:
         cluster.stop()
