@@ -207,8 +207,9 @@ def _from_argv(argv: Sequence[str], warnings: list[str]) -> dict[str, str]:
             raise ConfigError(f"unexpected argument {word[:60]!r}", "flags start with --")
         name, has_value, value = word.lstrip("-").partition("=")
         if name in _WEAKENING or name in _IGNORED:
-            if not has_value and words and not words[0].startswith("-"):
-                value = words.pop(0)
+            if not has_value:
+                follows = bool(words) and not words[0].startswith("-")
+                value = words.pop(0) if follows else "true"
             _judge_foreign(name, value, warnings)
             continue
         if name not in known:
