@@ -16,7 +16,7 @@ class HealthService(Service):
         m = requests.parse(health_pb2.HealthCheckRequest, raw)
         if m.service:
             raise NotFoundError("unknown service")
-        return b"\x08\x01" if self.member.ready else b"\x08\x02"
+        return b"\x08\x01" if self.member.ready and not self.member.audit.problem else b"\x08\x02"
 
     def watch(self, caller: Caller, sink: StreamSink) -> StreamHandler:
         return _HealthWatch(self, caller, sink)

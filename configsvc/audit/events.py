@@ -59,6 +59,7 @@ EVENTS: Final[dict[str, int]] = {
     "limit.hit": 114,
     "unknown.method": 115,
     "internal": 116,
+    "request.malformed": 117,
     "kv.range": 120,
     "kv.watch": 121,
     "history.read": 122,

@@ -93,6 +93,11 @@ class LocalStream:
         """Number of leaves."""
         return self._recorder.frontier.size
 
+    @property
+    def anchored_size(self) -> int:
+        """Leaves that stream M holds an anchor of."""
+        return self._anchored
+
     def root(self) -> bytes:
         """Root of the tree."""
         return self._recorder.frontier.root()

@@ -55,3 +55,17 @@ def alarm_op(member: int, alarm: int) -> bytes:
         memberID=member,
         alarm=alarm,  # type: ignore[arg-type]
     ).SerializeToString()
+
+
+def anchor_op(member: int, origin: str, size: int, root: bytes) -> bytes:
+    """``AuditAnchor``: the head of a member's local stream."""
+    return command_pb2.AuditAnchor(
+        member=member, origin=origin, size=size, root=root
+    ).SerializeToString()
+
+
+def checkpoint_signature_op(member: int, size: int, root: bytes, signature: bytes) -> bytes:
+    """``CheckpointSignature``: a member's signature over a head of stream M."""
+    return command_pb2.CheckpointSignature(
+        member=member, size=size, root=root, signature=signature
+    ).SerializeToString()

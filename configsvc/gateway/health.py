@@ -100,6 +100,7 @@ class Health:
             "livez": {"serializable_read": serializable},
             "readyz": {
                 "data_corruption": self._data_corruption,
+                "local_audit": self._local_audit,
                 "serializable_read": serializable,
                 "linearizable_read": linearizable,
                 "non_learner": self._non_learner,
@@ -128,7 +129,7 @@ class Health:
             name = _ALARMS.get(alarm, "UNKNOWN")
             if name not in excluded:
                 return f"ALARM {name}"
-        return ""
+        return self._member.audit.problem.upper()
 
     def _tell_health(self, sink: HttpSink, reason: str) -> None:
         self.health["failure" if reason else "success"] += 1
@@ -165,6 +166,9 @@ class Health:
 
     def _data_corruption(self) -> str:
         return "alarm activated: CORRUPT" if self._member.has_alarm(CORRUPT) else ""
+
+    def _local_audit(self) -> str:
+        return self._member.audit.problem
 
     def _non_learner(self) -> str:
         return "server is learner" if self._member.is_learner else ""

@@ -26,6 +26,7 @@ from configsvc.apply.commands import Command, Effects, Envelope, Granted
 from configsvc.apply.rights import Rights
 from configsvc.apply.state import ApplyState
 from configsvc.audit.checkpoint import Checkpoint, encode_checkpoint
+from configsvc.audit.levels import Levels
 from configsvc.auth.decide import Decider
 from configsvc.auth.facts import facts_wanted
 from configsvc.codec import command as codec
@@ -54,6 +55,7 @@ from configsvc.runtime.housekeeping import Housekeeping
 from configsvc.runtime.install import CurrentReader, Installs, InstallStores
 from configsvc.runtime.install_frames import INSTALL_FRAMES
 from configsvc.runtime.leases import Leases
+from configsvc.runtime.local_audit import LocalAudit
 from configsvc.runtime.logins import Logins
 from configsvc.runtime.machine import LogWriter, Machine, Net
 from configsvc.runtime.membership import Membership
@@ -63,6 +65,7 @@ from configsvc.runtime.reads import Reads
 from configsvc.runtime.rpc import PeerCalls
 from configsvc.runtime.waiting import Waiting
 from configsvc.runtime.watch_hub import WatchHub
+from configsvc.storage.local.writer import LocalWriter
 from configsvc.types import NodeId, Principal, Source
 
 FRAME_FORWARD: Final = 3
@@ -130,6 +133,8 @@ class Parts:
     log_key: TokenKey
     wal: Any  # storage.wal.WalWriter: compact(up_to)
     install: InstallStores
+    local: LocalWriter  # of stream L
+    audit_levels: Levels
     records: RecordCache  # shared with the peer link
     bootstrap_op: bytes  # proposed by the first leader of a new cluster
     genesis: dict[int, tuple[str, ...]]  # id -> peer URLs of --initial-cluster
@@ -228,6 +233,16 @@ class Member:
             records=parts.records,
         )
         parts.log.name_snapshots(self.installs.name_snapshot)
+        local = parts.local.store
+        self.audit = LocalAudit(
+            self,
+            writer=parts.local,
+            head=local.head,
+            mark=local.mark,
+            known_actors=local.known_actors(),
+            levels=parts.audit_levels,
+            entropy=os.urandom,
+        )
         self.membership = Membership(self)
         self.elections = Elections(self)
         self.logins = Logins(
@@ -703,6 +718,7 @@ class Member:
         self.installs.tick(self.clock.monotonic())
         self.housekeeping.tick()
         self.membership.tick(self.clock.monotonic())
+        self.audit.tick()
         self.publishing.tick()
         self.elections.tick()
         self._check_transfer()

@@ -26,6 +26,7 @@ from configsvc import __version__
 from configsvc.api.table import Api
 from configsvc.apply.applier import Applier
 from configsvc.apply.state import ApplyState
+from configsvc.audit.record import Resource
 from configsvc.auth.bundle import parse_bundle
 from configsvc.codec.publishing import bootstrap_op
 from configsvc.codec.records import RecordCache
@@ -40,6 +41,7 @@ from configsvc.runtime.member import READER_THREADS, Member, Parts
 from configsvc.runtime.restore import adopt, read_stored
 from configsvc.runtime.watchdog import Watchdog
 from configsvc.server.joining import find_cluster
+from configsvc.server.local import audit_levels, local_writer, refusal_event, weakened
 from configsvc.server.logs import Log, bridge_logging
 from configsvc.server.stores import Stores, has_stores, open_stores
 from configsvc.server.tls import ClientTls, peer_tls
@@ -49,7 +51,7 @@ from configsvc.storage.wal.writer import WalWriter
 from configsvc.transport.hello import Hello, Refusal
 from configsvc.transport.joining import JoinQuestion
 from configsvc.transport.link import HelloState, PeerTransport
-from configsvc.types import NodeId
+from configsvc.types import NodeId, Source
 
 STOP_GRACE_S: Final = 0.6
 # Collections of young objects cost a tenth of a busy loop at the interpreter's 700: what a write
@@ -138,6 +140,12 @@ class Server:
             die=self.die,
         )
         history = self._history_writer(loop, stores.history)
+        local = local_writer(
+            stores.local,
+            lambda: self.member.audit,
+            lambda call: _on_loop(loop, call),
+            self._storage_failed,
+        )
         peers = self._peers(loop, stores, records)
         self.member = member = Member(
             Parts(
@@ -173,6 +181,8 @@ class Server:
                     generation=stores.generation,
                     new_writer=lambda made: self._history_writer(loop, made),
                 ),
+                local=local,
+                audit_levels=audit_levels(),
                 records=records,
                 bootstrap_op=self._bootstrap(stores),
                 genesis=stores.genesis,
@@ -182,12 +192,18 @@ class Server:
         member.gate.hurry = lambda: member.history.hurry()  # an install replaces the writer
         wal_writer.start()
         history.start()
+        local.start()
+        member.audit.begin(__version__, weakened(self.config))
         raise_descriptor_limit()
         await self._bind(peers.listen(self.config.listen_peer_urls), self.config.listen_peer_urls)
         api = Api(member)
         client_tls = ClientTls(self.config, self.log)
         frontend = Frontend(
-            api, Gateway(member, api), max_streams=self.config.max_concurrent_streams
+            api,
+            Gateway(member, api),
+            max_streams=self.config.max_concurrent_streams,
+            on_refused=self._peer_refused,
+            on_unknown_method=None,
         )
         self._listen(frontend, client_tls)
         self._announce_when_ready()
@@ -345,6 +361,12 @@ class Server:
 
         def reload() -> None:
             for what, problem in (("client", tls.reload()), ("peer", peers.reload_tls())):
+                self.member.audit.note(
+                    "reload",
+                    code="FAILED_PRECONDITION" if problem else "OK",
+                    detail=problem,
+                    resource=Resource(object=f"{what} TLS files"),
+                )
                 if problem:
                     self.log.error("server", f"{what} TLS files stay as they were", reason=problem)
                 else:
@@ -363,10 +385,18 @@ class Server:
     ) -> None:
         await member.stop()
         await frontend.stop(STOP_GRACE_S)
+        if not member.audit.end("signal"):
+            self.log.warn("server", "the last local audit records are not on disk")
         await peers.close()
         member.history.close(0.4)
         wal_writer.stop()
         self.log.info("server", "stopped")
+
+    def _peer_refused(self, ip: str, reason: str) -> None:
+        """A client's connection was cut off (3.13); ``reason`` is a constant of ours or OpenSSL's."""
+        event = refusal_event(reason)
+        code = "UNAUTHENTICATED" if event == "tls.refused" else "RESOURCE_EXHAUSTED"
+        self.member.audit.note(event, source=Source(ip, "", "", ""), code=code, detail=reason)
 
     # --- from threads ----------------------------------------------------------------------------
 

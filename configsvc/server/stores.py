@@ -25,6 +25,8 @@ from configsvc.storage.history.engine import sync_dir
 from configsvc.storage.history.messages import StoreIdentity
 from configsvc.storage.history.reader import HistoryReader
 from configsvc.storage.history.store import History, stamped_epoch
+from configsvc.storage.local.messages import LocalIdentity
+from configsvc.storage.local.store import LocalStore
 from configsvc.storage.seal.keyfile import KeyFile
 from configsvc.storage.snapshot import generations
 from configsvc.storage.snapshot.generations import FIRST_GENERATION
@@ -64,6 +66,7 @@ class Stores:
     last_index: int
     token_key: TokenKey
     log_key: TokenKey
+    local: LocalStore  # the member's own audit stream
 
 
 def genesis_ids(config: ServerConfig) -> dict[int, tuple[str, ...]]:
@@ -279,4 +282,10 @@ def _stores(
         last_index=last,
         token_key=TokenKey.load_or_create(local / "token.key", key_file),
         log_key=TokenKey.load_or_create(local / "log.key", key_file),
+        local=LocalStore.open(
+            local / "audit.db",
+            LocalIdentity(identity.cluster_id, identity.member_id, identity.store_id),
+            key_file,
+            sync=not config.unsafe_no_fsync,
+        ),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 from configsvc.config import ServerConfig
 from configsvc.runtime.waiting import Waiting
@@ -90,6 +91,7 @@ class FakeMember:
         self.stopping = False
         self.is_learner = False
         self.raised: list[int] = []
+        self.audit = SimpleNamespace(problem="")
 
     def alarms(self) -> list[tuple[int, int]]:
         return [(1, alarm) for alarm in self.raised]
