@@ -24,7 +24,7 @@ from configsvc.api.contract import (
 from configsvc.api.status import Code
 from configsvc.api.table import Api
 from configsvc.errors import InvariantViolationError, RequestError
-from configsvc.gateway import calls, json_in
+from configsvc.gateway import json_in
 from configsvc.gateway.answers import (
     JSON_FIELDS,
     NO_SNIFF,
@@ -33,6 +33,7 @@ from configsvc.gateway.answers import (
     send_error,
     send_stream_error,
 )
+from configsvc.gateway.calls import Calls
 from configsvc.gateway.health import Health
 from configsvc.gateway.metadata import metadata_of
 from configsvc.gateway.metrics import Metrics
@@ -53,6 +54,7 @@ class Gateway:
     def __init__(self, member: Member, api: Api) -> None:
         self._member = member
         self._api = api
+        self._calls = Calls(member.loop, api.status_of)
         self._origin = OriginGuard(member.config)
         self._health = Health(member)
         self._metrics = Metrics(member, api, self._health)
@@ -100,9 +102,8 @@ class Gateway:
             if request.method != "POST":
                 send_error(sink, Code.UNIMPLEMENTED, "Method Not Allowed")
                 return None
-            loop, status_of = self._member.loop, self._api.status_of
             messages = _messages(request.body, method)
-            return calls.run(loop, method, caller, messages, timeout, sink, status_of)
+            return self._calls.run(method, caller, connection.key, messages, timeout, sink)
         get = self._gets.get(request.path)
         if get is None:
             send_error(sink, Code.NOT_FOUND, "Not Found")

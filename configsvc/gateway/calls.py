@@ -21,33 +21,93 @@ from configsvc.errors import (
     ConfigServiceError,
     DeadlineExceededError,
     InvariantViolationError,
+    OverloadedError,
     ensure,
 )
 from configsvc.gateway.answers import JSON_FIELDS, send_error, send_stream_error, stream_error
 from configsvc.gateway.json_out import to_json
+from configsvc.limits import UNARY_IN_FLIGHT_MAX, UNARY_PER_IDENTITY_MAX
 
 StatusOf = Callable[[BaseException], tuple[int, str]]
 TOO_LATE: Final = "context deadline exceeded"
 
 
+class Calls:
+    """Runs the methods that JSON requests name; knows how many wait, and of whom (LIM-5)."""
+
+    def __init__(self, loop: AbstractEventLoop, status_of: StatusOf) -> None:
+        self.loop = loop
+        self.status_of = status_of
+        self.waiting = 0
+        self._waiting_of: dict[str, int] = {}
+
+    def run(
+        self,
+        method: Method,
+        caller: Caller,
+        key: str,
+        requests: list[bytes],
+        timeout: float | None,
+        sink: HttpSink,
+    ) -> UnaryExchange | StreamExchange | None:
+        """Call a method; the exchange if it goes on, else None.
+
+        Raises what a unary handler raises, and ``OverloadedError`` when too many calls wait, in
+        all or of the identity ``key``; the errors of a stream are its last line.
+        """
+        if method.stream is not None:
+            stream = StreamExchange(self, method, sink)
+            stream.start(method.stream, caller, requests, timeout)
+            return None if stream.ended else stream
+        unary = method.unary
+        ensure(unary is not None and len(requests) == 1, "a unary method takes one message")
+        if self._full(key):
+            raise OverloadedError
+        answer = unary(caller, requests[0])  # type: ignore[misc]
+        if isinstance(answer, bytes):
+            send_message(sink, method, answer)
+            return None
+        exchange = UnaryExchange(self, method, key, sink)
+        exchange.start(answer, timeout)
+        return exchange
+
+    def enter(self, key: str) -> None:
+        """A unary call begins to wait."""
+        self.waiting += 1
+        self._waiting_of[key] = self._waiting_of.get(key, 0) + 1
+
+    def leave(self, key: str) -> None:
+        """It waits no more."""
+        self.waiting -= 1
+        left = self._waiting_of[key] - 1
+        if left:
+            self._waiting_of[key] = left
+        else:
+            del self._waiting_of[key]
+
+    def _full(self, key: str) -> bool:
+        if self.waiting >= UNARY_IN_FLIGHT_MAX:
+            return True
+        return key != "" and self._waiting_of.get(key, 0) >= UNARY_PER_IDENTITY_MAX
+
+
 class UnaryExchange:
     """A unary call that waits for the runtime; the object itself is its ``Finish``."""
 
-    def __init__(
-        self, loop: AbstractEventLoop, method: Method, sink: HttpSink, status_of: StatusOf
-    ) -> None:
-        self._loop = loop
+    def __init__(self, calls: Calls, method: Method, key: str, sink: HttpSink) -> None:
+        self._calls = calls
         self._method = method
+        self._key = key
         self._sink = sink
-        self._status_of = status_of
         self._waiting: Waiting | None = None
         self._timer: TimerHandle | None = None
 
     def start(self, waiting: Waiting, timeout: float | None) -> None:
         """Wait for the answer, ``timeout`` seconds at most; None: as long as it takes."""
         self._waiting = waiting
+        self._calls.enter(self._key)
         if timeout is not None:
-            self._timer = self._loop.call_later(timeout, self._expire)
+            self._timer = self._calls.loop.call_later(timeout, self._expire)
         waiting.bind(self)
 
     def __call__(self, result: bytes | ConfigServiceError) -> None:
@@ -56,7 +116,7 @@ class UnaryExchange:
         if isinstance(result, bytes):
             send_message(self._sink, self._method, result)
         else:
-            send_error(self._sink, *self._status_of(result))
+            send_error(self._sink, *self._calls.status_of(result))
 
     def on_cancel(self) -> None:
         """The client is gone."""
@@ -70,10 +130,12 @@ class UnaryExchange:
 
     def _expire(self) -> None:
         self.on_cancel()
-        send_error(self._sink, *self._status_of(DeadlineExceededError(TOO_LATE)))
+        send_error(self._sink, *self._calls.status_of(DeadlineExceededError(TOO_LATE)))
 
     def _release(self) -> None:
-        self._waiting = None
+        if self._waiting is not None:
+            self._waiting = None
+            self._calls.leave(self._key)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -82,13 +144,10 @@ class UnaryExchange:
 class StreamExchange:
     """A stream: one chunk per message. The sink of its handler, and the handler's only caller."""
 
-    def __init__(
-        self, loop: AbstractEventLoop, method: Method, sink: HttpSink, status_of: StatusOf
-    ) -> None:
-        self._loop = loop
+    def __init__(self, calls: Calls, method: Method, sink: HttpSink) -> None:
+        self._calls = calls
         self._response = method.response
         self._sink = sink
-        self._status_of = status_of
         self._handler: StreamHandler | None = None
         self._timer: TimerHandle | None = None
         self._started = False
@@ -103,7 +162,7 @@ class StreamExchange:
     ) -> None:
         """Hand the requests on; the body is whole, so its end is a half-close (G6)."""
         if timeout is not None:
-            self._timer = self._loop.call_later(timeout, self._expire)
+            self._timer = self._calls.loop.call_later(timeout, self._expire)
         try:
             handler = self._handler = factory(caller, self)
             for request in requests:
@@ -138,7 +197,7 @@ class StreamExchange:
             self._fail(error)
 
     def _fail(self, error: Exception) -> None:
-        code, text = self._status_of(error)
+        code, text = self._calls.status_of(error)
         if not self._started:
             send_stream_error(self._sink, code, text)
             return
@@ -192,31 +251,3 @@ def send_message(sink: HttpSink, method: Method, payload: bytes) -> None:
     """A whole unary answer."""
     body = to_json(method.response.FromString(payload)).encode()
     sink.respond(200, JSON_FIELDS, body)
-
-
-def run(
-    loop: AbstractEventLoop,
-    method: Method,
-    caller: Caller,
-    requests: list[bytes],
-    timeout: float | None,
-    sink: HttpSink,
-    status_of: StatusOf,
-) -> UnaryExchange | StreamExchange | None:
-    """Call a method; the exchange if it goes on, else None.
-
-    Raises what a unary handler raises; the errors of a stream are its last line.
-    """
-    if method.stream is not None:
-        stream = StreamExchange(loop, method, sink, status_of)
-        stream.start(method.stream, caller, requests, timeout)
-        return None if stream.ended else stream
-    unary = method.unary
-    ensure(unary is not None and len(requests) == 1, "a unary method takes one message")
-    answer = unary(caller, requests[0])  # type: ignore[misc]
-    if isinstance(answer, bytes):
-        send_message(sink, method, answer)
-        return None
-    exchange = UnaryExchange(loop, method, sink, status_of)
-    exchange.start(answer, timeout)
-    return exchange

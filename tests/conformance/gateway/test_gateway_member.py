@@ -337,7 +337,7 @@ def test_probes_need_no_rights(bob: JsonClient) -> None:
     assert bob.get("/livez").text == "ok\n"
     assert bob.get("/readyz/linearizable_read").text == "ok\n"
     assert bob.get("/readyz/nonsense").status == 404
-    assert bob.get("/readyz?verbose").text.count("[+]") == 4
+    assert bob.get("/readyz?verbose").text.count("[+]") >= 4
     assert isinstance(bob.get("/debug/vars").json, dict)
     wrong = bob.call("/health", "")
     assert (wrong.status, wrong.headers["allow"]) == (405, "GET")

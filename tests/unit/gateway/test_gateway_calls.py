@@ -13,11 +13,13 @@ from configsvc.errors import (
     CompactedError,
     ConfigServiceError,
     InvariantViolationError,
+    OverloadedError,
     PermissionDeniedError,
     RequestError,
 )
-from configsvc.gateway import calls
 from configsvc.gateway.answers import reason_of, send_error, stream_error
+from configsvc.gateway.calls import Calls
+from configsvc.limits import UNARY_IN_FLIGHT_MAX, UNARY_PER_IDENTITY_MAX
 from configsvc.proto import rpc_pb2
 from configsvc.runtime.waiting import Waiting
 from configsvc.types import NO_SOURCE, SYSTEM_PRINCIPAL
@@ -62,6 +64,7 @@ class Handler:
 class World:
     def __init__(self) -> None:
         self.loop = FakeLoop()
+        self.calls = Calls(cast(Any, self.loop), told)
         self.sink = FakeSink()
         self.waiting = Waiting()
         self.handler: Handler | None = None
@@ -80,8 +83,7 @@ class World:
         return self.run(method, list(requests), timeout)
 
     def run(self, method: Method, requests: list[bytes], timeout: float | None) -> Any:
-        loop = cast(Any, self.loop)
-        return calls.run(loop, method, CALLER, requests, timeout, self.sink, told)
+        return self.calls.run(method, CALLER, "alice", requests, timeout, self.sink)
 
     @property
     def heard(self) -> list[str]:
@@ -127,6 +129,28 @@ def test_a_client_that_leaves_cancels(world: World) -> None:
     assert world.waiting.cancelled
     world.loop.advance(1.0)
     assert not world.sink.status
+
+
+def test_calls_that_wait_are_counted_and_bounded(world: World) -> None:
+    world.unary()
+    assert world.calls.waiting == 1
+    world.waiting.complete(ANSWER)
+    assert world.calls.waiting == 0
+    for _ in range(UNARY_PER_IDENTITY_MAX):
+        world.calls.enter("alice")
+    with pytest.raises(OverloadedError):
+        world.unary()
+    world.calls.leave("alice")
+    world.sink = FakeSink()
+    world.waiting = Waiting()
+    exchange = world.unary()
+    exchange.on_cancel()
+    exchange.on_cancel()
+    assert world.calls.waiting == UNARY_PER_IDENTITY_MAX - 1
+    for _ in range(UNARY_IN_FLIGHT_MAX - world.calls.waiting):
+        world.calls.enter("bob")
+    with pytest.raises(OverloadedError):
+        world.unary()
 
 
 def test_each_message_is_one_line_in_one_chunk(world: World) -> None:
