@@ -93,6 +93,9 @@ def _show(role: str, found: dict[str, Any], count: float, rows: int) -> None:
         f"event loop {found['main_s'] * scale:.1f}; threads: "
         + ", ".join(f"{cpu * scale:.1f}" for cpu in threads if cpu)
     )
+    print("  by room:")
+    for room, spent in sorted(found["rooms"].items(), key=lambda each: -each[1]):
+        print(f"        {spent * scale:7.2f}  {room}")
     print(f"{'own':>7} {'whole':>7}  function")
     whole = found["whole"]
     for place, spent in sorted(found["own"].items(), key=lambda each: -each[1])[:rows]:

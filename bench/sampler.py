@@ -28,6 +28,17 @@ def _place(frame: FrameType) -> str:
     return f"{code.co_filename.removeprefix(_ROOT)}:{code.co_qualname}"
 
 
+def _room(frame: FrameType | None) -> str:
+    """The package whose code is innermost; libraries count for whoever called them."""
+    while frame is not None:
+        name = frame.f_code.co_filename.removeprefix(_ROOT)
+        if name.startswith("configsvc/"):
+            room = "/".join(name.split("/")[1:-1])
+            return "event loop, sockets, callbacks" if room in ("", "server", "cli") else room
+        frame = frame.f_back
+    return "event loop, sockets, callbacks"
+
+
 class Sampler:
     """Gathers until asked; everything happens in the main thread."""
 
@@ -38,6 +49,7 @@ class Sampler:
     def _reset(self) -> None:
         self._own: dict[str, float] = defaultdict(float)
         self._whole: dict[str, float] = defaultdict(float)
+        self._rooms: dict[str, float] = defaultdict(float)
         self._lines: dict[str, float] = defaultdict(float)
         self._calls: dict[str, float] = defaultdict(float)  # "caller > callee"
         self._last = time.thread_time()
@@ -58,6 +70,7 @@ class Sampler:
         place = _place(frame)
         self._own[place] += weight
         self._lines[f"{place}:{frame.f_lineno}"] += weight
+        self._rooms[_room(frame)] += weight
         seen = set()
         at: FrameType | None = frame
         while at is not None:
@@ -77,6 +90,7 @@ class Sampler:
             "threads": {name: round(cpu - before.get(name, 0.0), 3) for name, cpu in after.items()},
             "own": self._own,
             "whole": self._whole,
+            "rooms": self._rooms,
             "lines": self._lines,
             "calls": self._calls,
         }

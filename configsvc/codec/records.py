@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 
 from configsvc.errors import DecodeError
 from configsvc.raft.messages import Entry
-from configsvc.types import LogIndex, Term
 
+_new = tuple.__new__  # skips the Python frame of a named tuple's constructor
 _HEAD = struct.Struct("<QBI")
 RECORD_HEAD_BYTES = _HEAD.size
 
@@ -47,7 +47,7 @@ def decode_entries(first_index: int, blob: bytes | memoryview, count: int) -> tu
         end = at + length
         if end > size:
             raise DecodeError("record is cut short")
-        out.append(Entry(Term(term), LogIndex(index), kind, bytes(blob[at:end])))
+        out.append(_new(Entry, (term, index, kind, bytes(blob[at:end]))))
         at = end
     if at != size:
         raise DecodeError("bytes behind the last record")

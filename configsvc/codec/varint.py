@@ -11,6 +11,8 @@ def varint(value: int) -> bytes:
     """Base-128 varint of a non-negative integer below 2**64."""
     if value < 128:
         return _SMALL[value]
+    if value < 16_384:  # the length of most operations
+        return bytes((value & 0x7F | 0x80, value >> 7))
     out = bytearray()
     while value >= 128:
         out.append(value & 0x7F | 0x80)
