@@ -65,6 +65,24 @@ def register(commands: Commands) -> None:
     snapshot = commands.group("snapshot", "etcd's snapshot stream")
     save = snapshot.add("save", "write a snapshot of one member to a file", run_snapshot_save)
     save.add_argument("file", metavar="FILE")
+    restore = snapshot.add(
+        "restore", "make the data directory of a cluster of one, offline", run_snapshot_restore
+    )
+    restore.add_argument("file", metavar="FILE")
+    restore.add_argument("--data-dir", required=True, metavar="DIR", help="empty or absent")
+    restore.add_argument(
+        "--initial-advertise-peer-urls",
+        required=True,
+        metavar="URLS",
+        help="of the one member; with the token they make its id",
+    )
+    restore.add_argument("--initial-cluster-token", metavar="TEXT", default="etcd-cluster")
+    restore.add_argument(
+        "--encryption-key-file", required=True, metavar="FILE", help="new member's"
+    )
+    restore.add_argument(
+        "--source-key-file", metavar="FILE", help="of the member the snapshot is of, if another"
+    )
 
 
 def _member_argument(parser: Parser) -> None:
@@ -364,6 +382,34 @@ def run_snapshot_save(session: Session) -> int:
     finally:
         partial.unlink(missing_ok=True)
     session.out.done(f"{path}: {size} bytes", file=str(path), bytes=size)
+    return Exit.OK
+
+
+def run_snapshot_restore(session: Session) -> int:
+    """Offline: reads the file, asks no member."""
+    from configsvc.identity.member_ids import member_id
+    from configsvc.server.restore import restore_backup
+    from configsvc.storage.seal.keyfile import KeyFile
+
+    args = session.args
+    urls = tuple(url for url in args.initial_advertise_peer_urls.split(",") if url)
+    key_file = KeyFile.load(args.encryption_key_file)
+    source = args.source_key_file
+    made = restore_backup(
+        Path(args.file),
+        Path(os.path.abspath(args.data_dir)),
+        member_id=member_id(urls, args.initial_cluster_token),
+        peer_urls=urls,
+        key_file=key_file,
+        source_key_file=KeyFile.load(source) if source else key_file,
+    )
+    session.out.done(
+        f"restored as cluster {made.cluster_id:x}, member {made.member_id:x}, "
+        f"at revision {made.revision}; start it with --initial-cluster-state new",
+        cluster=f"{made.cluster_id:x}",
+        member=f"{made.member_id:x}",
+        revision=made.revision,
+    )
     return Exit.OK
 
 

@@ -40,9 +40,11 @@ from configsvc.runtime.install import InstallStores
 from configsvc.runtime.member import READER_THREADS, Member, Parts
 from configsvc.runtime.restore import adopt, read_stored
 from configsvc.runtime.watchdog import Watchdog
+from configsvc.server import rebirth
 from configsvc.server.joining import find_cluster
 from configsvc.server.local import audit_levels, local_writer, refusal_event, weakened
 from configsvc.server.logs import Log, bridge_logging
+from configsvc.server.restore import force_new_cluster
 from configsvc.server.stores import Stores, has_stores, open_stores
 from configsvc.server.tls import ClientTls, peer_tls
 from configsvc.storage.history.store import History
@@ -127,6 +129,7 @@ class Server:
         """Run until a signal."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._loop_failed)
+        self._recover_from_disaster()
         joined = None
         if self.config.initial_cluster_state == "existing" and not has_stores(self.config):
             joined = await find_cluster(self.config, self.log)
@@ -217,6 +220,23 @@ class Server:
         await self._stop.wait()
         await self._shut_down(member, frontend, peers, wal_writer)
         watchdog.stop()
+
+    def _recover_from_disaster(self) -> None:
+        """New stores in the place of old ones, when told so or when a kill came in between."""
+        if rebirth.finish(Path(os.path.abspath(self.config.data_dir))):
+            self.log.warn("server", "new stores took the place of the old ones")
+        if not self.config.force_new_cluster:
+            return
+        made = force_new_cluster(self.config)
+        if made is None:
+            self.log.warn("server", "--force-new-cluster: this member is alone already")
+            return
+        self.log.warn(
+            "server",
+            "a new cluster of one; take --force-new-cluster off the command line",
+            cluster=f"{made.cluster_id:016x}",
+            revision=made.revision,
+        )
 
     def _history_writer(self, loop: asyncio.AbstractEventLoop, history: History) -> HistoryWriter:
         """The writer of one generation; one that an install replaced is not listened to."""

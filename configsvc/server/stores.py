@@ -24,7 +24,7 @@ from configsvc.storage.disk import OsDisk, check_private_path
 from configsvc.storage.history.engine import sync_dir
 from configsvc.storage.history.messages import StoreIdentity
 from configsvc.storage.history.reader import HistoryReader
-from configsvc.storage.history.store import History, stamped_epoch
+from configsvc.storage.history.store import History, stamped_identity
 from configsvc.storage.local.messages import LocalIdentity
 from configsvc.storage.local.store import LocalStore
 from configsvc.storage.seal.keyfile import KeyFile
@@ -182,9 +182,8 @@ def _peek_history(data: Path, disk: OsDisk, key_file: KeyFile, generation: int) 
     oldest = read_header(disk, numbers[0], newest=len(numbers) == 1)
     fresh = generation == FIRST_GENERATION and oldest.first_index <= 1
     generations.keep_only(data, generation, required=not fresh)
-    epoch = stamped_epoch(generations.generation_path(data, generation))
-    if epoch is None:
-        epoch = _joined_epoch(data) or 0
+    stamped = stamped_identity(generations.generation_path(data, generation))
+    epoch = stamped.epoch if stamped is not None else _joined_epoch(data) or 0
     return _open_history(data, identity, epoch, key_file, generation, create=fresh)
 
 

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from configsvc.client import administration as admin
@@ -69,6 +70,33 @@ def etcdctl(cluster: MemberCluster, *words: str, member: MemberProcess | None = 
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def configctl(cluster: MemberCluster, *words: str, code: int = 0) -> str:
+    """Run a command of ours as root; what it printed."""
+    pair = cluster.user("root")
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "configsvc.cli.configctl",
+            *words,
+            f"--endpoints={cluster.endpoints}",
+            f"--cacert={cluster.pki / 'ca-server.pem'}",
+            f"--cert={pair}.pem",
+            f"--key={pair}.key",
+        ],
+        env={
+            "PATH": os.environ.get("PATH", ""),
+            "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == code, f"{done.returncode}: {done.stdout}{done.stderr}"[-2000:]
     return done.stdout
 
 

@@ -390,8 +390,8 @@ class History:
         )
 
 
-def stamped_epoch(path: Path) -> int | None:
-    """Epoch of an existing store, asked before its identity can be known; None: there is none."""
+def stamped_identity(path: Path) -> StoreIdentity | None:
+    """Whose store lies there, for who cannot know it beforehand; None: there is none."""
     if not path.is_file():
         return None
     engine = open_reader(path, alone=True)
@@ -399,7 +399,7 @@ def stamped_epoch(path: Path) -> int | None:
         with engine.connect() as connection:
             if not loading.is_complete(connection):
                 return None
-            return loading.read_identity(connection).epoch
+            return loading.read_identity(connection)
     finally:
         engine.dispose()
 
