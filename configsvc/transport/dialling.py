@@ -57,9 +57,10 @@ class Dialler:
         self._renew = True
         self._wake.set()
 
-    def close(self) -> None:
-        """Dial no more. An open connection is not touched."""
+    def close(self) -> asyncio.Future[None]:
+        """Dial no more; the result is done once that is so. An open connection is not touched."""
         self._task.cancel()
+        return self._task
 
     async def _run(self) -> None:
         backoff = PEER_BACKOFF_MIN_S

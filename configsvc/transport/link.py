@@ -57,6 +57,7 @@ __all__ = [
 _BULK_TYPES: Final = frozenset({MessageType.APP, MessageType.SNAP})
 _LOOK_S: Final = 0.25  # between two looks at all connections
 _COMPLAIN_AGAIN_S: Final = 60.0
+_ACCEPT_PASSES: Final = 5  # of the loop, until a socket that was being accepted shows up
 _Way = tuple[NodeId, int]  # peer and lane
 
 
@@ -170,14 +171,15 @@ class PeerTransport:
             server.close()
         if self._looker is not None:
             self._looker.cancel()
-        for dialler in self._diallers.values():
-            dialler.close()
+        ending: set[asyncio.Future[None]] = {d.close() for d in self._diallers.values()}
         self._diallers.clear()
         for connection in list(self._open):
             connection.finish("this member stops")
-        waiting = [connection.gone for connection in self._open]
-        if waiting:
-            await asyncio.wait(waiting, timeout=1.0)
+        for _ in range(_ACCEPT_PASSES):
+            await asyncio.sleep(0)
+        ending.update(connection.gone for connection in self._open)
+        if ending:
+            await asyncio.wait(ending, timeout=1.0)
 
     def reload_tls(self) -> str:
         """Read the files of both contexts anew; "" when they are in force, else why not.
