@@ -1,11 +1,15 @@
-"""Leader lost: from SIGKILL to the first accepted write, at default timeouts.
+"""Leader lost: from SIGKILL, or SIGSTOP, to the first accepted write, at default timeouts.
 
-A client that knows the survivors writes to both every few milliseconds; the first OK counts. The
-killed member is started again and caught up before the next round.
+A killed process closes its sockets, which the others may notice at once; a stopped one is silent
+like a machine without power, and is found by the election timeout alone. A client that knows the
+others writes to both every few milliseconds; the first OK counts. The lost member is brought back
+and caught up before the next round.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Sequence
 from typing import Final
@@ -21,21 +25,22 @@ EVERY_S: Final = 0.02
 GIVE_UP_S: Final = 30.0
 
 
-def measure(report: Report, clusters: Sequence[Cluster], rounds: int) -> None:
-    """Rounds of each system."""
-    found = Measure("leader killed → first accepted write", "ms", "lower")
+def measure(report: Report, clusters: Sequence[Cluster], rounds: int, *, silent: bool) -> None:
+    """Rounds of each system; ``silent``: the leader is stopped, not killed."""
+    what = "leader silent" if silent else "leader killed"
+    found = Measure(f"{what} → first accepted write", "ms", "lower")
     for cluster in clusters:
         kept = found.ours if cluster.kind == "ours" else found.etcd
         for _ in range(rounds):
             try:
-                kept.append(_round(cluster) * 1e3)
+                kept.append(_round(cluster, silent=silent) * 1e3)
             except BenchFault as fault:
-                report.miss(f"leader killed, {cluster.kind}", str(fault))
+                report.miss(f"{what}, {cluster.kind}", str(fault))
                 break
     report.add(found)
 
 
-def _round(cluster: Cluster) -> float:
+def _round(cluster: Cluster, *, silent: bool) -> float:
     victim = cluster.leader()
     links = Links()
     try:
@@ -53,11 +58,17 @@ def _round(cluster: Cluster) -> float:
         links.run_until(lambda: all(w.answers for w in writers), 5.0)
         for writer in writers:
             writer.answers.clear()
-        cluster.kill(victim)
+        if silent:
+            os.kill(victim.pid, signal.SIGSTOP)
+        else:
+            cluster.kill(victim)
         return _first_write(links, writers)
     finally:
         links.close()
-        cluster.launch(victim)
+        if silent:
+            os.kill(victim.pid, signal.SIGCONT)
+        else:
+            cluster.launch(victim)
         cluster.wait_ready(victim)
 
 

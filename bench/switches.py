@@ -71,7 +71,7 @@ def _leaves(ours: Ours) -> int:
 
 
 def _rows(ours: Ours) -> int:
-    data = ours.folder / f"{ours.leader().name}.data"
+    data = ours.folder / f"{ours.leader().name}.data" / "sql"
     total = 0
     for path in data.rglob("*.db"):
         with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as database:
