@@ -69,3 +69,8 @@ def checkpoint_signature_op(member: int, size: int, root: bytes, signature: byte
     return command_pb2.CheckpointSignature(
         member=member, size=size, root=root, signature=signature
     ).SerializeToString()
+
+
+def cluster_version_op(version: str) -> bytes:
+    """``ClusterVersion``: what all members speak, as ``x.y.z``."""
+    return command_pb2.ClusterVersion(version=version).SerializeToString()

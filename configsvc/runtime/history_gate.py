@@ -12,8 +12,14 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Final, TypeVar
 
-from configsvc.errors import ConfigServiceError, InternalFailureError, OverloadedError
+from configsvc.errors import (
+    ConfigServiceError,
+    CorruptError,
+    InternalFailureError,
+    OverloadedError,
+)
 from configsvc.runtime.waiting import Waiting
+from configsvc.storage.seal.errors import SealBroken
 
 QUESTIONS_MAX: Final = 1_000  # waiting and running; OverloadedError beyond
 
@@ -28,9 +34,11 @@ class HistoryGate:
         loop: asyncio.AbstractEventLoop,
         executor: Executor,
         report: Callable[[BaseException], str],
+        on_damage: Callable[[SealBroken], None],
     ) -> None:
         self._loop = loop
         self._executor = executor
+        self._on_damage = on_damage  # a stored row is not what was written (FC-9)
         self._report = report  # logs an unexpected failure, gives the id for the client
         self._waiting: list[tuple[int, Callable[[], None]]] = []
         self._running = 0
@@ -66,6 +74,9 @@ class HistoryGate:
             error = future.exception()
             if error is None:
                 done(future.result())
+            elif isinstance(error, SealBroken):
+                self._on_damage(error)
+                done(CorruptError())
             elif isinstance(error, ConfigServiceError):
                 done(error)
             else:

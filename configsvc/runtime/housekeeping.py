@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from configsvc import limits
 from configsvc.errors import DecodeError, ExitCode, FatalError
 from configsvc.raft.progress import ProgressState
+from configsvc.runtime.disk_health import DiskState
 from configsvc.types import NodeId
 
 if TYPE_CHECKING:
@@ -23,8 +24,18 @@ FRAME_DIVERGED: Final = 9
 DIGESTS_KEPT: Final = 4_096
 ENVELOPE_EVERY_S: Final = 0.1
 CUT_EVERY_S: Final = 1.0
-CLOCK_OFF_NS: Final = 5_000_000_000
-_ENVELOPE = struct.Struct("<Q16sQI")  # applied, digest, wall ns, SQL lag in entries
+_ENVELOPE = struct.Struct("<Q16sQIBI")  # applied, digest, wall ns, SQL lag, disk, its age in ms
+_AGE_MS_MAX: Final = 0xFFFFFFFF
+
+
+class PeerReport(NamedTuple):
+    """What a member said of itself last (L6)."""
+
+    applied: int
+    clock_offset_ns: int  # its wall clock minus ours, transmission included
+    sql_lag: int  # entries
+    disk: DiskState
+    write_age_ms: int  # of its oldest write that is not synced
 
 
 class Housekeeping:
@@ -38,7 +49,7 @@ class Housekeeping:
         self._next_envelope = 0.0
         self._next_progress = 0.0
         self._differs: set[int] = set()
-        self.peers: dict[int, tuple[int, int, int]] = {}  # applied, wall ns, lag
+        self.peers: dict[int, PeerReport] = {}
         self.stalls_total = 0
 
     # --- writes ----------------------------------------------------------------------------------
@@ -161,7 +172,8 @@ class Housekeeping:
             return
         index, digest = self._digests[-1]
         lag = member.history.lag().entries
-        body = _ENVELOPE.pack(index, digest, member.time_ns(), lag)
+        age_ms = min(int(member.disk.age_s * 1000), _AGE_MS_MAX)
+        body = _ENVELOPE.pack(index, digest, member.time_ns(), lag, member.disk.state, age_ms)
         member.net.send_frame(lead, FRAME_ENVELOPE, body)
 
     def on_frame(self, peer: NodeId, kind: int, body: bytes) -> bool:
@@ -169,8 +181,11 @@ class Housekeeping:
         if kind == FRAME_ENVELOPE:
             if len(body) != _ENVELOPE.size:
                 raise DecodeError("envelope of the wrong length")
-            index, digest, wall, lag = _ENVELOPE.unpack(body)
-            self.peers[peer] = (index, wall, lag)
+            index, digest, wall, lag, disk, age_ms = _ENVELOPE.unpack(body)
+            if disk not in DiskState._value2member_map_:
+                raise DecodeError("envelope with an unknown state of the disk")
+            offset = wall - self._member.time_ns()
+            self.peers[peer] = PeerReport(index, offset, lag, DiskState(disk), age_ms)
             self._compare(peer, index, digest)
             return True
         if kind == FRAME_DIVERGED:

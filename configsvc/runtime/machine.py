@@ -248,6 +248,12 @@ class Machine:
         self._listener.on_installed()
         self._listener.on_configuration(self.conf_state, snapshot.index)
 
+    def notice_role(self) -> None:
+        """Tell a change of role that no Ready has told yet, for a write that hangs keeps them."""
+        raft = self.raft
+        if (raft.lead, raft.role) != (self.lead, self.role):
+            self._role(SoftState(raft.lead, raft.role))
+
     def _role(self, soft: SoftState) -> None:
         self.lead, self.role = soft.lead, soft.role
         self._listener.on_role(soft.lead, soft.role)

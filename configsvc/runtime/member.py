@@ -15,6 +15,7 @@ Not here: the order of consensus work (``runtime.machine``), composition (``serv
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -24,7 +25,7 @@ from typing import Any, Final, Protocol
 from configsvc.apply.applier import Applier
 from configsvc.apply.commands import Command, Effects, Envelope, Granted
 from configsvc.apply.rights import Rights
-from configsvc.apply.state import ApplyState
+from configsvc.apply.state import CORRUPT, ApplyState
 from configsvc.audit.checkpoint import Checkpoint, encode_checkpoint
 from configsvc.audit.levels import Levels
 from configsvc.auth.decide import Decider
@@ -49,6 +50,8 @@ from configsvc.raft.errors import ProposalDropped
 from configsvc.raft.messages import ConfState, HardState, Message, MessageType, Role, Snapshot
 from configsvc.raft.node import RawNode
 from configsvc.raft.storage import MemoryLog
+from configsvc.runtime.cluster_health import ClusterHealth
+from configsvc.runtime.disk_health import DiskHealth, DiskState
 from configsvc.runtime.elections import Elections
 from configsvc.runtime.history_gate import HistoryGate
 from configsvc.runtime.housekeeping import Housekeeping
@@ -66,6 +69,7 @@ from configsvc.runtime.rpc import PeerCalls
 from configsvc.runtime.waiting import Waiting
 from configsvc.runtime.watch_hub import WatchHub
 from configsvc.storage.local.writer import LocalWriter
+from configsvc.storage.seal.errors import SealBroken
 from configsvc.types import NodeId, Principal, Source
 
 FRAME_FORWARD: Final = 3
@@ -75,6 +79,7 @@ FRAME_CALL_REPLY: Final = 6
 STALL_TICKS: Final = 3  # a timer this late means that the process stood still (H2)
 READER_THREADS: Final = 2
 TRANSFER_HOLD_S: Final = 0.25
+LAG_MAX: Final = 1_000  # entries that a voter may lack and still count as caught up
 
 
 class Report(Protocol):
@@ -133,6 +138,7 @@ class Parts:
     log_key: TokenKey
     wal: Any  # storage.wal.WalWriter: compact(up_to)
     install: InstallStores
+    free_bytes: Callable[[], int]  # of the file system with log and history
     local: LocalWriter  # of stream L
     audit_levels: Levels
     records: RecordCache  # shared with the peer link
@@ -171,12 +177,13 @@ class Member:
         self.stopping = False
         self.leading_since_term = 0  # own term's first entry is applied: proposals may be stamped
         self._scheduled = False
+        self._unfit: set[str] = set()  # why this member must not campaign (E2)
         self._ready = False
         self._conf_submitted: ConfState | None = None
         self._ready_watchers: dict[Any, Callable[[], None]] = {}
         self._last_tick = parts.clock.monotonic()
         self._leader_lost_at: float | None = None
-        self._transfer: tuple[NodeId, Waiting, float] | None = None
+        self._transfer: tuple[NodeId, Waiting, float] | None = None  # to whom, caller, since
         self._tick_handle: asyncio.TimerHandle | None = None
         self._token_keys: tuple[Any, TokenKeys] = (None, {})
         self._facts_wanted = (-1, False)
@@ -198,7 +205,9 @@ class Member:
             heartbeat=parts.config.heartbeat_interval_ms / 1000,
         )
         self.calls = PeerCalls(clock=parts.clock, frames=self, timeout=timeout)
-        self.gate = HistoryGate(parts.loop, parts.executor, self.report_failure)
+        self.gate = HistoryGate(
+            parts.loop, parts.executor, self.report_failure, self._history_damaged
+        )
         self.gate.written = parts.applied
         self.hub = WatchHub(
             store=self.state.store,
@@ -256,6 +265,8 @@ class Member:
         )
         self.publishing = Publishing(self, parts.bootstrap_op, parts.genesis)
         self.housekeeping = Housekeeping(self)
+        self.disk = DiskHealth(self, parts.free_bytes)
+        self.cluster_health = ClusterHealth(self)
 
     # --- facts -----------------------------------------------------------------------------------
 
@@ -423,31 +434,52 @@ class Member:
             self._tick_handle.cancel()
         self.logins.close()
 
-    def hand_over(self) -> bool:
-        """Begin to hand leadership to the best voter; False: there is none that could take it."""
+    def set_fit(self, reason: str, fit: bool) -> bool:
+        """Whether ``reason`` keeps this member from campaigning; True when that is news (E2)."""
+        if (reason not in self._unfit) == fit:
+            return False
+        (self._unfit.discard if fit else self._unfit.add)(reason)
+        self.machine.raft.set_promotable(not self._unfit)
+        return True
+
+    def give_up_office(self) -> None:
+        """Lead no more, as after a failed quorum check; callers are told that they may doubt."""
+        self.machine.raft.step_down()
+        self.machine.notice_role()
+        self.wake()
+
+    def hand_over(self, *, caught_up: bool = False) -> bool:
+        """Begin to hand leadership to the best voter; False: there is none that could take it.
+
+        ``caught_up``: only to a voter that lacks next to nothing.
+        """
         if self._transfer is not None:
             return True
-        target = self._best_successor()
+        target = self._best_successor(self.machine.raft.last_index - LAG_MAX if caught_up else 0)
         if not target:
             return False
         self.transfer_to(target)
         return True
 
-    def _best_successor(self) -> NodeId:
+    def _best_successor(self, least: int = 0) -> NodeId:
+        """The voter with a healthy disk and the highest match, from ``least`` on; 0: none."""
         progress = self.machine.raft.status().progress
         voters = self.machine.conf_state.voters
+        reports = self.housekeeping.peers
+        bad = {w for w, told in reports.items() if told.disk in (DiskState.HUNG, DiskState.FULL)}
         able = [
             (peer.match, -who, who)
             for who, peer in progress.items()
             if who != self.self_id and who in voters and peer.recent_active
+            if who not in bad and peer.match >= least
         ]
         return NodeId(max(able)[2]) if able else NodeId(0)
 
     def transfer_to(self, target: int) -> Waiting:
         """Hand leadership to a voter; answered once it leads (N9)."""
         waiting = Waiting()
-        deadline = self.clock.monotonic() + self.config.election_timeout_ms / 1000 + 1.0
-        self._transfer = (NodeId(target), waiting, deadline)
+        now = self.clock.monotonic()
+        self._transfer = (NodeId(target), waiting, now)
         if target == self.self_id:
             waiting.complete(b"")
             self._transfer = None
@@ -685,6 +717,12 @@ class Member:
         self.history.task(work, lambda r: self.loop.call_soon_threadsafe(done, r))
         return waiting
 
+    def _history_damaged(self, error: SealBroken) -> None:
+        """A row of this member's history is not what was written: everybody must know."""
+        self.report.error("history", "stored data is damaged", reason=str(error))
+        with contextlib.suppress(ConfigServiceError):  # asked again, it is told again
+            self.raise_alarm(CORRUPT)
+
     def raise_alarm(self, alarm: int) -> None:
         """Propose an alarm for this member, unless it stands already."""
         if (self.self_id, alarm) in self.state.alarms:
@@ -717,6 +755,8 @@ class Member:
         self.leases.tick()
         self.installs.tick(self.clock.monotonic())
         self.housekeeping.tick()
+        self.disk.tick(self.clock.monotonic())
+        self.cluster_health.tick(self.clock.monotonic())
         self.membership.tick(self.clock.monotonic())
         self.audit.tick()
         self.publishing.tick()
@@ -726,10 +766,16 @@ class Member:
         self.wake()
 
     def _check_transfer(self) -> None:
-        if self._transfer is not None and self.clock.monotonic() >= self._transfer[2]:
-            waiting = self._transfer[1]
+        """Proposals wait a moment for the new leader, not longer; the core gives up at T (D2)."""
+        if self._transfer is None:
+            return
+        _, waiting, began = self._transfer
+        taken = self.clock.monotonic() - began
+        if taken >= self.config.election_timeout_ms / 1000:
             self._transfer = None
             waiting.complete(RequestTimeoutError())
+        elif taken >= TRANSFER_HOLD_S:
+            self.proposals.fail_queued(LeaderChangedError())
 
     def _check_leader(self) -> None:
         lost = self._leader_lost_at

@@ -362,6 +362,13 @@ class Proposals:
         for request_id, pending in lost:
             self._fail(request_id, pending, TimeoutDueToLeaderFailError())
 
+    def fail_queued(self, error: ConfigServiceError) -> None:
+        """Refuse what nobody has been handed yet: nothing of it was proposed."""
+        queue, self._queue = self._queue, []
+        for queued in queue:
+            self.withdraw(queued.request_id, error)
+        self.refuse_foreign()
+
     def sweep(self) -> None:
         """Fail what is past its deadline. The oldest stand first, all wait equally long."""
         now = self._clock.monotonic()

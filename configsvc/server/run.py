@@ -12,6 +12,7 @@ import contextlib
 import gc
 import os
 import resource
+import shutil
 import signal
 import sys
 import threading
@@ -140,6 +141,7 @@ class Server:
         wal_writer = WalWriter(
             stores.wal,
             on_durable=lambda token: _on_loop(loop, self._on_durable, token),
+            on_space=lambda ok: _on_loop(loop, self._on_space, ok),
             die=self.die,
         )
         history = self._history_writer(loop, stores.history)
@@ -186,6 +188,7 @@ class Server:
                 ),
                 local=local,
                 audit_levels=audit_levels(),
+                free_bytes=lambda: shutil.disk_usage(stores.data_dir).free,
                 records=records,
                 bootstrap_op=self._bootstrap(stores),
                 genesis=stores.genesis,
@@ -422,6 +425,9 @@ class Server:
 
     def _on_durable(self, token: int) -> None:
         self.member.on_durable(token)
+
+    def _on_space(self, ok: bool) -> None:
+        self.member.disk.log_space(ok)
 
     def _on_written(self, applied: int, revision: int) -> None:
         self.member.on_written(applied, revision)
