@@ -6,7 +6,8 @@ each operation all (small) or sampled images are built and recovered. A power lo
 excuse to refuse: the log must open, hold exactly the acknowledged state or that plus the write
 under way, and open again to the same.
 
-``CRASH_IMAGES=all`` takes every operation and many more samples; the count is printed with -s.
+``CRASH_IMAGES=all`` takes every operation and many more samples (``-o timeout=3600``); the count is
+printed with -s.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Any one flipped bit and any one zeroed page: refused, or the very same log. Never wrong data.
 
 The one accepted case (W6) has its own test: the last data frame of a log that was not sealed.
-``CRASH_IMAGES=all`` takes every bit; the default run samples.
+``CRASH_IMAGES=all`` takes every bit (some 800,000 recoveries: give it ``-o timeout=3600``); the
+default run samples.
 """
 
 from __future__ import annotations
