@@ -91,6 +91,7 @@ class Plan:
     to_notify: bool = False
     stopped: bool = False  # rollback_failed
     undecided: bool = True  # no APPLY was done yet since the start
+    blocked: tuple[str, str] | None = None  # outcome and reason of newer content that failed
     quarantined: str | None = None  # why newer content was rolled back here, while it still is
     _dirty_first: float | None = None  # data newer than the last APPLY: first and newest sighting
     _dirty_last: float = 0.0
@@ -238,6 +239,8 @@ class Plan:
         """
         step, self.busy = self.busy, None
         ensure(step is not None, "no step is busy")
+        if step is not Step.NOTIFY and step is not Step.REPAIR:
+            self.blocked = None
         if result is Result.ROLLBACK_IMPOSSIBLE:
             self._give_up(reason)
         elif step is Step.NOTIFY:
@@ -252,7 +255,7 @@ class Plan:
         elif result is Result.QUARANTINED:
             self._unchanged(now)
         else:
-            self._failed(result, now, jitter, reason)
+            self._failed(step, result, now, jitter, reason)
 
     def _committed(self, step: Step | None, notify_at: float | None) -> None:
         self.attempts = 0
@@ -278,15 +281,22 @@ class Plan:
 
     def _all_well(self) -> None:
         self._undoing = False
+        if self.blocked is not None:
+            self._settle(*self.blocked)
+            return
         self.attempts = 0
         if self.quarantined is None:
             self._settle("converged", "")
         else:
             self._settle("rolled_back", self.quarantined)
 
-    def _failed(self, result: Result, now: float, jitter: float, reason: str) -> None:
+    def _failed(
+        self, step: Step | None, result: Result, now: float, jitter: float, reason: str
+    ) -> None:
         self.attempts += 1
         self._settle(_OUTCOME[result], reason)
+        if step is Step.APPLY:
+            self.blocked = (self.outcome, self.reason)
         if result in _BY_TIME:
             self._apply_at = now + backoff_s(self.attempts, jitter)
         elif result is Result.REFUSED:

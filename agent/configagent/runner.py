@@ -26,7 +26,7 @@ from configagent.settings import Limits
 from configsvc.errors import ensure
 
 HINT_S: Final = 0.1  # after the last file event, before the scan
-_UNSETTLED: Final = frozenset({"pending", "rendering"})
+_GOOD: Final = frozenset({Result.COMMITTED, Result.CONVERGED, Result.UNCHANGED, Result.QUARANTINED})
 
 
 def plan_of(pipeline: Pipeline, now: float) -> Plan:
@@ -164,6 +164,8 @@ class SetRunner:
             self._log.event("recover_failed", level="error", set=self.name, why=str(error))
         ensure(self.pipeline.record.generation >= before, "a generation number never goes back")
         self.plan = plan_of(self.pipeline, time.monotonic())
+        if self.feed is not None and self.feed.snapshot is not None:
+            self.plan.data_changed(time.monotonic())  # it came while we were busy here
 
     async def turn(self) -> None:
         """Carry out the next step, or wait for the next event."""
@@ -211,7 +213,7 @@ class SetRunner:
         plan.done(
             result, now, random.random(), reason=self.pipeline.reason, notify_at=notify_at  # noqa: S311
         )  # fmt: skip
-        if plan.outcome in ("converged", "rolled_back") and not record.to_notify:
+        if result in _GOOD and record.generation and not record.to_notify:
             self._mark_good()
         plan.has_good = bool(record.good) and record.good != record.generation
         level = "info" if result in (Result.COMMITTED, Result.CONVERGED) else "warning"

@@ -39,6 +39,7 @@ class StateDir:
             SettingsError: another agent has it, or it cannot be made.
         """
         try:
+            os.makedirs(self.path, mode=0o700, exist_ok=True)
             os.makedirs(os.path.join(self.path, "sets"), mode=0o700, exist_ok=True)
             info = os.stat(self.path)
         except OSError as error:

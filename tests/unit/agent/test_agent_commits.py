@@ -1,0 +1,252 @@
+"""The commit protocols: stopped at every step, killed at random, and always whole afterwards."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from configagent.commits import Item
+from configagent.records import Record, generation_numbers, load_record
+from configagent.writer import Writer, items_root, make_item
+
+KEY = b"k" * 32
+NAMES = ("a.conf", "b.conf", "c.conf")
+
+
+class World:
+    """A root, a state directory, and one set of three files."""
+
+    def __init__(self, base: Path, commit: str) -> None:
+        self.root, self.state, self.commit = base / "root", base / "state", commit
+        for path in (self.root, self.state):
+            path.mkdir(mode=0o755, exist_ok=True)
+        self.dir = str(self.root / "managed") if commit == "dir" else ""
+
+    def writer(self, mark: Callable[[str], None] = lambda step: None) -> Writer:
+        return Writer((str(self.root),), str(self.state), KEY, mark)
+
+    def names(self) -> list[str]:
+        return list(NAMES) if self.dir else [str(self.root / name) for name in NAMES]
+
+    def items(self, text: str) -> list[Item]:
+        owner = (os.geteuid(), os.getegid())
+        return [
+            make_item(KEY, name, f"{text} of {place}\n".encode() * 20, 0o640, owner, "")
+            for place, name in enumerate(self.names())
+        ]
+
+    def place(self) -> dict[str, Any]:
+        return {"set": "s", "commit": self.commit, "dir": self.dir}
+
+    def recover(self, writer: Writer) -> dict[str, Any]:
+        destinations = [] if self.dir else self.names()
+        return writer.handle({"op": "recover", **self.place(), "destinations": destinations})
+
+    def commit_text(self, writer: Writer, text: str, **changes: Any) -> dict[str, Any]:
+        old = load_record(str(self.state), "s")
+        number = old.last_generation + 1
+        items = changes.pop("items", None) or self.items(text)
+        record = Record(
+            "s", generation=number, last_generation=number, root=items_root(items),
+            to_notify=["svc"], good=old.generation,
+        )  # fmt: skip
+        request = self.place() | {
+            "op": "stage", "generation": number, "items": [tuple(i) for i in items],
+            "tree": False, "sidecar": b"{}", "sealed": text.encode(), "keep": 3,
+            "record": asdict(record),
+        }  # fmt: skip
+        return writer.handle(request | changes)
+
+    def texts(self) -> set[str]:
+        """What the files say now; one element when the set is whole."""
+        base = self.root / "managed" / "current" if self.dir else self.root
+        return {(base / name).read_text().split(" of ")[0] for name in NAMES}
+
+    def strays(self) -> list[str]:
+        if not self.dir:
+            return sorted(set(os.listdir(self.root)) - set(NAMES))
+        known = {str(n) for n in generation_numbers(str(self.state), "s")}
+        inner = set(os.listdir(self.root / "managed")) - {"current", "generations"}
+        return sorted(inner | (set(os.listdir(self.root / "managed" / "generations")) - known))
+
+
+class Crash(Exception):
+    """The world stops here."""
+
+
+@pytest.fixture(params=["files", "dir"])
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
+    made = World(tmp_path, request.param)
+    writer = made.writer()
+    made.recover(writer)
+    assert "error" not in made.commit_text(writer, "first")
+    return made
+
+
+def test_content_owner_and_mode(world: World) -> None:
+    answer = world.commit_text(world.writer(), "second")
+    assert "error" not in answer
+    assert world.texts() == {"second"}
+    base = world.root / "managed" / "current" if world.dir else world.root
+    info = (base / "a.conf").stat()
+    assert stat.S_IMODE(info.st_mode) == 0o640
+    assert world.strays() == []
+
+
+def test_stopped_at_every_step_the_set_is_old_or_new_after_recovery(world: World) -> None:
+    steps: list[str] = []
+    world.commit_text(world.writer(steps.append), "gen0")
+    assert "record.written" in steps
+    for place in range(len(steps)):
+        before = next(iter(world.texts()))
+        seen: list[str] = []
+
+        def mark(step: str, seen: list[str] = seen, place: int = place) -> None:
+            seen.append(step)
+            if len(seen) == place + 1:
+                raise Crash(step)
+
+        with pytest.raises(Crash):
+            world.commit_text(world.writer(mark), f"gen{place + 1}")
+        writer = world.writer()
+        world.recover(writer)
+        decided = "record.written" in seen
+        assert world.texts() == {f"gen{place + 1}" if decided else before}, steps[place]
+        assert world.strays() == []
+        record = load_record(str(world.state), "s")
+        assert record.swap is None
+        assert record.to_notify == ["svc"]
+        assert writer.handle({"op": "scan", "set": "s"})["found"] == []
+
+
+def test_unchanged_files_keep_their_inode(world: World) -> None:
+    if world.dir:
+        pytest.skip("a folder per generation writes every file")
+    before = os.stat(world.root / "a.conf").st_ino
+    items = world.items("first")
+    changed = items[1]._replace(content=b"other of 1\n")
+    changed = make_item(KEY, changed.name, changed.content, 0o640, (changed.uid, changed.gid), "")
+    world.commit_text(world.writer(), "x", items=[items[0], changed, items[2]])
+    assert os.stat(world.root / "a.conf").st_ino == before
+    assert (world.root / "b.conf").read_text() == "other of 1\n"
+
+
+def test_old_generations_go_but_not_the_good_one(world: World) -> None:
+    for n in range(8):
+        world.commit_text(world.writer(), f"t{n}")
+    numbers = generation_numbers(str(world.state), "s")
+    record = load_record(str(world.state), "s")
+    assert len(numbers) <= 4
+    assert {record.generation, record.good} <= set(numbers)
+
+
+@pytest.mark.parametrize("call", ["fsync", "rename", "write_new"])
+def test_a_failing_disk_keeps_the_old_set(
+    world: World, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        if call == "write_new":
+            patched.setattr("configagent.commits.write_new", full)
+        else:
+            patched.setattr(f"os.{call}", full)
+        answer = world.commit_text(world.writer(), "second")
+    assert answer["kind"] == "write_failed"
+    writer = world.writer()
+    world.recover(writer)
+    assert len(world.texts()) == 1
+    assert world.strays() == []
+    assert "error" not in world.commit_text(writer, "third")
+    assert world.texts() == {"third"}
+
+
+def test_full_filesystem_under_the_destination(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k,mode=755", "tmpfs", str(root)],
+        capture_output=True, check=False,
+    )  # fmt: skip
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    try:
+        world = World(tmp_path, "files")
+        writer = world.writer()
+        world.recover(writer)
+        world.commit_text(writer, "first")
+        owner = (os.geteuid(), os.getegid())
+        items = world.items("second")
+        items[2] = make_item(KEY, items[2].name, b"x" * 200_000, 0o640, owner, "")
+        answer = world.commit_text(writer, "second", items=items)
+        assert answer["kind"] == "write_failed"
+        assert "No space left" in answer["error"]
+        assert world.texts() == {"first"}
+        assert world.strays() == []
+    finally:
+        subprocess.run(["umount", str(root)], check=True)
+
+
+CHILD = """
+import sys
+sys.path[:0] = sys.argv[1].split(":")
+from pathlib import Path
+from test_agent_commits import World
+world = World(Path(sys.argv[2]), sys.argv[3])
+writer = world.writer()
+world.recover(writer)
+print("ready", flush=True)
+n = int(sys.argv[4])
+while True:
+    n += 1
+    assert "error" not in world.commit_text(writer, f"n{n}")
+"""
+KILLS = int(os.environ.get("AGENT_KILLS", "16"))
+
+
+@pytest.mark.parametrize("commit", ["files", "dir"])
+def test_killed_at_random_no_partial_file_and_no_mixed_set(tmp_path: Path, commit: str) -> None:
+    world = World(tmp_path, commit)
+    writer = world.writer()
+    world.recover(writer)
+    world.commit_text(writer, "n0")
+    chance = random.Random(7)
+    path = ":".join([*sys.path, os.path.dirname(__file__)])
+    mixed_before_recovery = 0
+    for kill in range(KILLS // 2):
+        child = subprocess.Popen(
+            [sys.executable, "-c", CHILD, path, str(tmp_path), commit, str(kill * 1000)],
+            stdout=subprocess.PIPE,
+        )
+        assert child.stdout is not None
+        with child.stdout:
+            assert child.stdout.readline() == b"ready\n"
+            time.sleep(chance.random() * 0.05)
+            child.send_signal(signal.SIGKILL)
+            child.wait()
+        if commit == "dir":
+            assert len(world.texts()) == 1  # never mixed, not even for a moment
+        else:
+            mixed_before_recovery += len(world.texts()) > 1
+        for place, name in enumerate(NAMES):
+            base = world.root / "managed" / "current" if world.dir else world.root
+            lines = (base / name).read_text().splitlines()
+            assert len(lines) == 20  # whole, always
+            assert all(line.endswith(f" of {place}") for line in lines)
+        writer = world.writer()
+        world.recover(writer)
+        assert len(world.texts()) == 1
+        assert world.strays() == []
+        assert writer.handle({"op": "scan", "set": "s"})["found"] == []
