@@ -27,7 +27,7 @@ from configagent.records import load_record
 from configagent.render import Renderer, allowed_environment, check_version
 from configagent.report import Reporter, certificate_expiry_ns, set_report
 from configagent.runner import SetRunner
-from configagent.seal import NodeKey, load_key
+from configagent.seal import KEY_BYTES, NodeKey, load_key
 from configagent.services import Services
 from configagent.settings import SetSpec, Settings
 from configagent.state import NodeState, StateDir
@@ -102,7 +102,10 @@ class Agent:
         self.link.cluster_id = self.node_state.cluster_id
         own = os.path.join(self.settings.state_dir, "node.key")
         key_path = self.settings.cache_key or own
-        self._key = load_key(key_path, self.settings.node, create=act and key_path == own)
+        if act or os.path.exists(key_path):
+            self._key = load_key(key_path, self.settings.node, create=key_path == own)
+        else:
+            self._key = NodeKey(os.urandom(KEY_BYTES), self.settings.node)  # nothing is stored yet
         await self._start_helpers()
         for spec in self.settings.sets:
             self.runners[spec.name] = self._runner(spec)
@@ -118,8 +121,11 @@ class Agent:
         key = self._key.digest_key if self._key else b""
         opening = {"op": "open", "roots": list(self.settings.allow_roots),
                    "state_dir": self.settings.state_dir, "key": key}  # fmt: skip
+        starts = [self._renderer.start()]
+        if self._acts:
+            starts.append(self._writer_child.start(opening))
         try:
-            levels = await asyncio.gather(self._renderer.start(), self._writer_child.start(opening))
+            levels = await asyncio.gather(*starts)
         except ChildLostError as error:
             raise SettingsError(f"a helper process {error}") from None
         self.log.event("started", version=__version__, node=self.settings.node,

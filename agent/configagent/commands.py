@@ -54,21 +54,29 @@ async def run(command: Command, places: dict[str, str] | None = None) -> Ran:
     """
     argv = [_filled(argument, places or {}) for argument in command.argv]
     began = time.monotonic()
+    # Our own pipe: asyncio's would make waiting for the program wait for its children too.
+    source, sink = os.pipe2(os.O_CLOEXEC)
     try:
         process = await asyncio.create_subprocess_exec(
             *argv,
             stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
+            stdout=sink,
+            stderr=sink,
             env=ENVIRONMENT,
             cwd="/",
             start_new_session=True,
             **_identity(command.user),
         )
     except (OSError, KeyError) as error:
+        os.close(source)
         why = error.strerror if isinstance(error, OSError) else "no such user"
         return Ran(-1000, 0.0, False, f"{argv[0]}: {why}")
-    output = asyncio.create_task(_collect(process.stdout))
+    except BaseException:
+        os.close(source)
+        raise
+    finally:
+        os.close(sink)
+    output = asyncio.create_task(_collect(source))
     timed_out = False
     try:
         async with asyncio.timeout(command.timeout_s):
@@ -82,10 +90,10 @@ async def run(command: Command, places: dict[str, str] | None = None) -> Ran:
         raise
     # What it left behind in its group goes too, and with it the last writers of our pipe.
     _signal_group(process.pid, signal.SIGKILL)
-    try:
-        text = await asyncio.wait_for(output, limits.AGENT_COMMAND_KILL_S)
-    except TimeoutError:
-        text = b""  # something that left the group still holds the pipe
+    done, _ = await asyncio.wait({output}, timeout=limits.AGENT_COMMAND_KILL_S)
+    if not done:
+        output.cancel()
+    text = await output
     seconds = time.monotonic() - began
     code = process.returncode if process.returncode is not None else -9
     return Ran(code, seconds, timed_out, text.decode(errors="replace"))
@@ -105,14 +113,22 @@ def _filled(argument: str, places: dict[str, str]) -> str:
     return argument
 
 
-async def _collect(stream: asyncio.StreamReader | None) -> bytes:
+async def _collect(source: int) -> bytes:
+    """Read a pipe to its end and close it; only the first part is kept."""
     kept = bytearray()
-    while stream is not None:
-        piece = await stream.read(16 * limits.KIB)
-        if not piece:
-            break
-        room = limits.AGENT_COMMAND_OUTPUT_BYTES_MAX - len(kept)
-        kept += piece[: max(0, room)]
+    stream = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(source, "rb", buffering=0)
+    )
+    try:
+        while piece := await stream.read(16 * limits.KIB):
+            room = limits.AGENT_COMMAND_OUTPUT_BYTES_MAX - len(kept)
+            kept += piece[: max(0, room)]
+    except asyncio.CancelledError:
+        pass  # something that left the group still holds the pipe: what came is enough
+    finally:
+        transport.close()
     return bytes(kept)
 
 

@@ -464,3 +464,66 @@ def test_secrets_are_private_and_unnamed(world: World) -> None:
             assert plain_hash.encode() not in data, path
     assert canary not in world.log.getvalue()
     assert not any(canary in str(r) or plain_hash in str(r) for r in world.reports())
+
+
+def test_a_folder_per_generation_with_outer_links(world: World) -> None:
+    world.parts["more"] = f"""
+[[set]]
+name = "site"
+prefix = "/prod/web"
+dir = "{world.root}/managed"
+  [[set.file]]
+  name = "site.conf"
+  text = 'site {{{{ getv("/n") }}}}'
+  link = "{world.root}/site.conf"
+  mode = "0644"
+  [[set.file]]
+  name = "sub/raw"
+  key = "/raw"
+"""
+
+    async def story(w: World) -> None:
+        await w.outcome("converged", "site")
+        managed = w.root / "managed"
+        assert w.text("site.conf") == "site 1"
+        assert os.readlink(w.root / "site.conf") == f"{managed}/current/site.conf"
+        assert (managed / "current/sub/raw").read_bytes() == b"raw\nbytes\n"
+        await w.in_thread(w.put, "/n", "2")
+        await w.until(lambda: w.text("site.conf") == "site 2")
+        assert os.readlink(managed / "current") == "generations/2"
+        # A hand edit of the generation, and a lost link, are put back.
+        (managed / "current/site.conf").write_text("foreign")
+        await w.until(lambda: w.text("site.conf") == "site 2", "content put back")
+        (w.root / "site.conf").unlink()
+        await w.until(lambda: w.text("site.conf") == "site 2", "link put back")
+        await w.outcome("converged", "site")
+        # What is not ours stays.
+        (w.root / "site.conf").unlink()
+        (w.root / "site.conf").write_text("somebody else's")
+        await w.outcome("drifted", "site")
+        assert w.text("site.conf") == "somebody else's"
+
+    run(world, story)
+
+
+def test_explain_names_authors_without_delaying_the_commit(world: World) -> None:
+    async def story(w: World) -> None:
+        await w.outcome("converged")
+        assert w.agent is not None
+        settings = w.agent.settings
+
+        def known() -> bool:
+            found = local.explain(settings, f"{w.root}/a.conf")
+            return bool(found and found["keys"][0].get("changed_by"))
+
+        await w.until(known, "author found")
+        found = local.explain(settings, f"{w.root}/a.conf")
+        assert found is not None
+        key = found["keys"][0]
+        assert (key["key"], key["changed_by"], key["reason"]) == (
+            "/prod/web/n",
+            "user/root",
+            "test",
+        )
+
+    run(world, story)
