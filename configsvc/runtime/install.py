@@ -12,8 +12,8 @@ Not here: streaming (``install_sender``, ``install_receiver``), what an install 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,6 +29,7 @@ from configsvc.runtime.install_frames import (
 from configsvc.runtime.install_receiver import InstallReceiver
 from configsvc.runtime.install_sender import InstallSender
 from configsvc.runtime.restore import adopt
+from configsvc.runtime.worker import Worker
 from configsvc.storage.history.messages import StoreIdentity
 from configsvc.storage.history.reader import HistoryReader
 from configsvc.storage.history.store import History
@@ -52,6 +53,7 @@ class InstallStores:
     key_file: KeyFile
     generation: int  # the live one
     new_writer: Callable[[History], Any]  # a history writer, not started, wired to the member
+    executor: Executor = field(default_factory=lambda: Worker("install"))
 
 
 class CurrentReader:
@@ -70,7 +72,7 @@ class Installs:
     def __init__(self, member: Member, stores: InstallStores) -> None:
         self._member = member
         self._stores = stores
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="install")
+        self._executor = stores.executor
         self.sender = InstallSender(member, self._executor)
         self.receiver = InstallReceiver(member, self._executor, self._new_sink)
 
