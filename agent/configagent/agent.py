@@ -94,18 +94,7 @@ class Agent:
             SettingsError: this node is not as the configuration needs it; nothing was changed.
         """
         check_version()
-        self._acts = act
-        if act:
-            self._state_dir.open()
-        self.node_state = self._state_dir.load()
-        self.node_state.start_counter += 1
-        self.link.cluster_id = self.node_state.cluster_id
-        own = os.path.join(self.settings.state_dir, "node.key")
-        key_path = self.settings.cache_key or own
-        if act or os.path.exists(key_path):
-            self._key = load_key(key_path, self.settings.node, create=key_path == own)
-        else:
-            self._key = NodeKey(os.urandom(KEY_BYTES), self.settings.node)  # nothing is stored yet
+        self._open_state(act)
         await self._start_helpers()
         for spec in self.settings.sets:
             self.runners[spec.name] = self._runner(spec)
@@ -116,6 +105,20 @@ class Agent:
             self._client = self._open_client(self.settings)
         if report:
             await self._start_reporting()
+
+    def _open_state(self, act: bool) -> None:
+        self._acts = act
+        if act:
+            self._state_dir.open()
+        self.node_state = self._state_dir.load()
+        self.node_state.start_counter += 1
+        self.link.cluster_id = self.node_state.cluster_id
+        own = os.path.join(self.settings.state_dir, "node.key")
+        path = self.settings.cache_key or own
+        if act or os.path.exists(path):
+            self._key = load_key(path, self.settings.node, create=path == own)
+        else:
+            self._key = NodeKey(os.urandom(KEY_BYTES), self.settings.node)  # nothing is stored yet
 
     async def _start_helpers(self) -> None:
         key = self._key.digest_key if self._key else b""
@@ -130,7 +133,7 @@ class Agent:
             raise SettingsError(f"a helper process {error}") from None
         self.log.event("started", version=__version__, node=self.settings.node,
                        sets=len(self.settings.sets), renderer=levels[0].get("level"),
-                       writer=levels[1].get("level"))  # fmt: skip
+                       writer=levels[-1].get("level"))  # fmt: skip
 
     async def _start_reporting(self) -> None:
         if self._client is not None:
