@@ -148,7 +148,7 @@ class Pipeline:
                     output.spec.guard,
                     output.spec.name,
                     len(output.content),
-                    len(output.keys),
+                    output.found,
                     sizes.get(output.spec.name),
                     blank=not output.content.strip(),
                 )

@@ -25,7 +25,8 @@ class Output(NamedTuple):
 
     spec: FileSpec
     content: bytes
-    keys: frozenset[str]  # relative keys it looked at
+    keys: frozenset[str]  # relative keys it looked at, found or not
+    found: int  # how many of them exist
     spans: tuple[str, ...]  # and prefixes it listed
     secret: bool
     used_revision: bool
@@ -124,6 +125,7 @@ class Renderer:
             file,
             str(answer["text"]).encode(),
             frozenset(answer["keys"]),
+            sum(key in snapshot.keys for key in answer["keys"]),
             tuple(answer["spans"]),
             bool(answer["secret"]),
             bool(answer["used_revision"]),
@@ -167,7 +169,7 @@ class Renderer:
             if reason:
                 raise RenderError(f"{file.name}: key {file.key}: {reason}", file.name)
         self._known[file.name] = ("", output := Output(
-            file, entry.value, frozenset((file.key,)), (), False, False, entry.mod_revision, ""
+            file, entry.value, frozenset((file.key,)), 1, (), False, False, entry.mod_revision, ""
         ))  # fmt: skip
         return output
 
