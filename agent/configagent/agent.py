@@ -10,7 +10,8 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable
+import traceback
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from configagent.authors import Authors
@@ -99,6 +100,8 @@ class Agent:
         for spec in self.settings.sets:
             self.runners[spec.name] = self._runner(spec)
         if act:
+            for name in set(self.node_state.sets or ()) - self.runners.keys():
+                self.log.event("set_left", set=name, why="it is no longer configured")
             await asyncio.gather(*(runner.recover() for runner in self.runners.values()))
             self._save_state()
         if store:
@@ -184,24 +187,27 @@ class Agent:
         self._background.append(asyncio.create_task(self._feed_watchdog()))
 
     def _follow(self, runner: SetRunner, *, run: bool = True) -> None:
-        tasks = [asyncio.create_task(self._guarded(runner))] if run else []
+        tasks = []
+        if run:
+            tasks.append(asyncio.create_task(self._guarded(runner, runner.run)))
         if self._client is not None:
             runner.authors = Authors(self._client, self.settings.state_dir, self.log)
             runner.feed = Feed(
                 runner.pipeline.spec, self.settings.store, self._client, self.link, self.log,
                 floor=runner.pipeline.record.target_revision, on_change=runner.data_changed,
             )  # fmt: skip
-            tasks.append(asyncio.create_task(runner.feed.run()))
+            tasks.append(asyncio.create_task(self._guarded(runner, runner.feed.run)))
         self._tasks[runner.name] = tasks
 
-    async def _guarded(self, runner: SetRunner) -> None:
+    async def _guarded(self, runner: SetRunner, life: Callable[[], Awaitable[None]]) -> None:
         """A bug in one set must not take the others down: it is shown and the set starts again."""
         while True:
             try:
-                await runner.run()
+                await life()
             except Exception as error:  # noqa: BLE001  # the last line of defence (E9)
-                self.log.event("bug", level="error", set=runner.name, why=type(error).__name__)
-                runner.plan.busy = None
+                where = traceback.extract_tb(error.__traceback__)[-1]
+                why = f"{type(error).__name__} at {os.path.basename(where.filename)}:{where.lineno}"
+                self.log.event("bug", level="error", set=runner.name, why=why)
                 await asyncio.sleep(limits.AGENT_RETRY_S_MIN)
 
     def _watch_files(self) -> None:
@@ -288,6 +294,8 @@ class Agent:
     # --- reports and requests ---------------------------------------------------------------------
 
     def _report(self) -> None:
+        if self._hints is not None:
+            self._hints.try_again()  # a first commit may have made the folder
         if self._reporter is not None:
             self._reporter.changed()
 

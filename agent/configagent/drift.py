@@ -53,25 +53,35 @@ class Hints:
         self._tell = tell
         self._observer: BaseObserver | None = None
         self._folders: dict[str, set[str]] = {}
+        self._recursive: set[str] = set()
+        self._unwatched: set[str] = set()
 
     def start(self, specs: Iterable[SetSpec]) -> list[str]:
-        """Watch the sets' folders; returns those that cannot be watched."""
-        failed = []
+        """Watch the sets' folders; returns those that cannot be watched (yet)."""
+        chosen = list(specs)
+        self._folders = {spec.name: watched_folders(spec) for spec in chosen}
+        self._recursive = {spec.dir for spec in chosen if spec.commit == "dir"}
+        self._unwatched = set().union(*self._folders.values())
         observer = Observer()
-        self._folders = {spec.name: watched_folders(spec) for spec in specs}
-        recursive = {spec.dir for spec in specs if spec.commit == "dir"}
-        handler = _Handler(self._event)
-        for folder in sorted(set().union(*self._folders.values())):
-            try:
-                observer.schedule(handler, folder, recursive=folder in recursive)
-            except OSError:
-                failed.append(folder)
         try:
             observer.start()
         except OSError:
-            return sorted(set().union(*self._folders.values()))
+            return sorted(self._unwatched)
         self._observer = observer
-        return failed
+        return self.try_again()
+
+    def try_again(self) -> list[str]:
+        """Watch what could not be watched before; returns what still cannot."""
+        if self._observer is None:
+            return sorted(self._unwatched)
+        for folder in sorted(self._unwatched):
+            try:
+                recursive = folder in self._recursive
+                self._observer.schedule(_Handler(self._event), folder, recursive=recursive)
+            except OSError:
+                continue
+            self._unwatched.discard(folder)
+        return sorted(self._unwatched)
 
     def stop(self) -> None:
         """Stop watching."""

@@ -107,7 +107,7 @@ class Feed:
         try:
             if self.snapshot is None:
                 self._accept(await self._list())
-            self._connected()
+                self._connected()
             await self._watch()
         except CompactedError:
             self._log.event("relist", set=self._spec.name, why="compacted")

@@ -108,6 +108,7 @@ class Pipeline:
         self.seen_at = time.monotonic()  # when the change being applied was seen
         self.held_root = ""
         self.cluster = ""
+        self.left: dict[str, Any] = {}  # files that left with the last commit: removed, kept
         self.rollback_to = 0  # a generation that a person chose; 0: the last good one
         self._node = node
         self._state_dir = state_dir
@@ -305,9 +306,23 @@ class Pipeline:
             await self._writer.ask("commit", **common, record=asdict(record))
         if cause == "intentional":
             record.lag_ms = round((time.monotonic() - self.seen_at) * 1000)
+        old, self.record = self.record, record
         record.files = [item.facts() for item in items]
         record.where = [spec.commit, spec.dir]
-        self.record = record
+        await self._drop_left_files(old)
+
+    async def _drop_left_files(self, old: Record) -> None:
+        """Files that left the configuration go while they are as we wrote them (B7)."""
+        names = {facts["name"] for facts in self.record.files}
+        gone = [facts for facts in old.files if facts["name"] not in names]
+        if not gone or not old.where or old.where[0] != "files":
+            return
+        self.left = {"removed": [], "kept": [facts["name"] for facts in gone]}
+        if self.spec.prune:
+            try:
+                self.left = await self._writer.ask("prune", set=self.spec.name, files=gone)
+            except StepError:
+                return  # said to be kept; the new generation is in place all the same
 
     async def _check(self, places: dict[str, Any], snapshot: Snapshot | None) -> None:
         command = self.spec.check

@@ -88,18 +88,36 @@ class Renderer:
         """
         if fresh:
             self.forget()
+        # What changes while we render counts for the next time.
+        changed, self._changed = self._changed, set()
+        try:
+            outputs = await self._all(snapshot, changed)
+        except BaseException:
+            if changed is None or self._changed is None:
+                self._changed = None
+            else:
+                self._changed |= changed
+            raise
+        newest = max((output.revision for output in outputs), default=0)
+        return Rendered(tuple(outputs), newest, snapshot.revision)
+
+    async def _all(self, snapshot: Snapshot, changed: set[str] | None) -> list[Output]:
         values = snapshot.values()
-        outputs = [await self._one(file, snapshot, values, 0) for file in self._spec.files]
+        outputs = [await self._one(f, snapshot, values, 0, changed) for f in self._spec.files]
         newest = max((output.revision for output in outputs), default=0)
         for place, output in enumerate(outputs):
             if output.used_revision:
                 file = self._spec.files[place]
-                outputs[place] = await self._one(file, snapshot, values, newest)
-        self._changed = set()
-        return Rendered(tuple(outputs), newest, snapshot.revision)
+                outputs[place] = await self._one(file, snapshot, values, newest, changed)
+        return outputs
 
     async def _one(
-        self, file: FileSpec, snapshot: Snapshot, values: dict[str, bytes], revision: int
+        self,
+        file: FileSpec,
+        snapshot: Snapshot,
+        values: dict[str, bytes],
+        revision: int,
+        changed: set[str] | None,
     ) -> Output:
         if file.key:
             return await self._plain(file, snapshot)
@@ -109,8 +127,8 @@ class Renderer:
         if (
             known is not None
             and known[0] == digest
-            and self._changed is not None
-            and not known[1].concerns(self._changed)
+            and changed is not None
+            and not known[1].concerns(changed)
             and not known[1].used_revision
         ):
             return known[1]
@@ -168,9 +186,9 @@ class Renderer:
             reason = (await self._ask(file, request)).get("error")
             if reason:
                 raise RenderError(f"{file.name}: key {file.key}: {reason}", file.name)
-        self._known[file.name] = ("", output := Output(
-            file, entry.value, frozenset((file.key,)), 1, (), False, False, entry.mod_revision, ""
-        ))  # fmt: skip
+        read = frozenset((file.key,))
+        output = Output(file, entry.value, read, 1, (), False, False, entry.mod_revision, "")
+        self._known[file.name] = ("", output)
         return output
 
     # --- sources ----------------------------------------------------------------------------------

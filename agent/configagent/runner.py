@@ -142,6 +142,7 @@ class SetRunner:
 
     async def run(self) -> None:
         """Recover, then do what the plan says, for ever."""
+        self.plan.busy = None  # after a bug
         await self.recover()
         scans = asyncio.create_task(self._scans())
         try:
@@ -207,6 +208,9 @@ class SetRunner:
             self.deviations = []
             self.counts[step.value] += 1
             self._look_up()
+            if self.pipeline.left:
+                self._log.event("files_left", set=self.name, **self.pipeline.left)
+                self.pipeline.left = {}
         if record.to_notify and not plan.to_notify and result is not Result.COMMITTED:
             plan.to_notify = True
         notify_at = self.pipeline.notify_at(now) if result is Result.COMMITTED else None

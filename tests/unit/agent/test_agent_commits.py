@@ -213,7 +213,7 @@ while True:
     n += 1
     assert "error" not in world.commit_text(writer, f"n{n}")
 """
-KILLS = int(os.environ.get("AGENT_KILLS", "16"))
+KILLS = int(os.environ.get("AGENT_KILLS", "8"))
 
 
 @pytest.mark.parametrize("commit", ["files", "dir"])

@@ -527,3 +527,40 @@ def test_explain_names_authors_without_delaying_the_commit(world: World) -> None
         )
 
     run(world, story)
+
+
+@pytest.mark.parametrize("prune", [True, False])
+def test_a_file_that_left_the_configuration(world: World, prune: bool) -> None:
+    extra = f'[[set.file]]\n  dest = "{world.root}/old.conf"\n  text = "old"'
+    world.parts["file"] = extra
+    world.parts["set"] = f"prune = {str(prune).lower()}"
+
+    async def story(w: World) -> None:
+        await w.outcome("converged")
+        assert w.text("old.conf") == "old"
+        assert w.agent is not None
+        w.parts["file"] = ""
+        (w.base / "agent.toml").write_text(w.config())
+        assert await w.agent.handle({"command": "reload"}) == {"done": ""}
+        await w.until(lambda: any(e["event"] == "files_left" for e in w.events()))
+        assert w.text("old.conf") == ("" if prune else "old")
+
+    run(world, story)
+
+
+def test_changes_during_a_rendering_are_not_lost(world: World) -> None:
+    """A burst of writes to two keys, while renderings go on: the last values are in."""
+
+    async def story(w: World) -> None:
+        await w.outcome("converged")
+
+        def burst() -> None:
+            for n in range(60):
+                w.put("/n", f"v{n}")
+                w.put("/raw", f"raw {n:03}")
+
+        await w.in_thread(burst)
+        await w.until(lambda: w.text().startswith("n=v59 ") and w.text("b.conf") == "raw 059")
+        await w.outcome("converged")
+
+    run(world, story)
