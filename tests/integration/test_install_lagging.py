@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import random
+import signal
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
 
 from configsvc.client import administration as admin
 from configsvc.client import inquiries, operations
+from configsvc.client.sync_streams import Watch
+from configsvc.client.watching import WatchOptions
 from configsvc.errors import ConfigServiceError
 from tests.support.members import MemberCluster, MemberProcess
 
@@ -96,3 +101,61 @@ def test_lagging_member_is_installed_while_writes_go_on(
     away.start()
     cluster.wait_ready(away)
     check_equal(cluster)
+
+
+def test_watches_go_on_through_an_install(make_cluster: Callable[[int], MemberCluster]) -> None:
+    """A member that stood still while the log was cut is installed alive; its watchers miss
+    nothing and are not cut off.
+    """
+    cluster = make_cluster(3)
+    short_log(cluster)
+    cluster.start()
+    leader = cluster.leader()
+    paused, other = cluster.others(leader)
+    lost: list[str] = []
+    seen: list[bytes] = []
+    with cluster.client(member=paused) as client:
+        options = WatchOptions(b"/w/", b"/w0")
+        with Watch(client, options, on_lost=lost.append) as watch:
+            write(cluster, 5, "/w/a", leader)
+            while len(seen) < 5:
+                seen += [event.kv.key for event in next(watch).events]
+            paused.signal(signal.SIGSTOP)
+            time.sleep(2.5)  # a quorum check finds it silent; the log is not kept for it any more
+            write(cluster, 1_000, "/w/b", leader, other)
+            paused.signal(signal.SIGCONT)
+            while len(seen) < 1_005:
+                seen += [event.kv.key for event in next(watch).events]
+            write(cluster, 5, "/w/c", leader)
+            while len(seen) < 1_010:
+                seen += [event.kv.key for event in next(watch).events]
+    assert seen == [
+        b"/w/%c%06d" % (c, n) for c, k in ((97, 5), (98, 1_000), (99, 5)) for n in range(k)
+    ]
+    assert not lost
+    assert '"installed"' in paused.log_text()
+    check_equal(cluster)
+
+
+def test_kills_during_an_install(make_cluster: Callable[[int], MemberCluster]) -> None:
+    """Whatever a kill leaves of an install, receiver and leader start again and get there."""
+    cluster = make_cluster(3)
+    short_log(cluster)
+    cluster.start()
+    leader = cluster.leader()
+    away, other = cluster.others(leader)
+    away.kill()
+    write(cluster, 1_500, "/k/", leader, other)
+    rng = random.Random(7)
+    for _ in range(6):
+        away.start()
+        time.sleep(0.5 + rng.random() * 0.8)
+        away.kill()
+    away.start()
+    time.sleep(0.9)
+    leader.kill()
+    leader.start()
+    cluster.wait_ready()
+    check_equal(cluster)
+    generations = sorted(p.name for p in (away.data / "sql").glob("gen-*.db"))
+    assert len(generations) == 1, "what an install left behind is cleared away"
