@@ -30,7 +30,6 @@ class Caller:
     """
 
     __slots__ = (
-        "deadline",
         "envelope",
         "has_leader",
         "principal",
@@ -46,7 +45,6 @@ class Caller:
         self.envelope = envelope
         self.reason = ""
         self.ticket = ""
-        self.deadline: float | None = None  # loop.time() after which nobody waits
         self.has_leader = False  # metadata ``hasleader: true``
         self.via_gateway = False
 

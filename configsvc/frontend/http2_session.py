@@ -267,7 +267,7 @@ class Http2Session:
         try:
             caller = self.identity.caller(route.metadata)
             if route.timeout is not None:
-                caller.deadline = call.deadline = now + route.timeout
+                call.deadline = now + route.timeout
                 self.has_deadlines = True
             call.start(method.stream(caller, call))
         except Exception as error:  # noqa: BLE001 - status_of tells bugs from refusals
@@ -295,8 +295,6 @@ class Http2Session:
             if self.shared.admission.full(self.tally):
                 raise OverloadedError
             caller = self.identity.caller(route.metadata)
-            if route.timeout is not None:
-                caller.deadline = now + route.timeout
             result = route.unary(caller, message)
         except Exception as error:  # noqa: BLE001 - status_of tells bugs from refusals
             self.fail_call(stream, error)
@@ -305,7 +303,9 @@ class Http2Session:
             stream.context = None
             grpc.answer(self.outbox, stream, result)
             return
-        call = UnaryCall(self, stream, result, caller.deadline)
+        # The caller is shared by all calls of its connection: the deadline is the call's alone.
+        deadline = None if route.timeout is None else now + route.timeout
+        call = UnaryCall(self, stream, result, deadline)
         stream.context = call
         if call.deadline is not None:
             self.has_deadlines = True
