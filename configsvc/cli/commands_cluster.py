@@ -1,4 +1,4 @@
-"""``status member alarm defrag move-leader snapshot``: the cluster itself."""
+"""``status alarm defrag move-leader snapshot``: the cluster itself."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from configsvc.cli.arguments import Commands, Parser, add_why, add_yes
+from configsvc.cli.arguments import Commands, add_why
+from configsvc.cli.commands_member import find_member, list_members, member_argument
 from configsvc.cli.exits import CliError, Exit, line_of
 from configsvc.errors import ConfigServiceError
 
@@ -25,31 +26,6 @@ def register(commands: Commands) -> None:
     status = commands.add("status", "each member's own view", run_status)
     status.add_argument("--cluster", action="store_true", help="ask every member there is")
 
-    member = commands.group("member", "who belongs to the cluster")
-    member.add("list", "all members", run_member_list)
-    add = member.add("add", "add a member, to be started afterwards", run_member_add)
-    add.add_argument("peer_urls", metavar="PEER_URL", nargs="+")
-    add.add_argument("--learner", action="store_true", help="it does not vote until promoted")
-    add_why(add)
-    remove = member.add("remove", "remove a member for ever", run_member_remove)
-    _member_argument(remove)
-    add_why(remove)
-    add_yes(remove)
-    update = member.add("update", "replace a member's peer URLs", run_member_update)
-    _member_argument(update)
-    update.add_argument("peer_urls", metavar="PEER_URL", nargs="+")
-    add_why(update)
-    promote = member.add("promote", "let a learner vote", run_member_promote)
-    _member_argument(promote)
-    add_why(promote)
-    replace = member.add(
-        "replace", "remove a lost member and add its successor as a learner", run_member_replace
-    )
-    _member_argument(replace)
-    replace.add_argument("peer_urls", metavar="PEER_URL", nargs="+")
-    add_why(replace)
-    add_yes(replace)
-
     alarm = commands.group("alarm", "what stops writes")
     alarm.add("list", "raised alarms", run_alarm_list)
     disarm = alarm.add("disarm", "lower all alarms", run_alarm_disarm)
@@ -59,7 +35,7 @@ def register(commands: Commands) -> None:
     defrag.add_argument("--cluster", action="store_true", help="every member there is")
 
     move = commands.add("move-leader", "hand leadership to another member", run_move_leader)
-    _member_argument(move)
+    member_argument(move)
     add_why(move)
 
     snapshot = commands.group("snapshot", "etcd's snapshot stream")
@@ -83,10 +59,6 @@ def register(commands: Commands) -> None:
     restore.add_argument(
         "--source-key-file", metavar="FILE", help="of the member the snapshot is of, if another"
     )
-
-
-def _member_argument(parser: Parser) -> None:
-    parser.add_argument("member", metavar="MEMBER", help="a member's id (hex) or name")
 
 
 # --- status ---------------------------------------------------------------------------------------
@@ -181,123 +153,6 @@ def _size(count: int) -> str:
     return f"{count} GiB"
 
 
-# --- members --------------------------------------------------------------------------------------
-
-
-def _members(session: Session) -> list[rpc.Member]:
-    from configsvc.client import administration
-
-    return list(session.client.do(administration.member_list()).members)
-
-
-def find_member(members: list[rpc.Member], text: str) -> rpc.Member:
-    """The member with this id or name.
-
-    Raises:
-        CliError: there is none, or the name stands for several.
-    """
-    found = [one for one in members if text == f"{one.ID:x}" or text == one.name]
-    if len(found) != 1:
-        known = ", ".join(f"{one.ID:x} ({one.name or 'not started'})" for one in members)
-        raise CliError(Exit.NO, f"{text}: not one member; there are {known}")
-    return found[0]
-
-
-def _show_members(session: Session, members: list[rpc.Member]) -> None:
-    if session.out.as_json:
-        session.out.json([_member_json(member) for member in members])
-        return
-    rows = [
-        (
-            f"{member.ID:x}",
-            member.name or "-",
-            "started" if member.name else "not started",
-            "learner" if member.isLearner else "voter",
-            ",".join(member.peerURLs),
-            ",".join(member.clientURLs) or "-",
-        )
-        for member in members
-    ]
-    session.out.table(("ID", "NAME", "STATE", "VOTE", "PEER URLS", "CLIENT URLS"), rows)
-
-
-def _member_json(member: rpc.Member) -> dict[str, Any]:
-    return {
-        "id": f"{member.ID:x}",
-        "name": member.name,
-        "started": bool(member.name),
-        "learner": member.isLearner,
-        "peer_urls": list(member.peerURLs),
-        "client_urls": list(member.clientURLs),
-    }
-
-
-def run_member_list(session: Session) -> int:
-    _show_members(session, _members(session))
-    return Exit.OK
-
-
-def _add(session: Session, *, learner: bool) -> None:
-    from configsvc.client import administration
-
-    operation = administration.member_add(session.args.peer_urls, learner=learner)
-    answer = session.client.do(operation, why=session.why)
-    if session.out.as_json:
-        session.out.json(_member_json(answer.member))
-        return
-    cluster = [f"{one.name or 'NAME'}={url}" for one in answer.members for url in one.peerURLs]
-    session.out.line(f"added {answer.member.ID:x}; now start it with")
-    session.out.line(f"  --initial-cluster-state existing --initial-cluster {','.join(cluster)}")
-
-
-def run_member_add(session: Session) -> int:
-    _add(session, learner=session.args.learner)
-    return Exit.OK
-
-
-def run_member_remove(session: Session) -> int:
-    member = _remove(session, "will never be able to join again")
-    session.out.done(f"removed {member.ID:x}", id=f"{member.ID:x}")
-    return Exit.OK
-
-
-def _remove(session: Session, consequence: str) -> rpc.Member:
-    from configsvc.client import administration
-
-    member = find_member(_members(session), session.args.member)
-    session.confirm([f"member {member.ID:x} ({member.name or 'not started'}) {consequence}"])
-    session.client.do(administration.member_remove(member.ID), why=session.why)
-    return member
-
-
-def run_member_update(session: Session) -> int:
-    from configsvc.client import administration
-
-    args = session.args
-    member = find_member(_members(session), args.member)
-    operation = administration.member_update(member.ID, args.peer_urls)
-    answer = session.client.do(operation, why=session.why)
-    _show_members(session, list(answer.members))
-    return Exit.OK
-
-
-def run_member_promote(session: Session) -> int:
-    from configsvc.client import administration
-
-    member = find_member(_members(session), session.args.member)
-    answer = session.client.do(administration.member_promote(member.ID), why=session.why)
-    _show_members(session, list(answer.members))
-    return Exit.OK
-
-
-def run_member_replace(session: Session) -> int:
-    _remove(session, "is removed for ever; its successor joins as a learner")
-    _add(session, learner=True)
-    if not session.out.as_json:
-        session.out.line("when it has caught up: configctl member promote ID")
-    return Exit.OK
-
-
 # --- maintenance ----------------------------------------------------------------------------------
 
 
@@ -348,7 +203,7 @@ def run_defrag(session: Session) -> int:
 def run_move_leader(session: Session) -> int:
     from configsvc.client import administration, parse_endpoint
 
-    members = _members(session)
+    members = list_members(session)
     target = find_member(members, session.args.member)
     leader_id = session.client.do(administration.status()).leader
     if leader_id == target.ID:

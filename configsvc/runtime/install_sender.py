@@ -65,6 +65,8 @@ class InstallSender:
         self._sending: _Sending | None = None
         self._held: tuple[NodeId, int, float] | None = None  # member, index, until
         self._next = 1
+        self._not_before: dict[NodeId, float] = {}  # after failures, each pause twice the last
+        self._pauses: dict[NodeId, float] = {}
         self.sent_total = 0
         self.failed_total = 0
 
@@ -89,10 +91,11 @@ class InstallSender:
         peer = message.to
         snapshot = message.snapshot
         member = self._member
-        if self._sending is not None or snapshot is None or not member.net.connected(peer):
+        now = member.clock.monotonic()
+        busy = self._sending is not None or now < self._not_before.get(peer, 0.0)
+        if busy or snapshot is None or not member.net.connected(peer):
             member.loop.call_soon(self._report, peer, False)
             return
-        now = member.clock.monotonic()
         install = self._next
         self._next += 1
         self._sending = sending = _Sending(
@@ -126,6 +129,8 @@ class InstallSender:
         self._held = None
         if self._sending is not None:
             self._end(self._sending, "leadership ended")
+        self._not_before.clear()
+        self._pauses.clear()
 
     def tick(self, now: float) -> None:
         """Give up what is silent or has no way; called every raft tick."""
@@ -207,9 +212,14 @@ class InstallSender:
         }
         if problem:
             self.failed_total += 1
+            pause = self._pauses.get(sending.peer, limits.INSTALL_PAUSE_S_MIN)
+            self._not_before[sending.peer] = now + pause
+            self._pauses[sending.peer] = min(2 * pause, limits.INSTALL_PAUSE_S_MAX)
             member.report.warn("install", "install failed", reason=problem, **fields)
         else:
             self.sent_total += 1
+            self._not_before.pop(sending.peer, None)
+            self._pauses.pop(sending.peer, None)
             self._held = (sending.peer, sending.index, now + limits.INSTALL_HOLD_S)
             member.report.info("install", "install done", **fields)
         # The generator may hold a read transaction: it ends where it runs.

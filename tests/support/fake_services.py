@@ -36,7 +36,7 @@ class Services:
         )
 
     def members(self) -> list[rpc.Member]:
-        return [
+        own = [
             rpc.Member(
                 ID=number,
                 name=f"m{number}",
@@ -45,6 +45,7 @@ class Services:
             )
             for number, port in enumerate(self.ports, start=1)
         ]
+        return [m for m in (*own, *self.store.joined) if m.ID not in self.store.removed]
 
     def unary(self, path, request, context):
         metadata = dict(context.invocation_metadata())
@@ -216,20 +217,24 @@ class Services:
         return rpc.MemberListResponse(members=self.members())
 
     def MemberAdd(self, request, metadata):
-        added = rpc.Member(ID=99, peerURLs=request.peerURLs, isLearner=request.isLearner)
-        return rpc.MemberAddResponse(member=added, members=[*self.members(), added])
+        number = 99 + len(self.store.joined)
+        added = rpc.Member(ID=number, peerURLs=request.peerURLs, isLearner=request.isLearner)
+        self.store.joined.append(added)
+        return rpc.MemberAddResponse(member=added, members=self.members())
 
     def MemberRemove(self, request, metadata):
-        if len(self.ports) < request.ID:
+        if request.ID not in [member.ID for member in self.members()]:
             raise Abort(grpc.StatusCode.NOT_FOUND, "etcdserver: member not found")
-        return rpc.MemberRemoveResponse(
-            members=[member for member in self.members() if request.ID != member.ID]
-        )
+        self.store.removed.add(request.ID)
+        return rpc.MemberRemoveResponse(members=self.members())
 
     def MemberUpdate(self, request, metadata):
         return rpc.MemberUpdateResponse(members=self.members())
 
     def MemberPromote(self, request, metadata):
+        for member in self.store.joined:
+            if request.ID == member.ID:
+                member.isLearner = False
         return rpc.MemberPromoteResponse(members=self.members())
 
     def Status(self, request, metadata):

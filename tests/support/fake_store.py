@@ -66,6 +66,8 @@ class FakeStore:
         self.token_serial = 0
         self.alarms: list[tuple[int, int]] = []
         self.leader = 1
+        self.joined: list[rpc.Member] = []  # members that were added
+        self.removed: set[int] = set()
         self.reports: list[v1_pb2.NodeStatus] = []
         self.snapshot = b"s" * 1024  # what the checksum is made of; the rest goes out as it is
         self.audit: FakeAudit | None = None

@@ -48,7 +48,27 @@ def test_members(shell: Shell, cluster: FakeCluster) -> None:
     assert remove[0][1]["x-change-reason-bin"] == b"old"
     shell.ok("member", "update", "1", "https://y:2380")
     shell.ok("member", "promote", "m1")
-    assert "promote" in shell.ok("member", "replace", "m1", "https://z:2380", "--yes").out
+
+
+def test_replacing_a_member_is_resumed_where_it_stands(shell: Shell, cluster: FakeCluster) -> None:
+    words = ("member", "replace", "m1", "m3", "--peer-urls=https://z:2380", "--yes")
+    assert shell.run(*words[:-1]).code == 2  # not without a yes
+    assert "promotes the new member" in shell.ok(*words).out
+    assert shell.run(*words).code == 4  # it has not started yet
+    (new,) = cluster.store.joined
+    new.name = "m3"
+    assert "is in its place" in shell.ok(*words).out
+    assert not new.isLearner
+    assert cluster.store.removed == {1}
+    shell.ok(*words)  # saying it once more changes nothing
+    assert len(cluster.calls("/etcdserverpb.Cluster/MemberRemove")) == 1
+
+
+def test_new_members_are_named_in_either_way(shell: Shell, cluster: FakeCluster) -> None:
+    for words in (("m3", "--peer-urls", "https://x:1,https://x:2"), ("https://x:3", "m3")):
+        assert "m3=https://x:" in shell.ok("member", "add", *words).out
+    for words in ((), ("m3",), ("m3", "m4", "https://x:4")):
+        assert shell.run("member", "add", *words).code == 2
 
 
 def test_alarms(shell: Shell, cluster: FakeCluster) -> None:
