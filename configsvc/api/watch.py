@@ -13,6 +13,7 @@ from configsvc.errors import (
     CompactedError,
     ConfigServiceError,
     NoLeaderError,
+    OverloadedError,
     RequestError,
 )
 from configsvc.mvcc.watch import NO_DELETE, NO_PUT
@@ -36,6 +37,8 @@ class WatchService(Service):
     def watch(self, caller: Caller, sink: StreamSink) -> StreamHandler:
         if caller.has_leader and not self.member.lead:
             raise NoLeaderError
+        if self.member.memory.tight:
+            raise OverloadedError
         return WatchHandler(self, caller, sink)
 
 

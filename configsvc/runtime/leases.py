@@ -126,7 +126,7 @@ class Leases:
         # The decision needs a round that starts after the deadline: only now (X1).
         self._round_open = True
         try:
-            self._reads.submit(self._revoke_expired).bind(self._round_done)
+            self._reads.submit(self._revoke_expired, urgent=True).bind(self._round_done)
         except ConfigServiceError:
             self._round_open = False
 
@@ -174,7 +174,7 @@ class Leases:
             self._waiting_renewals.append((lease_id, told))
             if len(self._waiting_renewals) == 1:
                 try:
-                    self._reads.submit(self._renew_all).bind(self._renew_failed)
+                    self._reads.submit(self._renew_all, urgent=True).bind(self._renew_failed)
                 except ConfigServiceError as error:
                     self._renew_failed(error)
             return
@@ -240,7 +240,7 @@ class Leases:
     def time_to_live(self, lease_id: int, told: ToldTtl) -> None:
         """Seconds left and granted TTL; (-1, 0) when the lease is unknown (L7)."""
         if self._member.is_leader:
-            out = self._reads.submit(lambda: self._pack_ttl(lease_id))
+            out = self._reads.submit(lambda: self._pack_ttl(lease_id), urgent=True)
         elif self._member.lead:
             out = self._calls.call(
                 self._member.lead, PeerMethod.LEASE_TIME_TO_LIVE, _ID.pack(lease_id)
@@ -267,7 +267,7 @@ class Leases:
         if not self._member.is_leader:
             raise NoLeaderError
         lease_id = _ID.unpack(body)[0]
-        return self._reads.submit(lambda: self._pack_ttl(lease_id))
+        return self._reads.submit(lambda: self._pack_ttl(lease_id), urgent=True)
 
     def ids_by_time_left(self) -> list[int]:
         """All lease ids; on the leader the next to run out first (L8)."""

@@ -62,6 +62,7 @@ from configsvc.runtime.local_audit import LocalAudit
 from configsvc.runtime.logins import Logins
 from configsvc.runtime.machine import LogWriter, Machine, Net
 from configsvc.runtime.membership import Membership
+from configsvc.runtime.memory_health import MemoryHealth
 from configsvc.runtime.proposals import Clock, Proposals
 from configsvc.runtime.publishing import Publishing
 from configsvc.runtime.reads import Reads
@@ -139,6 +140,8 @@ class Parts:
     wal: Any  # storage.wal.WalWriter: compact(up_to)
     install: InstallStores
     free_bytes: Callable[[], int]  # of the file system with log and history
+    memory_used: Callable[[], int] = lambda: 0  # resident bytes of this process
+    memory_bound: int = 0  # what it may have; 0: not known
     local: LocalWriter  # of stream L
     audit_levels: Levels
     records: RecordCache  # shared with the peer link
@@ -267,6 +270,7 @@ class Member:
         self.housekeeping = Housekeeping(self)
         self.disk = DiskHealth(self, parts.free_bytes)
         self.cluster_health = ClusterHealth(self)
+        self.memory = MemoryHealth(self, parts.memory_used, parts.memory_bound)
 
     # --- facts -----------------------------------------------------------------------------------
 
@@ -757,6 +761,7 @@ class Member:
         self.housekeeping.tick()
         self.disk.tick(self.clock.monotonic())
         self.cluster_health.tick(self.clock.monotonic())
+        self.memory.tick(self.clock.monotonic())
         self.membership.tick(self.clock.monotonic())
         self.audit.tick()
         self.publishing.tick()

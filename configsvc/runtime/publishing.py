@@ -161,6 +161,6 @@ class Publishing:
                 member.set_ready()
 
         try:
-            member.reads.submit(lambda: b"").bind(done)
+            member.reads.submit(lambda: b"", urgent=True).bind(done)
         except ConfigServiceError:
             self._probing = False

@@ -69,19 +69,22 @@ class Reads:
         self._rounds: dict[bytes, tuple[float, list[_Read]]] = {}
         self._confirmed: list[tuple[int, list[_Read]]] = []  # wait for apply
         self.stopped = False
+        self.shedding = False  # set from outside: reads of clients are refused
         self.failed_total = 0
         self.slow_total = 0
 
-    def submit(self, answer: Answer) -> Waiting:
+    def submit(self, answer: Answer, *, urgent: bool = False) -> Waiting:
         """Call ``answer`` once a read at this moment is linearizable.
 
+        ``urgent``: the member's own and renewals; not shed when memory is short (O8).
+
         Raises:
-            OverloadedError: PENDING_READS_MAX reads wait already.
+            OverloadedError: PENDING_READS_MAX reads wait already, or memory is short.
             StoppedError: the member is shutting down.
         """
         if self.stopped:
             raise StoppedError
-        if self.waiting >= limits.PENDING_READS_MAX:
+        if self.waiting >= limits.PENDING_READS_MAX or (self.shedding and not urgent):
             raise OverloadedError
         waiting = Waiting()
         self._queue.append(_Read(waiting, answer, self._clock.monotonic() + self._timeout))

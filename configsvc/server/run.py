@@ -45,6 +45,7 @@ from configsvc.server import rebirth
 from configsvc.server.joining import find_cluster
 from configsvc.server.local import audit_levels, local_writer, refusal_event, weakened
 from configsvc.server.logs import Log, bridge_logging
+from configsvc.server.memory import bound_bytes, used_bytes
 from configsvc.server.restore import force_new_cluster
 from configsvc.server.stores import Stores, has_stores, open_stores
 from configsvc.server.tls import ClientTls, peer_tls
@@ -189,6 +190,8 @@ class Server:
                 local=local,
                 audit_levels=audit_levels(),
                 free_bytes=lambda: shutil.disk_usage(stores.data_dir).free,
+                memory_used=used_bytes,
+                memory_bound=bound_bytes(),
                 records=records,
                 bootstrap_op=self._bootstrap(stores),
                 genesis=stores.genesis,
@@ -209,7 +212,7 @@ class Server:
             Gateway(member, api),
             max_streams=self.config.max_concurrent_streams,
             on_refused=self._peer_refused,
-            on_unknown_method=None,
+            refuse=api.refusals.refuse,
         )
         self._listen(frontend, client_tls)
         self._announce_when_ready()
@@ -416,7 +419,7 @@ class Server:
         self.log.info("server", "stopped")
 
     def _peer_refused(self, ip: str, reason: str) -> None:
-        """A client's connection was cut off (3.13); ``reason`` is a constant of ours or OpenSSL's."""
+        """A client was cut off (3.13); ``reason`` is a constant of ours or OpenSSL's."""
         event = refusal_event(reason)
         code = "UNAUTHENTICATED" if event == "tls.refused" else "RESOURCE_EXHAUSTED"
         self.member.audit.note(event, source=Source(ip, "", "", ""), code=code, detail=reason)

@@ -107,6 +107,7 @@ class FakeMember:
         self.installs = SimpleNamespace(sender=SimpleNamespace(hold=lambda: self.hold))
         self.housekeeping = SimpleNamespace(peers={})
         self.proposals = self
+        self.reads = SimpleNamespace(shedding=False)
         self.hold: int | None = None
         self.unfit: set[str] = set()
         self.successor = True
