@@ -80,6 +80,12 @@ class RequestError(ConfigServiceError):
 
     text: ClassVar[str] = ""
 
+    # What its record in the audit log says besides the text; never shown to the client.
+    recorded = False  # it has a record already
+    rule = ""  # that decided
+    detail = ""  # the exact reason, a text of ours
+    about: object = None  # audit.record.Resource
+
     def __init__(self, text: str | None = None) -> None:
         super().__init__(self.text if text is None else text)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 from urllib.parse import unquote
 
@@ -103,9 +104,17 @@ class Asked(NamedTuple):
 class Callers:
     """Makes connection identities; one per member."""
 
-    def __init__(self, cluster: Cluster, *, insecure: bool) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        *,
+        insecure: bool,
+        on_rejected: Callable[[Source, str], None] = lambda _source, _reason: None,
+    ) -> None:
+        """``on_rejected`` hears why a leaf that TLS took is no acceptable identity."""
         self._cluster = cluster
         self._insecure = insecure
+        self._on_rejected = on_rejected
 
     def connection(self, der: bytes | None, peer_ip: str, tls_version: str) -> Connection:
         """Judge a new connection (ID-1..5, ID-9).
@@ -121,7 +130,8 @@ class Callers:
         try:
             leaf = parse_leaf(der, trust_domain=self._cluster.trust_domain, kinds=CLIENT_KINDS)
             check_time(leaf, self._cluster.time_ns() // NS)
-        except CertificateRejected:
+        except CertificateRejected as rejected:
+            self._on_rejected(source, rejected.reason)
             raise CertificateNotAcceptableError from None
         return Connection(self._cluster, leaf, source)
 
@@ -162,7 +172,9 @@ class Connection:
         """
         now_ns = self._cluster.time_ns()
         if now_ns >= self._expires_ns:
-            raise CertificateNotAcceptableError
+            error = CertificateNotAcceptableError()
+            error.detail = "expired while connected"
+            raise error
         version = self._cluster.auth.version
         known = self._caller
         if (
@@ -176,6 +188,11 @@ class Connection:
         if not asked.token:  # a token's lifetime is judged on every request
             self._metadata, self._version, self._caller = metadata, version, caller
         return caller
+
+    def suspect(self) -> tuple[Principal, Source]:
+        """Who a refused request came from, as far as the certificate says."""
+        principal = principal_of(self._leaf) if self._leaf is not None else ANONYMOUS
+        return principal, self._source
 
     def _build(self, asked: Asked, now_ns: int) -> Caller:
         principal = self._principal(asked, now_ns)
@@ -213,8 +230,10 @@ class Connection:
                 cid=cid,
                 now=now_ns // NS,
             )
-        except InvalidToken:
-            raise InvalidAuthTokenError from None
+        except InvalidToken as reason:
+            error = InvalidAuthTokenError()
+            error.detail = str(reason)
+            raise error from None
         base = principal_of(leaf) if leaf is not None else ANONYMOUS
         return base._replace(
             kind=KIND_USER,

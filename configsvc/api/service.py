@@ -12,6 +12,7 @@ from typing import Final
 
 from configsvc.api.contract import Caller
 from configsvc.apply.commands import Effects, Refused
+from configsvc.audit.record import Resource
 from configsvc.auth.actions import KV_RANGE
 from configsvc.auth.messages import READ, Request
 from configsvc.auth.standing import check_principal
@@ -105,9 +106,9 @@ class Service:
         view = self.member.decider.view(caller.principal, caller.source)
         if view.granted(KV_RANGE, span) is not None:
             return
-        request = self._request(caller, KV_RANGE, span)
-        if not view.judge(request).allowed:
-            raise PermissionDeniedError
+        judged = view.judge(self._request(caller, KV_RANGE, span))
+        if not judged.allowed:
+            raise denied(judged.rule, KV_RANGE, span)
 
     def holds(self, caller: Caller, action: str) -> bool:
         """Whether the caller has a capability."""
@@ -117,8 +118,10 @@ class Service:
     def need(self, caller: Caller, action: str) -> None:
         """The caller must have a capability."""
         self.standing(caller)
-        if not self.holds(caller, action):
-            raise PermissionDeniedError
+        view = self.member.decider.view(caller.principal, caller.source)
+        judged = view.judge(self._request(caller, action, None))
+        if not judged.allowed:
+            raise denied(judged.rule, action, None)
 
     def _request(self, caller: Caller, action: str, span: KeySpan | None) -> Request:
         return Request(
@@ -149,7 +152,24 @@ class Service:
 
 
 def raise_refused(effects: Effects) -> None:
-    """Turn a refusal of apply into the caller's error."""
+    """Turn a refusal of apply into the caller's error; its leaf is in stream M."""
     result = effects.result
     if type(result) is Refused:
+        result.error.recorded = True
         raise result.error
+
+
+def denied(rule: str, action: str, span: KeySpan | None) -> PermissionDeniedError:
+    """A refusal that knows for its record what was asked for and which rule decided."""
+    error = PermissionDeniedError()
+    error.rule = rule
+    error.about = about_span(span, action) if span is not None else Resource(object=action)
+    return error
+
+
+def about_span(span: KeySpan, action: str) -> Resource:
+    """The keys a record is about, and the action that was asked for."""
+    key, end = span
+    if end == key + b"\0":
+        return Resource(key=key, object=action)
+    return Resource(key=key, range_end=b"\0" if end is None else end, object=action)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from configsvc.api.audit import AuditService
 from configsvc.api.auth import AuthService
-from configsvc.api.callers import Callers, Connection
+from configsvc.api.callers import ANONYMOUS, Callers, Connection
 from configsvc.api.cluster import ClusterService
 from configsvc.api.contract import Method, StreamFactory, UnaryHandler
 from configsvc.api.election import ElectionService
@@ -19,12 +19,12 @@ from configsvc.api.lease import LeaseService
 from configsvc.api.lock import LockService
 from configsvc.api.maintenance import MaintenanceService
 from configsvc.api.policy import PolicyService
+from configsvc.api.refusals import Refusals
 from configsvc.api.rights import check_complete
-from configsvc.api.status import Code, status_of
 from configsvc.api.watch import WatchService
-from configsvc.errors import RequestError
 from configsvc.proto import health_pb2, rpc_pb2, v1_pb2, v3election_pb2, v3lock_pb2
 from configsvc.runtime.member import Member
+from configsvc.types import Source
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -44,7 +44,10 @@ class Api:
 
     def __init__(self, member: Member) -> None:
         self._member = member
-        self._callers = Callers(member, insecure=member.config.insecure_dev)
+        self.refusals = Refusals(member)
+        self._callers = Callers(
+            member, insecure=member.config.insecure_dev, on_rejected=self._rejected
+        )
         self.methods: dict[bytes, Method] = {}
         self.started: dict[str, int] = {}  # calls by path, for the metrics
         self.kv = KvService(member)
@@ -57,10 +60,12 @@ class Api:
 
     def status_of(self, error: BaseException) -> tuple[int, str]:
         """Code and text of anything; an unexpected error is logged and named by an id (FC-6)."""
-        if isinstance(error, RequestError):
-            return status_of(error)
-        request_id = self._member.report_failure(error)
-        return int(Code.INTERNAL), f"internal error, id={request_id}"
+        return self.refusals.status_of(error)
+
+    def _rejected(self, source: Source, reason: str) -> None:
+        self._member.audit.note(
+            "auth.denied", ANONYMOUS, source, code="UNAUTHENTICATED", detail=f"certificate {reason}"
+        )
 
     def _fill(self, member: Member) -> None:
         kv, lease, auth = self.kv, LeaseService(member), AuthService(member)

@@ -7,7 +7,7 @@ Each sits in its stream's ``context`` and is told what happens there: ``feed``, 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from configsvc.api.contract import Method, StreamHandler, Waiting
 from configsvc.errors import ConfigServiceError, OverloadedError, ensure
@@ -74,6 +74,31 @@ class UnaryRead:
 
     def writable(self) -> None:
         """Nothing is sent from here."""
+
+
+class EndingCall:
+    """A refused call whose status waits for its record; whatever still comes in is dropped."""
+
+    __slots__ = ()
+
+    deadline: float | None = None
+    held = 0
+    need = 0
+
+    def feed(self, chunk: bytes) -> None:
+        """Not wanted any more."""
+
+    def half_close(self) -> None:
+        """The status is on its way."""
+
+    def cancel(self) -> None:
+        """Nothing waits here."""
+
+    def writable(self) -> None:
+        """Nothing is sent from here."""
+
+
+ENDING: Final = EndingCall()
 
 
 class UnaryCall:

@@ -16,14 +16,15 @@ from configsvc.api.contract import ConnectionIdentity, HttpRequest, Method, Unar
 from configsvc.errors import (
     CertificateNotAcceptableError,
     ConfigServiceError,
+    InvariantViolationError,
     OverloadedError,
     UnimplementedError,
 )
 from configsvc.frontend.admission import Tally
 from configsvc.frontend.exchanges import Http2Exchange
-from configsvc.frontend.grpc_calls import StreamCall, UnaryCall, UnaryRead
+from configsvc.frontend.grpc_calls import ENDING, StreamCall, UnaryCall, UnaryRead
 from configsvc.frontend.intake import Intake
-from configsvc.frontend.shared import Shared
+from configsvc.frontend.shared import Refuse, Shared
 from configsvc.http2 import grpc
 from configsvc.http2.connection import DATA, DATA_END, HEAD, Connection
 from configsvc.http2.grpc import GrpcFault
@@ -205,11 +206,28 @@ class Http2Session:
             grpc.finish(self.outbox, stream, code, text)
 
     def fail_call(self, stream: Stream, error: Exception) -> None:
-        """End a gRPC call with the status of an error."""
-        code, text = self.shared.status_of(error)
-        self.end_call(stream, code, text)
+        """End a gRPC call with the status of an error, once its record is on disk (FC-2)."""
+        if self.shared.refuse is None:
+            self.end_call(stream, *self.shared.status_of(error))
+        else:
+            self._refuse(self.shared.refuse, stream, error)
         if isinstance(error, CertificateNotAcceptableError):
             self.count_refusal()
+
+    def _refuse(self, refuse: Refuse, stream: Stream, error: Exception) -> None:
+        if isinstance(error, InvariantViolationError):
+            raise error
+        if stream.state != CLOSED and not isinstance(stream.context, StreamCall):
+            stream.context = ENDING
+        self._intake.release(stream)
+
+        def tell(code: int, text: str) -> None:
+            self.end_call(stream, code, text)
+            self.wake()
+
+        route: Route = stream.head.context
+        path = route.method.path if route.method is not None else ""
+        refuse(error, self.identity, route.metadata, path, tell)
 
     def abandon(self, stream: Stream, error: ConfigServiceError) -> None:
         """Give up what is queued on a stream, and end it with a status."""

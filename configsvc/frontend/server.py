@@ -16,7 +16,7 @@ from configsvc.errors import StoppedError
 from configsvc.frontend.admission import Admission
 from configsvc.frontend.connection import ClientConnection
 from configsvc.frontend.listener import Listener, Refused, bind
-from configsvc.frontend.shared import Shared, UnknownMethod
+from configsvc.frontend.shared import Refuse, Shared, UnknownMethod
 from configsvc.frontend.sweeper import Flusher, Sweeper
 from configsvc.limits import DRAIN_NOTICE_S, HTTP2_STREAMS_MAX
 
@@ -32,6 +32,7 @@ class Frontend:
         max_streams: int = HTTP2_STREAMS_MAX,
         on_refused: Refused | None = None,
         on_unknown_method: UnknownMethod | None = None,
+        refuse: Refuse | None = None,
     ) -> None:
         """Nothing is opened yet.
 
@@ -41,6 +42,7 @@ class Frontend:
             max_streams: Per connection.
             on_refused: ``(peer_ip, reason)`` of every peer that is cut off.
             on_unknown_method: The identity of every call of a method that does not exist.
+            refuse: Tells a refused gRPC call its status once that is recorded; None: at once.
         """
         loop = asyncio.get_running_loop()
         self.admission = Admission()
@@ -51,6 +53,7 @@ class Frontend:
         self._max_streams = max_streams
         self._on_refused = on_refused
         self._on_unknown_method = on_unknown_method
+        self._refuse = refuse
         self._flusher = Flusher(loop)
         self._sweeper = Sweeper(loop)
 
@@ -84,6 +87,7 @@ class Frontend:
             serves_grpc=serves_grpc,
             admission=self.admission,
             on_unknown_method=self._on_unknown_method,
+            refuse=self._refuse,
         )
         listener = Listener(
             bind(host, port), shared, self._flusher, self._sweeper, tls, self._on_refused

@@ -12,6 +12,9 @@ from configsvc.frontend.admission import Admission
 from configsvc.limits import HTTP2_STREAMS_MAX
 
 UnknownMethod = Callable[[ConnectionIdentity], None]
+Metadata = tuple[tuple[bytes, bytes], ...]
+# Error, identity, metadata, path of the method or "", and who is told code and text.
+Refuse = Callable[[Exception, ConnectionIdentity, Metadata, str, Callable[[int, str], None]], None]
 
 log = logging.getLogger("configsvc.frontend")
 
@@ -19,7 +22,16 @@ log = logging.getLogger("configsvc.frontend")
 class Shared:
     """What the sessions of one listener know of the world."""
 
-    __slots__ = ("admission", "api", "clock", "http", "max_streams", "methods", "on_unknown_method")
+    __slots__ = (
+        "admission",
+        "api",
+        "clock",
+        "http",
+        "max_streams",
+        "methods",
+        "on_unknown_method",
+        "refuse",
+    )
 
     def __init__(
         self,
@@ -31,6 +43,7 @@ class Shared:
         serves_grpc: bool = True,
         admission: Admission | None = None,
         on_unknown_method: UnknownMethod | None = None,
+        refuse: Refuse | None = None,
     ) -> None:
         self.api = api
         self.methods: dict[bytes, Method] = api.methods if serves_grpc else {}
@@ -39,6 +52,7 @@ class Shared:
         self.max_streams = max_streams
         self.admission = admission if admission is not None else Admission()
         self.on_unknown_method = on_unknown_method
+        self.refuse = refuse
 
     def status_of(self, error: Exception) -> tuple[int, str]:
         """GRPC code and text of what a handler raised; a broken invariant goes on upwards."""

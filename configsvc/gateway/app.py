@@ -58,7 +58,8 @@ class Gateway:
         self._origin = OriginGuard(member.config)
         self._health = Health(member)
         self._metrics = Metrics(member, api, self._health)
-        self._methods = {path: api.methods[rpc.encode()] for path, rpc in ROUTES.items()}
+        held = api.refusals.held
+        self._methods = {path: held(api.methods[rpc.encode()]) for path, rpc in ROUTES.items()}
         self._gets: dict[str, Get] = {
             "/health": lambda request, sink: self._health.health_answer(request.query, sink),
             "/version": self._version,
@@ -83,8 +84,24 @@ class Gateway:
         except InvariantViolationError:
             raise
         except Exception as error:  # noqa: BLE001 - status_of tells bugs from refusals
-            send_error(sink, *self._api.status_of(error))
+            self._refuse(error, connection, request, lambda *told: send_error(sink, *told))
         return None
+
+    def _refuse(
+        self,
+        error: Exception,
+        connection: ConnectionIdentity,
+        request: HttpRequest,
+        tell: Callable[[int, str], None],
+    ) -> None:
+        """Tell a refusal that came before its method, once it is recorded (FC-2)."""
+        method = self._methods.get(request.path)
+        try:
+            fields = metadata_of(request.headers)[1]
+        except RequestError:
+            fields = ()
+        path = method.path if method is not None else ""
+        self._api.refusals.refuse(error, connection, fields, path, tell)
 
     def _route(
         self, connection: ConnectionIdentity, request: HttpRequest, sink: HttpSink
@@ -96,7 +113,7 @@ class Gateway:
         except RequestError as error:
             if method is None or method.stream is None:
                 raise
-            send_stream_error(sink, *self._api.status_of(error))
+            self._refuse(error, connection, request, lambda *told: send_stream_error(sink, *told))
             return None
         if method is not None:
             if request.method != "POST":

@@ -1,4 +1,4 @@
-"""What stream L needs of the composition root: its file, its thread, its levels, its first record."""
+"""What stream L needs of the composition root: its thread, its levels, its first record."""
 
 from __future__ import annotations
 

@@ -24,6 +24,19 @@ from tests.support.gateway_fakes import FakeLoop, FakeMember, FakeSink
 HOST = (b"host", b"localhost:2379")
 
 
+class FakeRefusals:
+    """Every record is on disk at once."""
+
+    def __init__(self, status_of: Any) -> None:
+        self._status_of = status_of
+
+    def held(self, method: Method) -> Method:
+        return method
+
+    def refuse(self, error: Any, who: Any, metadata: Any, path: str, tell: Any) -> None:
+        tell(*self._status_of(error))
+
+
 class FakeApi:
     """Every method answers with the key it was asked for, or as ``behave`` says."""
 
@@ -31,6 +44,7 @@ class FakeApi:
         self.started: dict[str, int] = {}
         self.callers: list[Caller] = []
         self.behave: BaseException | None = None
+        self.refusals = FakeRefusals(self.status_of)
         self.methods = {
             rpc.encode(): Method(
                 rpc, self.echo, None, False, False, rpc_pb2.RangeRequest, rpc_pb2.SnapshotResponse
