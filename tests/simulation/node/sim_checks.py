@@ -1,0 +1,224 @@
+"""Invariants of a simulated cluster, checked as things happen (reliability.md 6.3).
+
+The checker sees what no member sees: all that was sent, synced, committed and applied, over all
+members and all their starts. It never asks a member what is right, only compares. A broken
+invariant is an ``AssertionError`` that begins with the invariant's number.
+
+Not here: histories of clients and watchers (``tests.simulation.checkers``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+from configsvc import limits
+from configsvc.apply.commands import Effects, Refused
+from configsvc.mvcc.messages import Row
+from configsvc.raft.errors import Compacted
+from configsvc.raft.messages import ConfState, EntryKind, HardState, Message, MessageType, Role
+from configsvc.types import NodeId
+
+if TYPE_CHECKING:
+    from tests.simulation.node.sim_node import Life, Node
+    from tests.simulation.node.sim_world import World
+
+
+class Checks:
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.trace = blake2b(digest_size=16)
+        self.leaders: dict[int, NodeId] = {}
+        self.votes: dict[tuple[NodeId, int], NodeId] = {}
+        self.committed: list[tuple[int, bytes]] = [(0, b"")]  # by index: term, digest
+        self.confs: dict[int, ConfState] = {}
+        self.events: list[tuple[int, tuple[Row, ...]]] = []  # every revision that changed keys
+        self.results: dict[int, Effects] = {}  # request id -> what its entry did
+        self.acked = 0  # highest revision that a client was told
+        self.elections = 0
+        self._seen: dict[NodeId, tuple[int, int, int]] = {}  # term, commit, applied of this start
+        self._roles: dict[NodeId, tuple[int, int]] = {}
+
+    def note(self, *what: Any) -> None:
+        """Something that must be the same whenever the seed is the same."""
+        self.trace.update(repr((self.world.kernel.now, *what)).encode())
+
+    # --- promises ----------------------------------------------------------------------------------
+
+    def sent(self, node: Node, message: Message) -> None:
+        """I7, and I8: what a message promises is durable when it leaves."""
+        kind, term, durable = message.type, message.term, node.durable
+        if kind is MessageType.VOTE:
+            assert _kept(durable.hard, term, node.id), "I8 candidacy before it is durable"
+            assert durable.last >= message.index, "I8 candidacy with entries that are not durable"
+            self._voted(node.id, term, node.id)
+        elif kind is MessageType.VOTE_RESP and not message.reject:
+            assert _kept(durable.hard, term, message.to), "I8 vote before it is durable"
+            self._voted(node.id, term, message.to)
+        elif kind is MessageType.APP_RESP and not message.reject:
+            assert message.index <= durable.last, "I8 acknowledged before it is durable"
+            assert durable.hard.term >= term, "I8 acknowledged in a term that is not durable"
+
+    def _voted(self, voter: NodeId, term: int, candidate: NodeId) -> None:
+        assert self.votes.setdefault((voter, term), candidate) == candidate, "I7 two votes"
+
+    # --- members -----------------------------------------------------------------------------------
+
+    def began(self, node: Node, life: Life) -> None:
+        """A start found at least what had been durable (I8 over restarts, I6)."""
+        durable, found = node.durable, life.member.machine
+        hard = found.hard_state
+        assert hard.term >= durable.hard.term, "I6 the term went back over a restart"
+        if hard.term == durable.hard.term and durable.hard.vote:
+            assert hard.vote == durable.hard.vote, "I7 the vote was forgotten over a restart"
+        log = life.log
+        assert log.last_index() >= durable.last, "I8 durable entries are gone after a restart"
+        for index in range(max(log.first_index(), durable.base), durable.last + 1):
+            if index in durable.terms and index >= log.first_index():
+                term = log.term(index)
+                assert term == durable.terms[index], "I8 durable entries changed over a restart"
+        self._seen.pop(node.id, None)
+        self._roles.pop(node.id, None)
+
+    def look(self, life: Life) -> None:
+        """After everything a member does."""
+        machine = life.member.machine
+        raft = machine.raft
+        who = life.node.id
+        now = (raft.term, raft.commit_index, machine.applied)
+        before = self._seen.get(who)
+        if before is not None:
+            if before == now and self._roles.get(who) == (now[0], machine.role):
+                return
+            assert now[0] >= before[0], "I6 the term went back"
+            assert now[1] >= before[1], "I6 commit went back"
+            assert now[2] >= before[2], "I6 applied went back"
+        assert now[2] <= max(now[1], life.started_applied), "I9 applied above commit"
+        self._seen[who] = now
+        role = (now[0], machine.role)
+        if self._roles.get(who) != role:
+            self._roles[who] = role
+            if machine.role is Role.LEADER:
+                self._took_office(life)
+        if machine.role is Role.LEADER:
+            self._leading(life)
+
+    def _took_office(self, life: Life) -> None:
+        """I1, I4: the only leader of its term, and it holds every committed entry."""
+        raft, who = life.member.machine.raft, life.node.id
+        self.elections += 1
+        assert self.leaders.setdefault(raft.term, who) == who, f"I1 two leaders in {raft.term}"
+        last = len(self.committed) - 1
+        log = raft.raft.log
+        assert log.last_index >= last, "I4 leader lacks committed entries"
+        for index in range(max(log.first_index(), last - 50, 1), last + 1):
+            assert log.term(index) == self.committed[index][0], f"I4 leader differs at {index}"
+
+    def _leading(self, life: Life) -> None:
+        """I11, I14, I15."""
+        raft = life.member.machine.raft.raft
+        for peer, progress in raft.progress.items():
+            assert progress.match < progress.next, f"I15 match and next of {peer}"
+            window = progress.inflights
+            assert len(window) <= window.max_messages, "I15 window"
+            assert progress.match <= raft.log.last_index, "I15 match beyond the log"
+        proposals = life.member.proposals
+        assert proposals.waiting <= 2 * limits.PROPOSALS_WAITING_MAX, "I14 proposals"
+        assert life.member.reads.waiting <= limits.PENDING_READS_MAX, "I14 reads"
+
+    # --- entries -----------------------------------------------------------------------------------
+
+    def applied(self, node: Node, life: Life, effects: Sequence[Effects]) -> None:
+        """I3, I5, I9, I10: the same entry, durable where it must be, with the same outcome."""
+        committed = self.committed
+        for effect in effects:
+            index = effect.index
+            assert index <= node.durable.last, "I9 applied before it is durable here"
+            if index < len(committed):
+                term, digest = committed[index]
+                assert term == effect.term, f"I3 committed entry {index} changed"
+                assert digest == effect.digest, f"I10 digest at {index}"
+                continue
+            assert index == len(committed), "I3 applied with a gap"
+            self._first_time(node, life, effect)
+
+    def _first_time(self, node: Node, life: Life, effect: Effects) -> None:
+        self._quorum(life, effect.index, effect.term)
+        self.committed.append((effect.term, effect.digest))
+        self.note("applied", effect.index, effect.term, effect.revision, effect.digest.hex())
+        if effect.rows:
+            assert not self.events or self.events[-1][0] < effect.revision, "I19 revision order"
+            self.events.append((effect.revision, effect.rows))
+        if effect.request_id:
+            found = self.results.get(effect.request_id)
+            again = found is not None and not isinstance(effect.result, Refused)
+            assert not again, "I18 one request took effect twice"
+            self.results[effect.request_id] = effect
+        self.world.leases.applied(effect)
+
+    def _quorum(self, life: Life, index: int, term: int) -> None:
+        """I5: a majority of each half of the configuration holds the entry durably."""
+        conf = life.member.machine.conf_state
+        if self.confs.get(index) is None and life.member.machine.conf_index >= index:
+            return  # this start has been told of the configuration by a later state
+        for voters in (conf.voters, conf.voters_outgoing):
+            held = sum(self.world.nodes[v].durable.holds(index, term) for v in voters)
+            assert not voters or 2 * held > len(voters), (
+                f"I5 entry {index} is durable on {held} of {len(voters)} only"
+            )
+
+    def written(self, node: Node, life: Life, last: int) -> None:
+        """I9: the history never holds more than the log does."""
+        assert last <= node.durable.last, "I9 the history is ahead of the log"
+
+    def one_change_at_a_time(self, life: Life) -> None:
+        """I11: at most one configuration entry above the applied index of a leader."""
+        log = life.member.machine.raft.raft.log
+        try:
+            above = log.entries(log.applied + 1, log.last_index + 1, 2**63)
+        except Compacted:
+            return
+        changes = sum(entry.kind != EntryKind.NORMAL for entry in above)
+        assert changes <= 1, "I11 two unapplied configuration entries"
+
+    def configuration(self, life: Life) -> None:
+        """I11: the configuration is a function of the applied log."""
+        machine = life.member.machine
+        known = self.confs.setdefault(machine.conf_index, machine.conf_state)
+        assert known == machine.conf_state, f"I11 configuration at {machine.conf_index}"
+
+
+def _kept(hard: HardState, term: int, candidate: NodeId) -> bool:
+    """Whether no crash can make the member vote for anybody but ``candidate`` in ``term``."""
+    return hard.term > term or (hard.term, hard.vote) == (term, candidate)
+
+
+class LeaseChecks:
+    """I16: no lease ends before its client's last renewal plus its TTL, unless somebody asks."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.alive_until: dict[int, float] = {}  # lease -> seconds that its holder may count on
+        self.revoked: set[int] = set()  # asked for by a client, or of unknown fate
+        self.slack = 0.9  # a member's clock may run that much faster, and the TTL is whole seconds
+
+    def renewed(self, lease: int, called_s: float, ttl: int) -> None:
+        """A grant or renewal that began at ``called_s`` was answered."""
+        until = called_s + ttl * self.slack
+        self.alive_until[lease] = max(self.alive_until.get(lease, 0.0), until)
+
+    def applied(self, effect: Effects) -> None:
+        for change in effect.tables:
+            if change.table != "leases" or change.row is not None:
+                continue
+            lease = change.key[0]
+            if lease in self.revoked:
+                continue
+            now = self.world.kernel.now / 1e9
+            until = self.alive_until.get(lease, 0.0)
+            assert now >= until, f"I16 lease {lease} ended {until - now:.3f} s early"
+            self.world.count("leases ran out")
+
+
+

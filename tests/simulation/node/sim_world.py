@@ -1,0 +1,358 @@
+"""A whole cluster under faults, from one seed: warm-up, safety, heal, liveness.
+
+``simulate(seed)`` is one run. It patches the product's few doors to the outside (threads, files of
+the history, entropy, clocks) for as long as it runs and puts them back afterwards; the clock and
+dice modules are poisoned meanwhile, so that whoever asks them by a way of his own is found (I23).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+from unittest import mock
+
+from configsvc import limits
+from configsvc.errors import ExitCode
+from configsvc.identity.member_ids import cluster_id, member_id
+from configsvc.raft.messages import Role
+from configsvc.runtime import install, install_sender
+from configsvc.types import NodeId
+from tests.simulation.checkers.history import Change, Operation
+from tests.simulation.checkers.revision_checker import check, check_watch
+from tests.simulation.checkers.wgl import Undecided, linearizable
+from tests.simulation.node import sim_sql
+from tests.simulation.node.sim_checks import Checks, LeaseChecks
+from tests.simulation.node.sim_clients import ACTOR, Client, WatchClient
+from tests.simulation.node.sim_faults import Nemesis
+from tests.simulation.node.sim_kernel import MS, S, Kernel, SimExecutor
+from tests.simulation.node.sim_net import Net
+from tests.simulation.node.sim_node import Life, Node
+from tests.simulation.node.sim_operators import Operators
+from tests.simulation.node.sim_sql import SimGenerations, SimReader, SimSink, SimSource
+from tests.simulation.node.sim_swarm import Swarm, draw
+
+WARM_UP = 3 * S
+SAFETY = 20 * S
+ELECTION = S
+HEAL_LEADER = 10 * ELECTION  # I24
+HEAL_WRITE = 20 * ELECTION
+HEAL_ELECTIONS = 3
+QUIET = 40 * ELECTION  # everything has caught up and every queue is empty
+RESTART_AFTER = (50 * MS, 5 * S)
+
+
+class World:
+    def __init__(self, seed: int, swarm: Swarm) -> None:
+        self.seed = seed
+        self.swarm = swarm
+        self.kernel = Kernel(seed)
+        self.counts: Counter[str] = Counter()
+        self.faults = 0
+        self.log: list[str] | None = None
+        self.token = "simulated"
+        names = [f"m{n}" for n in range(1, swarm.members + 1)]
+        self.urls = {name: f"http://127.0.0.1:{2380 + n}" for n, name in enumerate(names)}
+        self.initial_cluster = tuple(self.urls.items())
+        self.genesis = {member_id([u], self.token): (u,) for u in self.urls.values()}
+        self.cluster_id = cluster_id(self.genesis)
+        self.checks = Checks(self)
+        self.leases = LeaseChecks(self)
+        self.operations: list[Operation] = []
+        self.values = 0
+        self.healed = False
+        self.nodes: dict[NodeId, Node] = {}
+        self.gone: set[NodeId] = set()  # removed from the cluster, for good
+        for name, url in self.urls.items():
+            who = member_id([url], self.token)
+            self.nodes[who] = Node(self, name, who, born_empty=False)
+        self.nodes = dict(sorted(self.nodes.items()))
+        self.net = Net(self)
+        self.clients = [Client(self, n) for n in range(swarm.clients)]
+        self.watchers = [WatchClient(self, n) for n in range(swarm.watchers)]
+        self.nemesis = Nemesis(self)
+        self.operators = Operators(self)
+
+    # --- what happens ------------------------------------------------------------------------------
+
+    def count(self, what: str) -> None:
+        self.counts[what] += 1
+
+    def fault(self, what: str, **fields: Any) -> None:
+        self.faults += 1
+        self.counts[f"fault: {what}"] += 1
+        self.checks.note("fault", what, sorted(fields.items()))
+        self.say("nemesis", what, fields)
+
+    def say(self, who: str, what: str, fields: Any) -> None:
+        if self.log is not None:
+            self.log.append(f"{self.kernel.now / S:10.4f} {who:8} {what} {fields}")
+
+    def exit_allowed(self, node: Node, code: ExitCode) -> bool:
+        """Whether a member may end itself in this way in this world."""
+        self.count(f"exit {int(code)}")
+        if code in (ExitCode.STORAGE, ExitCode.NO_SPACE):
+            return True
+        if code is ExitCode.REMOVED:
+            self.gone.add(node.id)
+            return node.id in self.operators.removed
+        return False
+
+    def ended(self, node: Node) -> None:
+        """A start of a member is over: begin another one after a while."""
+        if node.id not in self.gone:
+            self.kernel.at(self.kernel.rng.randrange(*RESTART_AFTER), self._restart, node)
+
+    def _restart(self, node: Node) -> None:
+        if node.life is None and node.id not in self.gone and node.id in self.nodes:
+            node.start()
+            self.count("restarts")
+
+    def leader(self) -> Node | None:
+        """The leader of the highest term."""
+        leading = [
+            (n.life.member.term, n.id, n)
+            for n in self.nodes.values()
+            if n.life is not None and n.life.member.machine.role is Role.LEADER
+        ]
+        return max(leading)[2] if leading else None
+
+    def lives(self) -> list[Life]:
+        return [n.life for n in self.nodes.values() if n.life is not None]
+
+    def _traffic(self) -> None:
+        rng = self.kernel.rng
+        rng.choice(self.clients).act()
+        self.kernel.at(int(rng.expovariate(self.swarm.ops_per_s) * S), self._traffic)
+
+    def _watching(self) -> None:
+        rng = self.kernel.rng
+        for watcher in self.watchers:
+            watcher.act()
+        self.kernel.at(rng.randrange(50, 300) * MS, self._watching)
+
+    # --- a run -------------------------------------------------------------------------------------
+
+    def run(self, safety: int = SAFETY) -> None:
+        for node in self.nodes.values():
+            node.start()
+        self.kernel.at(0, self._traffic)
+        self.kernel.at(0, self._watching)
+        self.kernel.run(WARM_UP, lambda: self.leader() is not None)
+        self.operators.start()
+        self.nemesis.start()
+        self.kernel.run(safety)
+        self.heal()
+        self.judge()
+
+    def heal(self) -> None:
+        """No more faults: a leader, a write on all, everybody caught up, queues empty (I24)."""
+        self.nemesis.stop()
+        self.operators.stop()
+        self.healed = True
+        kernel, checks = self.kernel, self.checks
+        self.count("heals")
+        started = checks.elections
+        assert kernel.run(HEAL_LEADER + RESTART_AFTER[1], self._led), "I24 no leader after the heal"
+        mark = Mark(self)
+        kernel.at(0, mark.write)
+        wait = HEAL_WRITE
+        assert kernel.run(wait, mark.everywhere), f"I24 no write everywhere: {mark.where()}"
+        assert checks.elections - started <= HEAL_ELECTIONS, "I24 elections without end"
+        self.swarm.ops_per_s = 0.001
+        assert kernel.run(QUIET, self._caught_up), f"I24 not caught up: {self._behind()}"
+        busy: list[str] = []
+        for _ in range(40):
+            kernel.run(S // 4)
+            busy = self._counters()
+            if not busy:
+                break
+        assert not busy, f"I22 {busy}"
+
+    def _led(self) -> bool:
+        leader = self.leader()
+        if leader is None or leader.life is None or len(self.lives()) < self._expected():
+            return False
+        member = leader.life.member
+        return member.leading_since_term == member.term
+
+    def _expected(self) -> int:
+        return len([n for n in self.nodes.values() if n.id not in self.gone])
+
+    def _caught_up(self) -> bool:
+        return not self._behind()
+
+    def _behind(self) -> list[str]:
+        last = self.checks.events[-1][0] if self.checks.events else 1
+        late = [
+            f"watcher at {w.history.next_revision} of {last}"
+            for w in self.watchers
+            if w.history.next_revision <= last
+        ]
+        applied = {life.member.applied for life in self.lives()}
+        if len(applied) > 1:
+            late.append(f"applied {sorted(applied)}")
+        return late
+
+    def _counters(self) -> list[str]:
+        """I22: what is not zero, although nothing is going on."""
+        found = []
+        for life in self.lives():
+            member = life.member
+            status = member.machine.raft.status()
+            counters = {
+                "uncommitted bytes": status.uncommitted_bytes,
+                "reads of the core": status.reads_waiting,
+                "windows": sum(peer.inflight for peer in status.progress.values()),
+                "proposals": member.proposals.waiting,
+                "reads": member.reads.waiting,
+                "history": member.history.lag().entries,
+            }
+            found += [f"{what} of {life.node.name}: {n}" for what, n in counters.items() if n]
+        return found
+
+    # --- afterwards --------------------------------------------------------------------------------
+
+    def changes(self) -> list[Change]:
+        return [
+            Change(revision, row.key, None if row.tombstone else row.value)
+            for revision, rows in self.checks.events
+            for row in rows
+            if row.key.startswith(b"k/")
+        ]
+
+    def judge(self) -> None:
+        """Histories of clients and watchers, and the final state of all members (I10, I17, I19)."""
+        changes = self.changes()
+        self.counts["judged"] += check(self.operations, changes)
+        for watcher in self.watchers:
+            self.counts["watched"] += check_watch(watcher.history, changes)
+        states = [self._visible(life) for life in self.lives()]
+        assert all(state == states[0] for state in states), "I10 members differ in the end"
+        self._second_opinion()
+
+    def _visible(self, life: Life) -> Any:
+        state = life.member.state
+        return (
+            state.applied,
+            state.digest,
+            state.store.revision,
+            sorted(state.store.live.items()),
+            state.snapshot_tables(),
+        )
+
+    def _second_opinion(self) -> None:
+        """The search on short pieces of keys that are neither swapped nor leased."""
+        swapped = {op.key for op in self.operations if op.kind == "swap" or op.lease}
+        for key in sorted({op.key for op in self.operations} - swapped):
+            piece = [op for op in self.operations if op.key == key][:40]
+            with contextlib.suppress(Undecided):
+                assert linearizable(piece), f"I19 history of {key!r} is not linearizable"
+                self.count("searched")
+
+
+class Mark:
+    """A write after the heal, tried until it is acknowledged."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.revision = 0
+        self._busy = False
+
+    def write(self) -> None:
+        from configsvc.codec import command as codec
+        from configsvc.proto import rpc_pb2
+
+        if self.revision:
+            return
+        self.world.kernel.at(S // 2, self.write)
+        leader = self.world.leader()
+        if leader is None or leader.life is None or self._busy:
+            return
+        self._busy = True
+
+        def encode(effects: Any) -> bytes:
+            self.revision = effects.revision
+            return b"done"
+
+        def done(_: Any) -> None:
+            self._busy = False
+
+        request = rpc_pb2.PutRequest(key=b"mark", value=b"healed").SerializeToString()
+        leader.life.post(0, self._submit, leader.life, codec.OP_PUT, request, encode, done)
+
+    def _submit(self, life: Life, field: int, request: bytes, encode: Any, done: Any) -> None:
+        life.member.proposals.submit(ACTOR, field, request, encode).bind(done)
+
+    def everywhere(self) -> bool:
+        world = self.world
+        lives = world.lives()
+        return (
+            bool(self.revision)
+            and len(lives) == world._expected()
+            and all(life.member.store.revision >= self.revision for life in lives)
+        )
+
+    def where(self) -> str:
+        states = [
+            f"{life.node.name} {life.member.machine.role.name} term {life.member.term} "
+            f"commit {life.member.committed} applied {life.member.applied} "
+            f"revision {life.member.store.revision}"
+            for life in self.world.lives()
+        ]
+        return f"mark at {self.revision}; {states}"
+
+
+# --- the doors to the outside ------------------------------------------------------------------------
+
+
+def _poison(*_: Any, **__: Any) -> Any:
+    raise AssertionError("I23 a real clock, or dice of its own, were asked in the simulation")
+
+
+@contextlib.contextmanager
+def doors(world: World) -> Iterator[None]:
+    """Simulated threads, files, entropy and limits in the place of the real ones."""
+    rng = world.kernel.rng
+    with contextlib.ExitStack() as stack:
+        put = stack.enter_context
+
+        def replace(where: Any, name: str, what: Any) -> None:
+            put(mock.patch.object(where, name, what))
+
+        replace(install, "InstallSink", SimSink)
+        replace(install, "HistoryReader", SimReader)
+        replace(install, "generations", SimGenerations)
+        replace(install_sender, "InstallSource", SimSource)
+        replace(os, "urandom", rng.randbytes)
+        for name in ("time", "time_ns", "monotonic", "monotonic_ns", "sleep"):
+            replace(time, name, _poison)
+        for name in ("random", "randrange", "choice", "randbytes"):
+            replace(random, name, _poison)
+        for name, value in world.swarm.limits.items():
+            replace(limits, name, value)
+        sim_sql.forget_chunks()
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            yield
+        finally:
+            SimExecutor.current = None
+            if collecting:
+                gc.enable()
+
+
+def simulate(
+    seed: int, swarm: Swarm | None = None, *, safety: int = SAFETY, log: list[str] | None = None
+) -> World:
+    """One run. An ``AssertionError`` or any other exception is a finding."""
+    world = World(seed, swarm if swarm is not None else draw(seed))
+    world.log = log
+    with doors(world):
+        world.run(safety)
+    return world
