@@ -114,6 +114,11 @@ class ServerConfig:
         return found
 
 
+def dev_key_path(data_dir: str) -> str:
+    """Where --insecure-dev keeps the key when none is named: beside the data directory."""
+    return data_dir.rstrip("/") + ".key"
+
+
 def parse_duration(text: str, name: str) -> float:
     """``"10m"``, ``"100ms"``, ``"2h"`` or plain seconds, in seconds.
 

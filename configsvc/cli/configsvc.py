@@ -37,8 +37,14 @@ def main() -> int:
             print(f"warning: {warning}")
         print("settings are usable")
         return 0
+    from configsvc.server.dev_key import make_dev_key
     from configsvc.server.run import main as run
 
+    try:
+        make_dev_key(parsed.config)
+    except ConfigError as error:
+        print(f"configsvc: {error}\n  {error.remedy}", file=sys.stderr)
+        return int(error.code)
     return run(parsed.config, parsed.warnings)
 
 

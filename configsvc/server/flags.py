@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, get_type_hints
 
-from configsvc.config import ServerConfig, TlsSettings, parse_duration
+from configsvc.config import ServerConfig, TlsSettings, dev_key_path, parse_duration
 from configsvc.errors import ConfigError
 
 ENV_PREFIX: Final = "CONFIGSVC_"
@@ -113,6 +113,7 @@ _WEAKENING: Final = {
     "cipher-suites": "TLS 1.3 has no weak suite to choose",
     "auth-token": "tokens are EdDSA JWTs, bound to the certificate",
 }
+_NEVER: Final = frozenset({"auto-tls", "peer-auto-tls", "pre-vote"})  # whatever the mode
 # etcd flags that scripts pass and whose meaning is met here anyway.
 _IGNORED: Final = {
     "client-cert-auth": "client certificates are always required",
@@ -173,7 +174,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Parsed:
         ConfigError: unknown name, bad value, contradiction; every problem in one message.
     """
     warnings: list[str] = []
-    given = _from_argv(argv, warnings)
+    given, foreign = _from_argv(argv, warnings)
     if "help" in given or "h" in given:
         return Parsed(ServerConfig(), (), help=True)
     if "version" in given:
@@ -189,6 +190,9 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Parsed:
             )
         merged[name] = value
     merged.update(given)
+    insecure = _BOOL_WORDS.get(str(merged.get("insecure-dev", "false")).lower(), False)
+    for name, value in foreign:
+        _judge_foreign(name, value, warnings, insecure=insecure)
     config = _build(merged, warnings)
     problems = config.problems()
     if problems:
@@ -196,10 +200,14 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Parsed:
     return Parsed(config, tuple(warnings))
 
 
-def _from_argv(argv: Sequence[str], warnings: list[str]) -> dict[str, str]:
+def _from_argv(
+    argv: Sequence[str], warnings: list[str]
+) -> tuple[dict[str, str], list[tuple[str, str]]]:
+    """Our flags by name, and etcd's flags that are not ours, each with its value."""
     bools = _bool_flags()
     known = set(known_flags()) | {"config-file", "help", "h", "version"}
     given: dict[str, str] = {}
+    foreign: list[tuple[str, str]] = []
     words = list(argv)
     while words:
         word = words.pop(0)
@@ -210,7 +218,7 @@ def _from_argv(argv: Sequence[str], warnings: list[str]) -> dict[str, str]:
             if not has_value:
                 follows = bool(words) and not words[0].startswith("-")
                 value = words.pop(0) if follows else "true"
-            _judge_foreign(name, value, warnings)
+            foreign.append((name, value))
             continue
         if name not in known:
             raise ConfigError(f"unknown flag --{name[:60]}", "see configsvc --help")
@@ -226,10 +234,14 @@ def _from_argv(argv: Sequence[str], warnings: list[str]) -> dict[str, str]:
         if name in given and given[name] != value:
             warnings.append(f"--{name} is given twice; the last one counts")
         given[name] = value
-    return given
+    return given, foreign
 
 
-def _judge_foreign(name: str, value: str, warnings: list[str]) -> None:
+def _judge_foreign(name: str, value: str, warnings: list[str], *, insecure: bool) -> None:
+    """Refuse what would weaken a secure member (DEF-11); say what is ignored."""
+    if insecure and name not in _NEVER and (name, value.partition(",")[0]) != ("auth-token", "jwt"):
+        warnings.append(f"--{name} is ignored under --insecure-dev")
+        return
     weak = name in _WEAKENING and value not in ("false", "")
     off = name in ("client-cert-auth", "peer-client-cert-auth", "pre-vote") and value == "false"
     if weak or off:
@@ -303,8 +315,12 @@ def _build(merged: Mapping[str, str], warnings: list[str]) -> ServerConfig:
 
 
 def _plaintext_defaults(plain: dict[str, Any]) -> None:
+    """etcd's own defaults, for its start-up scripts; the key lies beside the data (ENC-4)."""
     plain.setdefault("listen_client_urls", ("http://localhost:2379",))
     plain.setdefault("listen_peer_urls", ("http://localhost:2380",))
+    data_dir = plain.setdefault("data_dir", f"{plain.get('name') or ServerConfig.name}.etcd")
+    if data_dir:
+        plain.setdefault("key_file", dev_key_path(data_dir))
 
 
 def _convert(flag: str, path: str, text: str, kind: Any) -> Any:
