@@ -11,11 +11,13 @@ from typing import Any
 
 from configsvc.api.contract import Caller
 from configsvc.api.service import Service
+from configsvc.audit.record import Resource
 from configsvc.codec import command as codec
 from configsvc.codec import requests
 from configsvc.codec.varint import bytes_field, int_field, string_field
 from configsvc.errors import (
     AuthDisableRefusedError,
+    AuthFailedError,
     AuthNotEnabledError,
     ConfigServiceError,
     InvalidArgumentError,
@@ -28,6 +30,10 @@ from configsvc.proto import auth_pb2, command_pb2, rpc_pb2
 from configsvc.runtime.waiting import Waiting
 
 UID_BYTES = 16
+
+
+def _fail(error: ConfigServiceError) -> bytes:
+    raise error
 
 
 class AuthService(Service):
@@ -64,10 +70,18 @@ class AuthService(Service):
         out = Waiting()
 
         def judged(result: str | ConfigServiceError) -> None:
-            if isinstance(result, ConfigServiceError):
-                out.complete(result)
+            if isinstance(result, str):
+                token = result
+                self._login_recorded(
+                    caller, name, "", lambda: self.header() + string_field(2, token)
+                ).bind(out.complete)
+            elif isinstance(result, AuthFailedError):
+                result.recorded = True
+                self._login_recorded(
+                    caller, name, self._why_denied(name), lambda: _fail(result)
+                ).bind(out.complete)
             else:
-                out.complete(self.header() + string_field(2, result))
+                out.complete(result)
 
         def start() -> bytes:
             if not self.member.state.auth.enabled:
@@ -80,6 +94,33 @@ class AuthService(Service):
                 out.complete(result)
 
         self.linearizable(caller, start).bind(failed)
+        return out
+
+    def _why_denied(self, name: str) -> str:
+        """The exact reason, for the record only (N16)."""
+        user = self.member.state.auth.users.get(name)
+        if user is None:
+            return "unknown user"
+        return "wrong password" if user.password_hash else "user has no password"
+
+    def _login_recorded(
+        self, caller: Caller, name: str, denied: str, answer: Callable[[], bytes]
+    ) -> Waiting:
+        """Answer a login once its record is on disk; ``denied`` "": it was granted.
+
+        A name that is no user's is not recorded: people type passwords there.
+        """
+        out, done = self.member.audit.before(answer)
+        known = name if name in self.member.state.auth.users else None
+        self.member.audit.note(
+            "auth.denied" if denied else "auth.login",
+            caller.principal,
+            caller.source,
+            done,
+            code="INVALID_ARGUMENT" if denied else "OK",
+            detail=denied,
+            resource=Resource(user=known),
+        )
         return out
 
     # --- users -----------------------------------------------------------------------------------

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from configsvc.api.contract import Caller
-from configsvc.api.service import Service
+from configsvc.api.service import Service, about_span
 from configsvc.audit.actors import decode_actor
+from configsvc.auth.actions import KV_RANGE
 from configsvc.codec import requests
 from configsvc.codec.answers import to_protobuf
 from configsvc.errors import EmptyKeyError, FutureRevError, InvalidArgumentError
@@ -135,6 +136,12 @@ class HistoryService(Service):
 
         def start() -> Waiting:
             self.may_read(caller, span)
+            if not self.member.audit.marks_read("history.read", span):
+                return put()
+            about = about_span(span, KV_RANGE)
+            return self.recorded(caller, "history.read", about, put)
+
+        def put() -> Waiting:
             return self.member.gate.ask(self.member.applied, ask, answer)
 
         return self.linearizable(caller, start)

@@ -7,8 +7,9 @@ from typing import Any, Final
 
 from configsvc.api.contract import Caller, StreamHandler, StreamSink
 from configsvc.api.facts import facts_of
-from configsvc.api.service import Service, raise_refused
+from configsvc.api.service import Service, about_span, raise_refused
 from configsvc.apply.commands import Effects
+from configsvc.auth.actions import KV_RANGE
 from configsvc.codec import answers, requests
 from configsvc.codec import command as codec
 from configsvc.codec.varint import bytes_field, varint
@@ -53,6 +54,12 @@ class KvService(Service):
 
     def _range_answer(self, caller: Caller, op: RangeOp) -> bytes | Waiting:
         self.may_read(caller, op.span)
+        if self.member.audit.marks_read("kv.range", op.span):
+            about = about_span(op.span, KV_RANGE)
+            return self.recorded(caller, "kv.range", about, lambda: self._ranged(op))
+        return self._ranged(op)
+
+    def _ranged(self, op: RangeOp) -> bytes | Waiting:
         header = self.header()
         try:
             result = self.member.store.range(op)
@@ -107,8 +114,17 @@ class KvService(Service):
 
     def _read_txn(self, caller: Caller, op: TxnOp) -> bytes | Waiting:
         self.standing(caller)
+        marked = None
         for span in _read_spans(op):
             self.may_read(caller, span)
+            if self.member.audit.marks_read("kv.range", span):
+                marked = span
+        if marked is None:
+            return self._txn_read(op)
+        about = about_span(marked, KV_RANGE)
+        return self.recorded(caller, "kv.range", about, lambda: self._txn_read(op))
+
+    def _txn_read(self, op: TxnOp) -> bytes | Waiting:
         result = self.member.state.read_txn(op)
         return self._filled(self.member.store.revision, result)
 
@@ -176,7 +192,9 @@ class _RangeStream:
             raise InvalidArgumentError("RangeStream takes one request")
         self._op = op
         if op.serializable:
-            self._start()
+            begun = self._start()
+            if isinstance(begun, Waiting):
+                begun.bind(self._finish_on_error)
         else:
             self._service.linearizable(self._caller, self._start).bind(self._finish_on_error)
 
@@ -184,15 +202,25 @@ class _RangeStream:
         if isinstance(result, ConfigServiceError):
             self._end(result)
 
-    def _start(self) -> bytes:
-        op, store = self._op, self._service.member.store
+    def _start(self) -> bytes | Waiting:
+        op, service = self._op, self._service
+        store = service.member.store
         if op is None or self._ended:
             return b""
         try:
-            self._service.may_read(self._caller, op.span)
+            service.may_read(self._caller, op.span)
             store.check_revision(op.revision)
         except ConfigServiceError as error:
             self._end(error)
+            return b""
+        if service.member.audit.marks_read("kv.range", op.span):
+            about = about_span(op.span, KV_RANGE)
+            return service.recorded(self._caller, "kv.range", about, lambda: self._begin(op))
+        return self._begin(op)
+
+    def _begin(self, op: RangeOp) -> bytes:
+        store = self._service.member.store
+        if self._ended:
             return b""
         self._revision = op.revision if op.revision > 0 else store.revision
         self._left = op.limit

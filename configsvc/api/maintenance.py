@@ -8,6 +8,7 @@ from typing import Any, Final
 from configsvc.api.contract import Caller, StreamHandler, StreamSink
 from configsvc.api.service import Service, raise_refused
 from configsvc.apply.commands import Effects
+from configsvc.audit.record import Resource
 from configsvc.codec import command as codec
 from configsvc.codec import requests
 from configsvc.codec.varint import bytes_field, int_field, string_field
@@ -147,14 +148,15 @@ class MaintenanceService(Service):
     def snapshot(self, caller: Caller, sink: StreamSink) -> StreamHandler:
         """Snapshot: a sealed copy of the store (N8, D4)."""
         self.need(caller, "snapshot.export")
-        return _SnapshotStream(self, sink)
+        return _SnapshotStream(self, caller, sink)
 
 
 class _SnapshotStream:
     """Chunks of one file, then the SHA-256 of everything before."""
 
-    def __init__(self, service: MaintenanceService, sink: StreamSink) -> None:
+    def __init__(self, service: MaintenanceService, caller: Caller, sink: StreamSink) -> None:
         self._service = service
+        self._caller = caller
         self._sink = sink
         self._data: bytes = b""
         self._at = 0
@@ -166,8 +168,19 @@ class _SnapshotStream:
         if self._started:
             return
         self._started = True
+        about = Resource(object="snapshot")
+        service = self._service
+        service.recorded(self._caller, "snapshot.export", about, self._load).bind(self._not_loaded)
+
+    def _load(self) -> bytes:
         member = self._service.member
-        member.gate.run(member.applied, member.reader.export_copy, self._loaded)
+        if not self._ended:
+            member.gate.run(member.applied, member.reader.export_copy, self._loaded)
+        return b""
+
+    def _not_loaded(self, result: bytes | ConfigServiceError) -> None:
+        if isinstance(result, ConfigServiceError) and not self._ended:
+            self._end(result)
 
     def _loaded(self, result: bytes | ConfigServiceError) -> None:
         if self._ended:

@@ -86,6 +86,26 @@ class Service:
             needs_id=needs_id,
         )
 
+    def recorded(
+        self,
+        caller: Caller,
+        event: str,
+        about: Resource,
+        answer: Callable[[], bytes | Waiting],
+    ) -> Waiting:
+        """Answer once the read's own record is on disk (AUD-1, FC-2)."""
+        out, done = self.member.audit.before(answer)
+        self.member.audit.note(
+            event,
+            caller.principal,
+            caller.source,
+            done,
+            resource=about,
+            reason=caller.reason,
+            ticket=caller.ticket,
+        )
+        return out
+
     # --- rights ----------------------------------------------------------------------------------
 
     def standing(self, caller: Caller) -> None:

@@ -75,7 +75,7 @@ class Api:
             "Compact": kv.compact,
         })  # fmt: skip
         self._stream("etcdserverpb.KV", "RangeStream", kv.range_stream)
-        watch = WatchService(member)
+        watch = WatchService(member, self.refusals)
         self._stream("etcdserverpb.Watch", "Watch", watch.watch)
         self._unary("etcdserverpb.Lease", {
             "LeaseGrant": lease.grant, "LeaseRevoke": lease.revoke,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from configsvc import limits
 from configsvc.api.contract import Caller, StreamHandler, StreamSink
-from configsvc.api.service import Service
+from configsvc.api.refusals import Refusals
+from configsvc.api.service import Service, about_span
 from configsvc.api.status import Code, status_of
+from configsvc.auth.actions import KV_RANGE
 from configsvc.codec import requests
 from configsvc.errors import (
     CompactedError,
@@ -18,9 +21,11 @@ from configsvc.errors import (
 )
 from configsvc.mvcc.watch import NO_DELETE, NO_PUT
 from configsvc.proto import rpc_pb2
+from configsvc.runtime.member import Member
 from configsvc.runtime.watch_hub import Watcher, WatchStream, control_message
 from configsvc.types import KeySpan, span_of
 
+WATCH_PATH: Final = "/etcdserverpb.Watch/Watch"
 EMPTY_RANGE: Final = "mvcc: watcher range is empty"
 DUPLICATE_ID: Final = "mvcc: duplicate watch ID provided on the WatchStream"
 TOO_MANY: Final = "configsvc: too many watches"
@@ -33,6 +38,10 @@ _GO_NAMES: Final = {
 
 class WatchService(Service):
     """Handler of Watch."""
+
+    def __init__(self, member: Member, refusals: Refusals) -> None:
+        super().__init__(member)
+        self.refusals = refusals
 
     def watch(self, caller: Caller, sink: StreamSink) -> StreamHandler:
         if caller.has_leader and not self.member.lead:
@@ -49,6 +58,7 @@ class WatchHandler:
         self._service = service
         self._caller = caller
         self._sink = sink
+        self._ended = False
         self._hub = service.member.hub
         self._stream = WatchStream(sink, self._may, self._refused)
         self._compacted: set[int] = set()  # ended by compaction, not yet cancelled (W22)
@@ -88,8 +98,24 @@ class WatchHandler:
         try:
             self._may(span)
         except RequestError as error:
-            self._refuse(header, _reason(error))
+            reason = _reason(error)
+            self._after_record(error, lambda: self._refuse(self._service.header(), reason))
             return
+        if self._service.member.audit.marks_read("kv.watch", span):
+            about = about_span(span, KV_RANGE)
+
+            def begin() -> bytes:
+                if not self._ended:
+                    self._begin(m, span)
+                return b""
+
+            self._service.recorded(self._caller, "kv.watch", about, begin).bind(self._failed)
+        else:
+            self._begin(m, span)
+
+    def _begin(self, m: rpc_pb2.WatchCreateRequest, span: KeySpan) -> None:
+        """Create a watcher that is allowed."""
+        stream, header = self._stream, self._service.header()
         if m.start_revision < 0:
             self._refuse(header, CompactedError.text)
             return
@@ -138,6 +164,7 @@ class WatchHandler:
         return  # events go on until the call is cancelled (W2)
 
     def on_cancel(self) -> None:
+        self._ended = True
         self._hub.close(self._stream)
         self._hub.streams -= 1
         self._service.member.streams.discard(self)
@@ -158,9 +185,32 @@ class WatchHandler:
             self._tell_compacted(watcher.watch_id)
             return
         text = _reason(error) if isinstance(error, RequestError) else "internal error"
-        self._sink.send(
-            control_message(self._service.header(), watcher.watch_id, canceled=True, reason=text)
-        )
+
+        def tell() -> None:
+            header = self._service.header()
+            self._sink.send(control_message(header, watcher.watch_id, canceled=True, reason=text))
+
+        self._after_record(error, tell)
+
+    def _after_record(self, error: ConfigServiceError, tell: Callable[[], None]) -> None:
+        """Tell a refusal once it is recorded; the stream lives on (3.13)."""
+
+        def then(outcome: BaseException) -> None:
+            if self._ended:
+                return
+            if outcome is error:
+                tell()
+            else:
+                self._failed(outcome)
+
+        caller = self._caller
+        self._service.refusals.record(error, caller.principal, caller.source, WATCH_PATH, then)
+
+    def _failed(self, outcome: object) -> None:
+        """The audit log cannot be written: the stream ends (FC-2)."""
+        if isinstance(outcome, ConfigServiceError) and not self._ended:
+            self.on_cancel()
+            self._sink.finish(outcome)
 
     def _tell_compacted(self, watch_id: int) -> None:
         """Header revision 0 and no reason (W10)."""

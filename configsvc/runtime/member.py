@@ -404,7 +404,7 @@ class Member:
             "login",
             identity=principal.cert_uri,
             address=source.ip,
-            name=name,
+            name=name if name in self.state.auth.users else "",  # people type passwords there
             state=outcome,
         )
 

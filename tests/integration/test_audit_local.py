@@ -1,0 +1,208 @@
+"""Stream L in real members: records before answers, floods, dead disks, anchors, checkpoints."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from configsvc.audit.actors import decode_actor
+from configsvc.audit.events import CODES, EVENT_NAMES
+from configsvc.audit.leaf import decode_leaf
+from configsvc.errors import UnimplementedError
+from configsvc.proto import rpc_pb2 as rpc
+from configsvc.proto import rpc_pb2_grpc
+from configsvc.storage.local.messages import LocalIdentity
+from configsvc.storage.local.store import LocalStore
+from configsvc.storage.seal.keyfile import KeyFile
+from tests.support.members import MemberCluster, MemberProcess
+
+pytestmark = pytest.mark.integration
+
+DENIED = ("PERMISSION_DENIED", "etcdserver: permission denied")
+
+
+@contextlib.contextmanager
+def channel(cluster: MemberCluster, user: str, member: MemberProcess) -> Iterator[grpc.Channel]:
+    pair = cluster.user(user)
+    creds = grpc.ssl_channel_credentials(
+        (cluster.pki / "ca-server.pem").read_bytes(),
+        Path(f"{pair}.key").read_bytes(),
+        Path(f"{pair}.pem").read_bytes(),
+    )
+    target = member.client_url.removeprefix("https://")
+    with grpc.secure_channel(target, creds, options=[("grpc.enable_http_proxy", 0)]) as made:
+        yield made
+
+
+def refusal(call: Callable[[], Any]) -> tuple[str, str]:
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    error: Any = caught.value
+    return error.code().name, error.details()
+
+
+def stream(member: MemberProcess) -> list[dict[str, Any]]:
+    """All records of a member's file, with the actor's fields in "who"."""
+    path = member.data / "local" / "audit.db"
+    identity = LocalIdentity(*_ids(member))
+    store = LocalStore(path, identity, KeyFile.load(member.key), sync=True)
+    with store.reading() as reader:
+        actors = {a.hash: dict(decode_actor(a.record)) for a in reader.actors(0, 1 << 60)}
+        out = []
+        for record in reader.records(0, 1 << 60):
+            fields: dict[str, Any] = dict(decode_leaf(record.leaf))
+            fields["event"] = EVENT_NAMES[fields["event"]]
+            fields["code"] = CODES[fields["code"]]
+            fields["who"] = actors[fields["actor"]]
+            out.append(fields)
+    return out
+
+
+def _ids(member: MemberProcess) -> tuple[int, int, bytes]:
+    import sqlite3
+
+    with contextlib.closing(sqlite3.connect(member.data / "local" / "audit.db")) as db:
+        cluster, who, store = db.execute(
+            "SELECT cluster_id, member_id, store_id FROM store"
+        ).fetchone()
+    return int.from_bytes(cluster, "big"), int.from_bytes(who, "big"), store
+
+
+def events(records: list[dict[str, Any]]) -> list[str]:
+    return [record["event"] for record in records]
+
+
+def refused(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Without the harness' own questions before there were any rights."""
+    return [record for record in records if record.get("key") != b"health"]
+
+
+@pytest.fixture
+def alone(make_cluster: Callable[[int], MemberCluster]) -> MemberCluster:
+    cluster = make_cluster(1)
+    cluster.start()
+    return cluster
+
+
+def test_a_refusal_is_on_disk_before_its_answer(alone: MemberCluster) -> None:
+    member = alone.members[0]
+    with channel(alone, "mallory", member) as open_channel:
+        kv = rpc_pb2_grpc.KVStub(open_channel)
+        got = refusal(lambda: kv.Range(rpc.RangeRequest(key=b"/r/1", range_end=b"/r/2")))
+        member.kill(signal.SIGKILL)
+    assert got == DENIED
+    records = stream(member)
+    assert events(records)[:2] == ["settings", "start"]
+    [denied] = [r for r in refused(records) if r["event"] == "authz.denied"]
+    assert (denied["key"], denied["range_end"], denied["object"]) == (b"/r/1", b"/r/2", "kv.range")
+    assert denied["code"] == "PERMISSION_DENIED"
+    assert denied["method"] == "/etcdserverpb.KV/Range"
+    assert denied["who"]["user"] == "mallory"
+    assert denied["who"]["ip"] == "127.0.0.1"
+
+
+def test_each_kind_of_refusal_has_its_record(alone: MemberCluster) -> None:
+    member = alone.members[0]
+    secret = "correct horse battery staple"
+    with channel(alone, "root", member) as root:
+        auth = rpc_pb2_grpc.AuthStub(root)
+        auth.UserAdd(rpc.AuthUserAddRequest(name="bob", password=secret))
+        options: Any = {"no_password": True}
+        auth.UserAdd(rpc.AuthUserAddRequest(name="carol", options=options))
+        token = auth.Authenticate(rpc.AuthenticateRequest(name="bob", password=secret)).token
+        for name in ("bob", "carol", "SECRET-IN-NAME"):
+            wrong = rpc.AuthenticateRequest(name=name, password="SECRET-PASSWORD-TRIED")
+            assert refusal(lambda wrong=wrong: auth.Authenticate(wrong))[0] == "INVALID_ARGUMENT"
+        kv = rpc_pb2_grpc.KVStub(root)
+        bad = (("token", "SECRET-TOKEN-TRIED"),)
+        ask = rpc.RangeRequest(key=b"x")
+        assert refusal(lambda: kv.Range(ask, metadata=bad))[0] == "UNAUTHENTICATED"
+        odd = root.unary_unary("/etcdserverpb.KV/SECRET-METHOD")
+        assert refusal(lambda: odd(b""))[0] == "UNIMPLEMENTED"
+        garbage = root.unary_unary("/etcdserverpb.KV/Range")
+        assert refusal(lambda: garbage(b"\xff\xffSECRET-BYTES"))[0] == "INVALID_ARGUMENT"
+        kv.Put(rpc.PutRequest(key=b"/secret/a", value=b"SECRET-VALUE"))
+        assert kv.Range(rpc.RangeRequest(key=b"/secret/a")).count == 1
+        assert kv.Range(rpc.RangeRequest(key=b"/plain/a")).count == 0
+        list(rpc_pb2_grpc.MaintenanceStub(root).Snapshot(rpc.SnapshotRequest()))
+    member.signal(signal.SIGHUP)
+    with channel(alone, "mallory", member) as mallory:
+        put = rpc.PutRequest(key=b"k", value=b"v")
+        assert refusal(lambda: rpc_pb2_grpc.KVStub(mallory).Put(put)) == DENIED
+        watch = rpc_pb2_grpc.WatchStub(mallory).Watch(
+            iter([rpc.WatchRequest(create_request={"key": b"/w"})])  # type: ignore[arg-type]
+        )
+        assert next(watch).canceled
+        watch.cancel()
+    member.kill(signal.SIGTERM)
+
+    records = stream(member)
+    about = [(r["event"], r["code"], r.get("detail", ""), r.get("user", "")) for r in records]
+    for expected in (
+        ("auth.login", "OK", "", "bob"),
+        ("auth.denied", "INVALID_ARGUMENT", "wrong password", "bob"),
+        ("auth.denied", "INVALID_ARGUMENT", "user has no password", "carol"),
+        ("auth.denied", "INVALID_ARGUMENT", "unknown user", ""),
+        ("unknown.method", "UNIMPLEMENTED", UnimplementedError.text, ""),
+        ("reload", "OK", "", ""),
+        ("stop", "OK", "signal", ""),
+    ):
+        assert about.count(expected) >= 1, (expected, about)
+    found = events(records)
+    assert found.count("auth.denied") == 4
+    assert found.count("request.malformed") == 1
+    assert found.count("snapshot.export") == 1
+    assert [r["key"] for r in records if r["event"] == "kv.range"] == [b"/secret/a"]
+    denied = [r.get("key") for r in refused(records) if r["event"] == "authz.denied"]
+    assert denied == [b"/w"], "what apply refused stands in stream M"
+    held = repr(records) + member.log_text()
+    for text in ("SECRET-", secret, token):
+        assert text not in held
+
+
+def test_a_flood_of_equal_refusals_becomes_a_count(alone: MemberCluster) -> None:
+    member = alone.members[0]
+    with channel(alone, "mallory", member) as open_channel:
+        kv = rpc_pb2_grpc.KVStub(open_channel)
+        ask = rpc.RangeRequest(key=b"/flood")
+        calls = [kv.Range.future(ask) for _ in range(250)]
+        assert all(call.code().name == "PERMISSION_DENIED" for call in calls)
+    member.kill(signal.SIGTERM)
+    denied = [r for r in refused(stream(member)) if r["event"] == "authz.denied"]
+    assert len(denied) == 101
+    assert sum(r.get("repeated", 1) for r in denied) == 250
+
+
+def test_without_its_disk_nothing_is_refused_silently(alone: MemberCluster) -> None:
+    member = alone.members[0]
+    # As a full disk does, for this file alone: another connection holds the write lock.
+    import sqlite3
+
+    blocker = sqlite3.connect(member.data / "local" / "audit.db", isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    with channel(alone, "mallory", member) as open_channel:
+        kv = rpc_pb2_grpc.KVStub(open_channel)
+        ask = rpc.RangeRequest(key=b"/r")
+        assert refusal(lambda: kv.Range(ask)) == ("UNAVAILABLE", "audit log unavailable")
+        with alone.client() as client:
+            assert client.get(b"/plain") is None, "what is not recorded is served"
+        blocker.execute("ROLLBACK")
+        blocker.close()
+        deadline = time.monotonic() + 10
+        while refusal(lambda: kv.Range(ask)) != DENIED:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    member.kill(signal.SIGTERM)
+    records = stream(member)
+    assert [r["seq"] for r in records] == list(range(len(records)))
+
+
+def applied(cluster: MemberCluster) -> list[int]:
+    return [cluster.status(m).raftAppliedIndex for m in cluster.members]
