@@ -70,7 +70,7 @@ class ClusterHealth:
             "this member's clock is far from the others': leadership is handed over",
             seconds=round(offset / 1e9, 3),
         )
-        member.hand_over()
+        member.handover.begin()
 
     # --- versions --------------------------------------------------------------------------------
 

@@ -111,11 +111,11 @@ class DiskHealth:
         if hung == self._hung:
             return
         self._hung = hung
-        member.set_fit("disk", not hung)
+        member.handover.set_fit("disk", fit=not hung)
         if hung:
             member.report.error("disk", "the disk hangs", seconds=round(age, 3))
             if member.is_leader:
-                member.give_up_office()
+                member.handover.give_up()
         else:
             member.report.info("disk", "the disk writes again")
 
@@ -124,7 +124,7 @@ class DiskHealth:
     def _judge_space(self) -> None:
         member = self._member
         full = self.state is DiskState.FULL
-        if member.set_fit("space", not full):
+        if member.handover.set_fit("space", fit=not full):
             if full:
                 member.report.error("disk", "space runs out: this member will not lead")
             else:
@@ -137,7 +137,7 @@ class DiskHealth:
         if not member.is_leader or now < self._next_hand_over:
             return
         self._next_hand_over = now + limits.HAND_OVER_EVERY_TIMEOUTS * self._timeout
-        if member.hand_over(caught_up=True):
+        if member.handover.begin(caught_up=True):
             self.hand_overs_total += 1
             member.report.warn("disk", "leadership is handed over", state=self.state.name.lower())
         elif self.state is DiskState.FULL:

@@ -117,7 +117,7 @@ class InstallReceiver:
             self._discard(before, "replaced by another offer")
         now = member.clock.monotonic()
         self._receiving = receiving = _Receiving(peer, offer, now)
-        member.set_fit("install", False)
+        member.handover.set_fit("install", fit=False)
         member.report.info("install", "install offered", peer=f"{peer:016x}", term=offer.term)
 
         def opened(sink: InstallSink) -> None:
@@ -255,7 +255,7 @@ class InstallReceiver:
             raise DecodeError("a snapshot without an install")
         self._receiving = None
         self.installed_total += 1
-        self._member.set_fit("install", True)
+        self._member.handover.set_fit("install", fit=True)
         self._member.loop.call_soon(self._tell, receiving, InstallStatus.DONE)
         self._member.report.info(
             "install",
@@ -284,7 +284,7 @@ class InstallReceiver:
         self._receiving = None
         self.discarded_total += 1
         member = self._member
-        member.set_fit("install", True)
+        member.handover.set_fit("install", fit=True)
         member.report.warn(
             "install", "install discarded", peer=f"{receiving.peer:016x}", reason=why
         )

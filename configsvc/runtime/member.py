@@ -40,8 +40,6 @@ from configsvc.errors import (
     ConfigServiceError,
     DecodeError,
     FatalError,
-    LeaderChangedError,
-    RequestTimeoutError,
     ensure,
 )
 from configsvc.identity.tokens import TokenKey, TokenKeys, public_key
@@ -51,8 +49,9 @@ from configsvc.raft.messages import ConfState, HardState, Message, MessageType, 
 from configsvc.raft.node import RawNode
 from configsvc.raft.storage import MemoryLog
 from configsvc.runtime.cluster_health import ClusterHealth
-from configsvc.runtime.disk_health import DiskHealth, DiskState
+from configsvc.runtime.disk_health import DiskHealth
 from configsvc.runtime.elections import Elections
+from configsvc.runtime.handover import Handover
 from configsvc.runtime.history_gate import HistoryGate
 from configsvc.runtime.housekeeping import Housekeeping
 from configsvc.runtime.install import CurrentReader, Installs, InstallStores
@@ -79,8 +78,6 @@ FRAME_CALL: Final = 5
 FRAME_CALL_REPLY: Final = 6
 STALL_TICKS: Final = 3  # a timer this late means that the process stood still (H2)
 READER_THREADS: Final = 2
-TRANSFER_HOLD_S: Final = 0.25
-LAG_MAX: Final = 1_000  # entries that a voter may lack and still count as caught up
 
 
 class Report(Protocol):
@@ -180,13 +177,11 @@ class Member:
         self.stopping = False
         self.leading_since_term = 0  # own term's first entry is applied: proposals may be stamped
         self._scheduled = False
-        self._unfit: set[str] = set()  # why this member must not campaign (E2)
         self._ready = False
         self._conf_submitted: ConfState | None = None
         self._ready_watchers: dict[Any, Callable[[], None]] = {}
         self._last_tick = parts.clock.monotonic()
         self._leader_lost_at: float | None = None
-        self._transfer: tuple[NodeId, Waiting, float] | None = None  # to whom, caller, since
         self._tick_handle: asyncio.TimerHandle | None = None
         self._token_keys: tuple[Any, TokenKeys] = (None, {})
         self._facts_wanted = (-1, False)
@@ -268,6 +263,7 @@ class Member:
         )
         self.publishing = Publishing(self, parts.bootstrap_op, parts.genesis)
         self.housekeeping = Housekeeping(self)
+        self.handover = Handover(self)
         self.disk = DiskHealth(self, parts.free_bytes)
         self.cluster_health = ClusterHealth(self)
         self.memory = MemoryHealth(self, parts.memory_used, parts.memory_bound)
@@ -425,9 +421,10 @@ class Member:
         """Hand leadership over, refuse new work, drain (P6). Bounded by about a second."""
         self.stopping = True
         self._set_ready(False)
-        if self.is_leader and self.hand_over() and self._transfer is not None:
+        leaving = self.handover.under_way if self.is_leader and self.handover.begin() else None
+        if leaving is not None:
             done = self.loop.create_future()
-            self._transfer[1].bind(lambda _: done.set_result(None) if not done.done() else None)
+            leaving.bind(lambda _: done.set_result(None) if not done.done() else None)
             try:
                 await asyncio.wait_for(done, 0.5)
             except TimeoutError:
@@ -438,59 +435,9 @@ class Member:
             self._tick_handle.cancel()
         self.logins.close()
 
-    def set_fit(self, reason: str, fit: bool) -> bool:
-        """Whether ``reason`` keeps this member from campaigning; True when that is news (E2)."""
-        if (reason not in self._unfit) == fit:
-            return False
-        (self._unfit.discard if fit else self._unfit.add)(reason)
-        self.machine.raft.set_promotable(not self._unfit)
-        return True
-
-    def give_up_office(self) -> None:
-        """Lead no more, as after a failed quorum check; callers are told that they may doubt."""
-        self.machine.raft.step_down()
-        self.machine.notice_role()
-        self.wake()
-
-    def hand_over(self, *, caught_up: bool = False) -> bool:
-        """Begin to hand leadership to the best voter; False: there is none that could take it.
-
-        ``caught_up``: only to a voter that lacks next to nothing.
-        """
-        if self._transfer is not None:
-            return True
-        target = self._best_successor(self.machine.raft.last_index - LAG_MAX if caught_up else 0)
-        if not target:
-            return False
-        self.transfer_to(target)
-        return True
-
-    def _best_successor(self, least: int = 0) -> NodeId:
-        """The voter with a healthy disk and the highest match, from ``least`` on; 0: none."""
-        progress = self.machine.raft.status().progress
-        voters = self.machine.conf_state.voters
-        reports = self.housekeeping.peers
-        bad = {w for w, told in reports.items() if told.disk in (DiskState.HUNG, DiskState.FULL)}
-        able = [
-            (peer.match, -who, who)
-            for who, peer in progress.items()
-            if who != self.self_id and who in voters and peer.recent_active
-            if who not in bad and peer.match >= least
-        ]
-        return NodeId(max(able)[2]) if able else NodeId(0)
-
     def transfer_to(self, target: int) -> Waiting:
         """Hand leadership to a voter; answered once it leads (N9)."""
-        waiting = Waiting()
-        now = self.clock.monotonic()
-        self._transfer = (NodeId(target), waiting, now)
-        if target == self.self_id:
-            waiting.complete(b"")
-            self._transfer = None
-            return waiting
-        self.machine.raft.transfer_leader(NodeId(target))
-        self.wake()
-        return waiting
+        return self.handover.transfer_to(target)
 
     # --- passes ----------------------------------------------------------------------------------
 
@@ -525,7 +472,7 @@ class Member:
             not self.proposals.queued
             or self.leading_since_term != raft.term
             or raft.conf_change_unapplied  # the barrier (5.5 a)
-            or self._transfer is not None
+            or self.handover.under_way is not None
             or self.housekeeping.hold_writes()
         ):
             return
@@ -608,10 +555,7 @@ class Member:
             self.leases.demoted()
             self.installs.sender.demoted()
         self._leader_lost_at = None if lead else self.clock.monotonic()
-        transfer = self._transfer
-        if transfer is not None and (lead and lead != self.self_id):
-            self._transfer = None
-            transfer[1].complete(b"" if lead == transfer[0] else LeaderChangedError())
+        self.handover.leadership(lead)
         self.publishing.leadership(lead)
         self.elections.leadership(lead)
         self.wake()
@@ -766,21 +710,9 @@ class Member:
         self.audit.tick()
         self.publishing.tick()
         self.elections.tick()
-        self._check_transfer()
+        self.handover.tick()
         self._check_leader()
         self.wake()
-
-    def _check_transfer(self) -> None:
-        """Proposals wait a moment for the new leader, not longer; the core gives up at T (D2)."""
-        if self._transfer is None:
-            return
-        _, waiting, began = self._transfer
-        taken = self.clock.monotonic() - began
-        if taken >= self.config.election_timeout_ms / 1000:
-            self._transfer = None
-            waiting.complete(RequestTimeoutError())
-        elif taken >= TRANSFER_HOLD_S:
-            self.proposals.fail_queued(LeaderChangedError())
 
     def _check_leader(self) -> None:
         lost = self._leader_lost_at

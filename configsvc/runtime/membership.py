@@ -193,7 +193,7 @@ class Membership:
             raise RequestTooManyRequestsError
         if member.leading_since_term != member.term:
             raise NoLeaderError
-        if op.action == REMOVE and op.member == member.self_id and member.hand_over():
+        if op.action == REMOVE and op.member == member.self_id and member.handover.begin():
             raise NoLeaderError  # whoever leads next removes this member (5.5 c)
         self._check_live(op)
         try:

@@ -55,8 +55,8 @@ class MemoryHealth:
         member = self._member
         if self._leaving_since is None:
             self._leaving_since = now
-            member.set_fit("memory", False)
-            if member.is_leader and member.hand_over():
+            member.handover.set_fit("memory", fit=False)
+            if member.is_leader and member.handover.begin():
                 return
         elif member.is_leader and now - self._leaving_since < (
             member.config.election_timeout_ms / 1000

@@ -107,6 +107,7 @@ class FakeMember:
         self.installs = SimpleNamespace(sender=SimpleNamespace(hold=lambda: self.hold))
         self.housekeeping = SimpleNamespace(peers={})
         self.proposals = self
+        self.handover = self
         self.reads = SimpleNamespace(shedding=False)
         self.hold: int | None = None
         self.unfit: set[str] = set()
@@ -117,16 +118,16 @@ class FakeMember:
         self.submitted: list[tuple[int, bytes]] = []
         self.died: FatalError | None = None
 
-    def set_fit(self, reason: str, fit: bool) -> bool:
+    def set_fit(self, reason: str, *, fit: bool) -> bool:
         news = (reason not in self.unfit) != fit
         (self.unfit.discard if fit else self.unfit.add)(reason)
         return news
 
-    def hand_over(self, *, caught_up: bool = False) -> bool:
+    def begin(self, *, caught_up: bool = False) -> bool:
         self.handed_over += self.successor
         return self.successor
 
-    def give_up_office(self) -> None:
+    def give_up(self) -> None:
         self.gave_up += 1
         self.is_leader = False
 

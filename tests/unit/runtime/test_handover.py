@@ -1,0 +1,130 @@
+"""Who gets the leadership, how long writes wait for it, and when it is called off (D2, E2)."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from configsvc.errors import ConfigServiceError, LeaderChangedError, RequestTimeoutError
+from configsvc.runtime.disk_health import DiskState
+from configsvc.runtime.handover import Handover
+from configsvc.runtime.housekeeping import PeerReport
+from configsvc.types import NodeId
+from tests.unit.runtime.runtime_fakes import FakeMember, peer
+
+
+class World:
+    def __init__(self, *matches: int) -> None:
+        self.member = FakeMember()
+        self.asked: list[int] = []
+        self.promotable: list[bool] = []
+        self.refused: list[ConfigServiceError] = []
+        self.answers: list[bytes | ConfigServiceError] = []
+        raft: Any = self.member.machine.raft
+        raft.last_index = 5_000
+        raft.progress = {who: peer(match) for who, match in enumerate((5_000, *matches), 1)}
+        raft.transfer_leader = self.asked.append
+        raft.set_promotable = self.promotable.append
+        member: Any = self.member
+        member.wake = lambda: None
+        member.proposals = SimpleNamespace(fail_queued=self.refused.append)
+        self.handover = Handover(member)
+
+    def after(self, seconds: float) -> None:
+        self.member.clock.now += seconds
+        self.handover.tick()
+
+
+@pytest.mark.parametrize(
+    ("matches", "bad", "caught_up", "target"),
+    [
+        pytest.param((4_000, 4_900), {}, False, 3, id="highest-match"),
+        pytest.param((4_900, 4_900), {}, False, 2, id="lowest-id-of-equals"),
+        pytest.param((4_000, 4_900), {3: DiskState.HUNG}, False, 2, id="not-a-hung-disk"),
+        pytest.param((4_900, 4_900), {2: DiskState.FULL}, False, 3, id="not-a-full-disk"),
+        pytest.param((4_900, 100), {2: DiskState.SLOW}, False, 2, id="slow-is-no-reason"),
+        pytest.param((100, 200), {}, True, 0, id="nobody-is-caught-up"),
+        pytest.param((100, 4_000), {}, True, 3, id="caught-up-enough"),
+    ],
+)
+def test_the_best_voter_gets_it(
+    matches: tuple[int, ...], bad: dict[int, DiskState], caught_up: bool, target: int
+) -> None:
+    world = World(*matches)
+    world.member.housekeeping.peers = {
+        who: PeerReport(1, 0, 0, state, 0) for who, state in bad.items()
+    }
+    assert world.handover.begin(caught_up=caught_up) == bool(target)
+    assert world.asked == ([target] if target else [])
+
+
+def test_learners_and_the_silent_are_no_successors() -> None:
+    world = World(4_900, 4_000)
+    world.member.machine.raft.progress[2] = peer(4_900, active=False)
+    world.member.machine.raft.progress[4] = peer(5_000)  # no voter
+    assert world.handover.begin()
+    assert world.asked == [3]
+
+
+def test_writes_wait_a_moment_only() -> None:
+    world = World(4_900, 4_900)
+    world.handover.begin()
+    world.after(0.2)
+    assert world.refused == []
+    world.after(0.1)
+    assert [type(e) for e in world.refused] == [LeaderChangedError]
+
+
+@pytest.mark.parametrize(
+    ("lead", "answer"),
+    [
+        pytest.param(2, bytes, id="it-leads"),
+        pytest.param(3, LeaderChangedError, id="another-one-leads"),
+    ],
+)
+def test_the_caller_hears_who_leads(lead: int, answer: type) -> None:
+    world = World(4_900, 4_000)
+    world.handover.transfer_to(2).bind(world.answers.append)
+    world.handover.leadership(NodeId(0))
+    world.handover.leadership(NodeId(1))
+    assert world.answers == []
+    world.handover.leadership(NodeId(lead))
+    assert [type(a) for a in world.answers] == [answer]
+    assert world.handover.under_way is None
+
+
+def test_called_off_after_an_election_timeout() -> None:
+    world = World(4_900, 4_000)
+    world.handover.transfer_to(2).bind(world.answers.append)
+    world.after(1.0)
+    assert [type(a) for a in world.answers] == [RequestTimeoutError]
+    world.after(1.0)
+    assert len(world.answers) == 1
+
+
+def test_a_second_transfer_ends_the_first() -> None:
+    world = World(4_900, 4_000)
+    world.handover.transfer_to(2).bind(world.answers.append)
+    world.handover.transfer_to(3)
+    assert [type(a) for a in world.answers] == [LeaderChangedError]
+    assert world.asked == [2, 3]
+
+
+def test_leading_already_is_done_at_once() -> None:
+    world = World(4_900, 4_000)
+    world.handover.transfer_to(1).bind(world.answers.append)
+    assert world.answers == [b""]
+    assert world.asked == []
+
+
+def test_every_reason_must_go_before_it_campaigns_again() -> None:
+    world = World(4_900, 4_000)
+    assert world.handover.set_fit("disk", fit=False)
+    assert world.handover.set_fit("space", fit=False)
+    assert not world.handover.set_fit("space", fit=False)  # no news
+    assert world.handover.set_fit("disk", fit=True)
+    assert world.promotable[-1] is False
+    assert world.handover.set_fit("space", fit=True)
+    assert world.promotable[-1] is True
