@@ -25,7 +25,8 @@ from tests.simulation.checkers.history import (
 class Model:
     """The key space at every revision, from the committed history."""
 
-    def __init__(self, changes: Sequence[Change]) -> None:
+    def __init__(self, changes: Sequence[Change], last: int = 0) -> None:
+        newest = last
         self.by_revision: dict[int, list[Change]] = {}
         self._past: dict[bytes, list[tuple[int, bytes | None]]] = {}
         last = 0
@@ -35,7 +36,7 @@ class Model:
             last = change.revision
             self.by_revision.setdefault(change.revision, []).append(change)
             self._past.setdefault(change.key, []).append((change.revision, change.value))
-        self.last = last
+        self.last = max(last, newest)
         self.values = {c.value: c.revision for c in changes if c.value is not None}
 
     def at(self, key: bytes, revision: int) -> tuple[int, bytes | None]:
@@ -61,6 +62,7 @@ def check(
     operations: Iterable[Operation],
     changes: Sequence[Change],
     *,
+    last: int = 0,
     others_may_delete: bool = True,
 ) -> int:
     """Compare; returns how many operations were judged.
@@ -68,12 +70,13 @@ def check(
     Args:
         operations: All calls on the keys of ``changes``.
         changes: The committed history, in order.
+        last: Newest revision there is; 0: that of the last change.
         others_may_delete: Deletions without a client exist (leases that ran out).
 
     Raises:
         BrokenHistory: with the first contradiction.
     """
-    model = Model(changes)
+    model = Model(changes, last)
     done = [op for op in operations if not op.impossible]
     explained = _effects(done, model)
     _explain_all(done, model, explained, others_may_delete)
@@ -183,13 +186,16 @@ def _changed(op: Operation, model: Model) -> bool:
     return model.values.get(op.value) == op.revision
 
 
-def check_watch(watch: WatchHistory, changes: Sequence[Change], *, complete_to: int = 0) -> int:
+def check_watch(
+    watch: WatchHistory, changes: Sequence[Change], *, complete_to: int = 0, compacted: int = 0
+) -> int:
     """Ordered, unique, atomic, reliable, and with the right values before (I17).
 
     Args:
         watch: What it got.
         changes: The committed history.
         complete_to: Revision up to which everything must have arrived; 0: what came so far.
+        compacted: Newest compaction; values that it took away may be missing as values before.
 
     Raises:
         BrokenHistory: an event is missing, twice, torn, invented, or has a wrong value.
@@ -197,16 +203,19 @@ def check_watch(watch: WatchHistory, changes: Sequence[Change], *, complete_to: 
     model = Model(changes)
     until = max(complete_to, watch.next_revision - 1)
     wanted = [
-        (c.revision, c.key, c.value, model.at(c.key, c.revision - 1)[1])
+        c
         for c in changes
         if watch.start <= c.revision <= until
         and watch.span.holds(c.key)
         and not any(low <= c.revision < high for low, high in watch.gaps)
     ]
-    if watch.events != wanted:
-        for got, want in zip(watch.events, wanted, strict=False):
-            if got != want:
-                raise BrokenHistory(f"I17 watcher got {got}, the history has {want}")
+    for got, want in zip(watch.events, wanted, strict=False):
+        if got[:3] != (want.revision, want.key, want.value):
+            raise BrokenHistory(f"I17 watcher got {got}, the history has {want}")
+        mod, before = model.at(want.key, want.revision - 1)
+        if got[3] != before and (got[3] is not None or mod > compacted):
+            raise BrokenHistory(f"I17 watcher got {got}, the value before was {before!r}")
+    if len(watch.events) != len(wanted):
         raise BrokenHistory(
             f"I17 watcher got {len(watch.events)} events of {len(wanted)} up to {until}"
         )

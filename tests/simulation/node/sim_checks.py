@@ -38,6 +38,7 @@ class Checks:
         self.acked = 0  # highest revision that a client was told
         self.elections = 0
         self._seen: dict[NodeId, tuple[int, int, int]] = {}  # term, commit, applied of this start
+        self._conf_seen: dict[NodeId, int] = {}
         self._roles: dict[NodeId, tuple[int, int]] = {}
 
     def note(self, *what: Any) -> None:
@@ -78,6 +79,7 @@ class Checks:
             if index in durable.terms and index >= log.first_index():
                 term = log.term(index)
                 assert term == durable.terms[index], "I8 durable entries changed over a restart"
+        durable.recovered(hard, log)  # copied forward and synced (W7)
         self._seen.pop(node.id, None)
         self._roles.pop(node.id, None)
 
@@ -89,19 +91,22 @@ class Checks:
         now = (raft.term, raft.commit_index, machine.applied)
         before = self._seen.get(who)
         if before is not None:
-            if before == now and self._roles.get(who) == (now[0], machine.role):
+            if before == now and self._roles.get(who) == (now[0], raft.role):
                 return
             assert now[0] >= before[0], "I6 the term went back"
             assert now[1] >= before[1], "I6 commit went back"
             assert now[2] >= before[2], "I6 applied went back"
         assert now[2] <= max(now[1], life.started_applied), "I9 applied above commit"
         self._seen[who] = now
-        role = (now[0], machine.role)
+        if self._conf_seen.get(who) != machine.conf_index:
+            self._conf_seen[who] = machine.conf_index
+            self._configuration(life)
+        role = (now[0], raft.role)
         if self._roles.get(who) != role:
             self._roles[who] = role
-            if machine.role is Role.LEADER:
+            if raft.role is Role.LEADER:
                 self._took_office(life)
-        if machine.role is Role.LEADER:
+        if raft.role is Role.LEADER:
             self._leading(life)
 
     def _took_office(self, life: Life) -> None:
@@ -123,6 +128,7 @@ class Checks:
             window = progress.inflights
             assert len(window) <= window.max_messages, "I15 window"
             assert progress.match <= raft.log.last_index, "I15 match beyond the log"
+        self._one_change_at_a_time(life)
         proposals = life.member.proposals
         assert proposals.waiting <= 2 * limits.PROPOSALS_WAITING_MAX, "I14 proposals"
         assert life.member.reads.waiting <= limits.PENDING_READS_MAX, "I14 reads"
@@ -160,8 +166,6 @@ class Checks:
     def _quorum(self, life: Life, index: int, term: int) -> None:
         """I5: a majority of each half of the configuration holds the entry durably."""
         conf = life.member.machine.conf_state
-        if self.confs.get(index) is None and life.member.machine.conf_index >= index:
-            return  # this start has been told of the configuration by a later state
         for voters in (conf.voters, conf.voters_outgoing):
             held = sum(self.world.nodes[v].durable.holds(index, term) for v in voters)
             assert not voters or 2 * held > len(voters), (
@@ -172,9 +176,11 @@ class Checks:
         """I9: the history never holds more than the log does."""
         assert last <= node.durable.last, "I9 the history is ahead of the log"
 
-    def one_change_at_a_time(self, life: Life) -> None:
+    def _one_change_at_a_time(self, life: Life) -> None:
         """I11: at most one configuration entry above the applied index of a leader."""
         log = life.member.machine.raft.raft.log
+        if log.applied == log.last_index:
+            return
         try:
             above = log.entries(log.applied + 1, log.last_index + 1, 2**63)
         except Compacted:
@@ -182,9 +188,11 @@ class Checks:
         changes = sum(entry.kind != EntryKind.NORMAL for entry in above)
         assert changes <= 1, "I11 two unapplied configuration entries"
 
-    def configuration(self, life: Life) -> None:
+    def _configuration(self, life: Life) -> None:
         """I11: the configuration is a function of the applied log."""
         machine = life.member.machine
+        if machine.conf_index == life.started_applied:
+            return  # where it started, not the entry that made it
         known = self.confs.setdefault(machine.conf_index, machine.conf_state)
         assert known == machine.conf_state, f"I11 configuration at {machine.conf_index}"
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from configsvc import limits
 from configsvc.errors import ExitCode, FatalError
 from configsvc.raft.messages import HardState
+from configsvc.raft.storage import MemoryLog
 from configsvc.storage.wal.format import FrameKind, Installed, encode_installed
 from configsvc.storage.wal.wal import Wal
 from configsvc.storage.wal.writer import Submission
@@ -69,6 +70,16 @@ class Durable:
         for offset, term in enumerate(terms):
             self.terms[first + offset] = term
         self.last = first + len(terms) - 1
+
+    def recovered(self, hard: HardState, log: MemoryLog) -> None:
+        """A start copies what it found into a fresh segment before it promises anything."""
+        first, last = log.first_index(), log.last_index()
+        self.hard = hard
+        self.base = max(self.base, first - 1)
+        self.terms = {index: log.term(index) for index in range(first, last + 1)}
+        if first > 1:
+            self.terms[first - 1] = log.term(first - 1)
+        self.last = last
 
     def holds(self, index: int, term: int) -> bool:
         return index < self.base or self.terms.get(index) == term

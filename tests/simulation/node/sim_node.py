@@ -49,6 +49,7 @@ from tests.simulation.node.sim_sql import SimHistoryWriter, SimReader, SqlFile
 if TYPE_CHECKING:
     from tests.simulation.node.sim_world import World
 
+COUNTED = ("installed", "install failed", "install discarded", "the disk hangs")
 LEVELS = audit_levels()
 WALL_AT_START = 1_700_000_000 * S
 FIRST_GENERATION = 1
@@ -78,6 +79,8 @@ class Report:
     def info(self, caller: str, msg: str, **fields: Any) -> None:
         self._node.world.checks.note(self._node.name, caller, msg, sorted(fields.items()))
         self._node.world.say(self._node.name, msg, fields)
+        if msg in COUNTED:
+            self._node.world.count(msg)
 
     warn = error = info
 

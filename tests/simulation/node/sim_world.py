@@ -229,9 +229,10 @@ class World:
     def judge(self) -> None:
         """Histories of clients and watchers, and the final state of all members (I10, I17, I19)."""
         changes = self.changes()
-        self.counts["judged"] += check(self.operations, changes)
+        self.counts["judged"] += check(self.operations, changes, last=self.checks.events[-1][0])
+        floor = max(life.member.store.compact_revision for life in self.lives())
         for watcher in self.watchers:
-            self.counts["watched"] += check_watch(watcher.history, changes)
+            self.counts["watched"] += check_watch(watcher.history, changes, compacted=floor)
         states = [self._visible(life) for life in self.lives()]
         assert all(state == states[0] for state in states), "I10 members differ in the end"
         self._second_opinion()

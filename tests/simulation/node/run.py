@@ -1,0 +1,164 @@
+"""``make sim``: many seeds, on as many processes as there are cores.
+
+A failing seed prints the one command that replays it and is kept in ``regressions.txt``, which
+every ``make test`` replays. The figures at the end are those of ``tests/DESIGN.md``. A run of 100
+seeds or more in which some class of faults never happened fails too: a dead injector proves
+nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.simulation.node.sim_world import simulate
+
+HERE = Path(__file__).resolve().parent
+REGRESSIONS = HERE.parent / "regressions.txt"
+CHUNK = 10
+ENOUGH = 100  # seeds that must have seen everything
+WANTED = (
+    "acknowledged writes",
+    "compactions",
+    "fault: clock jump",
+    "fault: crash between two steps",
+    "fault: failing disk",
+    "fault: full disk",
+    "fault: hung disk",
+    "fault: kill",
+    "fault: partition",
+    "fault: pause",
+    "fault: power",
+    "fault: power for all",
+    "fault: reset",
+    "fault: slow disk",
+    "fault: slow history",
+    "fault: slow link",
+    "fault: transfer",
+    "heals",
+    "installed",
+    "leases ran out",
+    "lost",
+    "member added",
+    "member removed",
+    "reads",
+    "renewals",
+    "repeated",
+    "restarts",
+    "unknown outcomes",
+    "watches overtaken",
+)
+
+
+class Found(NamedTuple):
+    """What one seed gave; ``problem`` is empty when all was well."""
+
+    seed: int
+    problem: str
+    trace: str
+    virtual_s: float
+    cpu_s: float
+    faults: int
+    counts: Counter[str]
+
+
+def one(seed: int) -> Found:
+    """Run a seed and catch whatever it finds."""
+    began = time.process_time()
+    try:
+        world = simulate(seed)
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        problem = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
+        return Found(seed, problem, "", 0.0, time.process_time() - began, 0, Counter())
+    return Found(
+        seed,
+        "",
+        world.checks.trace.hexdigest(),
+        world.kernel.now / 1e9,
+        time.process_time() - began,
+        world.faults,
+        world.counts,
+    )
+
+
+def chunk(seeds: list[int]) -> list[Found]:
+    return [one(seed) for seed in seeds]
+
+
+def kept() -> list[int]:
+    """Seeds that failed once."""
+    if not REGRESSIONS.exists():
+        return []
+    lines = REGRESSIONS.read_text().splitlines()
+    return [int(line.split()[0]) for line in lines if line.strip() and not line.startswith("#")]
+
+
+def keep(found: Found) -> None:
+    if found.seed not in kept():
+        with REGRESSIONS.open("a") as file:
+            file.write(f"{found.seed} {found.problem[:100]}\n")
+
+
+def summary(all_found: Iterable[Found]) -> tuple[list[Found], list[str], str]:
+    """(failures, what never happened, the line of figures)."""
+    found = list(all_found)
+    failures = [f for f in found if f.problem]
+    counts: Counter[str] = Counter()
+    for f in found:
+        counts.update(f.counts)
+    missing = [what for what in WANTED if not counts[what]] if len(found) >= ENOUGH else []
+    virtual = sum(f.virtual_s for f in found)
+    cpu = sum(f.cpu_s for f in found) or 1e-9
+    line = (
+        f"{len(found)} seeds, {len(failures)} failed; {virtual / 3600:.2f} cluster-hours in "
+        f"{cpu:.0f} CPU-s = {virtual / cpu:.0f}x real time; "
+        f"{sum(f.faults for f in found) / cpu:.0f} faults per CPU-s; "
+        f"{counts['judged']} operations and {counts['watched']} watch events judged, "
+        f"{counts['searched']} histories searched a second time"
+    )
+    return failures, missing, line
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="make sim", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=400)
+    parser.add_argument("--start", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--verbose", action="store_true", help="what happened, of a single seed")
+    asked = parser.parse_args(argv)
+    if asked.verbose:
+        log: list[str] = []
+        try:
+            simulate(asked.start, log=log)
+        finally:
+            print("\n".join(log))
+        return 0
+    seeds = list(range(asked.start, asked.start + asked.seeds))
+    parts = [seeds[at : at + CHUNK] for at in range(0, len(seeds), CHUNK)]
+    found: list[Found] = []
+    with ProcessPoolExecutor(max(1, min(asked.jobs, len(parts)))) as pool:
+        for results in pool.map(chunk, parts):
+            for result in results:
+                found.append(result)
+                if result.problem:
+                    keep(result)
+                    print(f"seed {result.seed}: {result.problem}", flush=True)
+                    print(f"  replay: make sim SEEDS=1 SEED_START={result.seed}", flush=True)
+    failures, missing, line = summary(found)
+    print(line)
+    for what in missing:
+        print(f"never happened: {what}")
+    return 1 if failures or missing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
