@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import islice
 from typing import Any, Final
 
 from configsvc.api.contract import Caller, StreamHandler, StreamSink
 from configsvc.api.service import Service
-from configsvc.audit.checkpoint import Checkpoint, merge
 from configsvc.audit.proof_text import InclusionProof, encode_proof
-from configsvc.audit.proofs import consistency_proof, inclusion_proof, root_at
+from configsvc.audit.proofs import consistency_proof, inclusion_proof
 from configsvc.audit.record import Resource
 from configsvc.codec import requests
 from configsvc.errors import ConfigServiceError, InvalidArgumentError, NotFoundError
 from configsvc.proto import v1_pb2
+from configsvc.runtime.checkpoints import Head
 from configsvc.runtime.waiting import Waiting
 
 EXPORT_CHUNK_LEAVES: Final = 200
@@ -22,59 +23,76 @@ EXPORT_CHUNK_LEAVES: Final = 200
 class AuditService(Service):
     """Handlers of Audit."""
 
-    @property
-    def _origin(self) -> str:
-        return self.member.log_origin
-
     def checkpoint(self, caller: Caller, raw: bytes) -> Waiting:
-        """Size and root of what SQL holds, signed by this member and by others that agree."""
+        """The newest head that a majority signed; news is signed before the answer."""
         requests.parse(v1_pb2.CheckpointRequest, raw)
 
-        def answer(found: tuple[int, bytes, int]) -> bytes:
-            size, root, applied = found
-            return v1_pb2.CheckpointResponse(
-                note=self._note(size, root), size=size, root=root, applied_index=applied
-            ).SerializeToString()
+        def start() -> Waiting:
+            self.need(caller, "audit.verify")
+            return self._signed_head(self._head_answer)
 
-        return self._ask(caller, "audit.verify", self._head, answer)
+        return self.linearizable(caller, start)
 
-    def _head(self) -> tuple[int, bytes, int]:
-        meta = self.member.reader.meta()
-        return meta.tree_size, root_at(meta.tree_size, self.member.reader.node), meta.applied
+    def _head_answer(self, head: Head, note: str) -> bytes:
+        return v1_pb2.CheckpointResponse(
+            note=note, size=head.size, root=head.root, applied_index=self.member.applied
+        ).SerializeToString()
 
-    def _note(self, size: int, root: bytes) -> str:
-        checkpoint = Checkpoint(self._origin, size, root)
-        signatures = {
-            self.member.log_key.public_bytes: self.member.sign_checkpoint(checkpoint),
-        }
-        for (who, at), (other_root, signature) in self.member.state.signatures.items():
-            public = self.member.log_public_key(who)
-            if at == size and other_root == root and public is not None:
-                signatures[public] = signature
-        return merge(checkpoint, signatures)
+    def _signed_head(self, answer: Callable[[Head, str], bytes | Waiting]) -> Waiting:
+        """Answer with a signed head that covers what is applied now, or the newest there is."""
+        checkpoints = self.member.checkpoints
+
+        def put() -> bytes | Waiting:
+            head = checkpoints.best()
+            note = checkpoints.note(head) if head is not None else ""
+            if head is None or not note:
+                raise NotFoundError("no head of the audit log is signed yet")
+            return answer(head, note)
+
+        out, done = self.member.audit.before(put)
+        checkpoints.ask(self.member.state.recorder.frontier.size, lambda: done(None))
+        return out
 
     def inclusion(self, caller: Caller, raw: bytes) -> Waiting:
         """That a leaf is in the tree: C2SP tlog-proof."""
         m = requests.parse(v1_pb2.InclusionRequest, raw)
 
-        def ask() -> Any:
-            reader = self.member.reader
-            held = reader.meta().tree_size
-            size = m.tree_size or held
-            if not m.seq < size <= held:
+        def put(head: Head, note: str) -> Waiting:
+            if not m.seq < head.size:
                 raise NotFoundError("there is no such leaf in that tree")
-            leaf = reader.commits(m.seq, m.seq + 1)[0].leaf
-            path = inclusion_proof(m.seq, size, reader.node)
-            return leaf, size, path, root_at(size, reader.node)
 
-        def answer(found: Any) -> bytes:
-            leaf, size, path, root = found
-            proof = encode_proof(InclusionProof(m.seq, tuple(path), self._note(size, root)))
-            return v1_pb2.InclusionResponse(
-                leaf=leaf, tree_size=size, hashes=path, proof=proof
-            ).SerializeToString()
+            def ask() -> Any:
+                reader = self.member.reader
+                leaf = reader.commits(m.seq, m.seq + 1)[0].leaf
+                return leaf, inclusion_proof(m.seq, head.size, reader.node)
 
-        return self._ask(caller, "audit.verify", ask, answer, recorded=f"leaf {m.seq}")
+            def answer(found: Any) -> bytes:
+                leaf, path = found
+                proof = encode_proof(InclusionProof(m.seq, tuple(path), note))
+                return v1_pb2.InclusionResponse(
+                    leaf=leaf, tree_size=head.size, hashes=path, proof=proof
+                ).SerializeToString()
+
+            return self.member.gate.ask(self.member.applied, ask, answer)
+
+        def start() -> Waiting:
+            self.need(caller, "audit.verify")
+            about = Resource(object=f"leaf {m.seq}")
+            return self.recorded(caller, "audit.read", about, begin)
+
+        def begin() -> Waiting:
+            return self._head_at(m.tree_size, put) if m.tree_size else self._signed_head(put)
+
+        return self.linearizable(caller, start)
+
+    def _head_at(self, size: int, answer: Callable[[Head, str], Waiting]) -> Waiting:
+        """Answer with the stored signatures at ``size``: nothing is signed anew for it (TE-3)."""
+        checkpoints = self.member.checkpoints
+        head = checkpoints.best(most=size)
+        note = checkpoints.note(head) if head is not None and head.size == size else ""
+        if head is None or not note:
+            raise NotFoundError("no signed head of that size is kept: ask for the newest")
+        return answer(head, note)
 
     def consistency(self, caller: Caller, raw: bytes) -> Waiting:
         """That an earlier tree is a prefix of a later one."""
@@ -96,19 +114,10 @@ class AuditService(Service):
 
         return self._ask(caller, "audit.verify", ask, answer)
 
-    def _ask(
-        self, caller: Caller, action: str, ask: Any, answer: Any, *, recorded: str = ""
-    ) -> Waiting:
-        """``recorded``: what of the log is read; that leaves a record (PCI DSS 10.2.1.3)."""
-
-        def put() -> Waiting:
-            return self.member.gate.ask(self.member.applied, ask, answer)
-
+    def _ask(self, caller: Caller, action: str, ask: Any, answer: Any) -> Waiting:
         def start() -> Waiting:
             self.need(caller, action)
-            if not recorded:
-                return put()
-            return self.recorded(caller, "audit.read", Resource(object=recorded), put)
+            return self.member.gate.ask(self.member.applied, ask, answer)
 
         return self.linearizable(caller, start)
 
@@ -116,10 +125,6 @@ class AuditService(Service):
         """Leaves in order, with what the caller may see of their openings; recorded (BK-3)."""
         self.need(caller, "audit.read")
         return _Export(self, caller, sink)
-
-    def note_of(self, size: int, root: bytes) -> str:
-        """The signed checkpoint text for a size this member holds."""
-        return self._note(size, root)
 
 
 class _Export:
@@ -204,9 +209,6 @@ class _Export:
                 self._actors_sent.add(hashed)
                 chunk.actors.add(hash=hashed, record=actor.record, salt=actor.salt)
         self._next = end
-        if end >= self._end:
-            root = root_at(self._end, reader.node)
-            chunk.checkpoint = self._service.note_of(self._end, root)
         return chunk
 
     def _send(self, result: v1_pb2.ExportChunk | ConfigServiceError) -> None:
@@ -216,6 +218,10 @@ class _Export:
         if isinstance(result, ConfigServiceError):
             self._finish(result)
             return
+        if self._next >= self._end:
+            checkpoints = self._service.member.checkpoints
+            head = checkpoints.best(most=self._end)
+            result.checkpoint = checkpoints.note(head) if head is not None else ""
         more = self._sink.send(result.SerializeToString())
         if self._next >= self._end:
             self._finish(None)

@@ -43,11 +43,13 @@ from configsvc.errors import (
     ensure,
 )
 from configsvc.identity.tokens import TokenKey, TokenKeys, public_key
+from configsvc.limits import CHECKPOINT_STOP_S
 from configsvc.mvcc.store import Store
 from configsvc.raft.errors import ProposalDropped
 from configsvc.raft.messages import ConfState, HardState, Message, MessageType, Role, Snapshot
 from configsvc.raft.node import RawNode
 from configsvc.raft.storage import MemoryLog
+from configsvc.runtime.checkpoints import Checkpoints
 from configsvc.runtime.cluster_health import ClusterHealth
 from configsvc.runtime.disk_health import DiskHealth
 from configsvc.runtime.elections import Elections
@@ -262,6 +264,7 @@ class Member:
             record=self._record_login,
         )
         self.publishing = Publishing(self, parts.bootstrap_op, parts.genesis)
+        self.checkpoints = Checkpoints(self, parts.install.data_dir / "local" / "log.signed")
         self.housekeeping = Housekeeping(self)
         self.handover = Handover(self)
         self.disk = DiskHealth(self, parts.free_bytes)
@@ -421,6 +424,8 @@ class Member:
         """Hand leadership over, refuse new work, drain (P6). Bounded by about a second."""
         self.stopping = True
         self._set_ready(False)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.checkpoints.final(), CHECKPOINT_STOP_S)
         leaving = self.handover.under_way if self.is_leader and self.handover.begin() else None
         if leaving is not None:
             done = self.loop.create_future()
@@ -557,6 +562,8 @@ class Member:
         self._leader_lost_at = None if lead else self.clock.monotonic()
         self.handover.leadership(lead)
         self.publishing.leadership(lead)
+        if role is Role.LEADER:
+            self.checkpoints.leadership()
         self.elections.leadership(lead)
         self.wake()
 
@@ -578,6 +585,8 @@ class Member:
         self.housekeeping.note_digest(effects[-1].index, effects[-1].digest)
         self.reads.applied(effects[-1].index)
         self.publishing.applied(effects, commands)
+        if self.checkpoints.waited_for:
+            self.checkpoints.look_for_good(self.clock.monotonic())
 
     def _as_leader(self, effects: Sequence[Effects]) -> None:
         term = self.machine.raft.term
@@ -709,6 +718,7 @@ class Member:
         self.membership.tick(self.clock.monotonic())
         self.audit.tick()
         self.publishing.tick()
+        self.checkpoints.tick(self.clock.monotonic())
         self.elections.tick()
         self.handover.tick()
         self._check_leader()

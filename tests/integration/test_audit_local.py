@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,9 +14,11 @@ import grpc
 import pytest
 
 from configsvc.audit.actors import decode_actor
+from configsvc.audit.checkpoint import decode_note
 from configsvc.audit.events import CODES, EVENT_NAMES
 from configsvc.audit.leaf import decode_leaf
-from configsvc.errors import UnimplementedError
+from configsvc.client import inquiries
+from configsvc.errors import ConfigServiceError, UnimplementedError
 from configsvc.proto import rpc_pb2 as rpc
 from configsvc.proto import rpc_pb2_grpc
 from configsvc.storage.local.messages import LocalIdentity
@@ -66,8 +69,6 @@ def stream(member: MemberProcess) -> list[dict[str, Any]]:
 
 
 def _ids(member: MemberProcess) -> tuple[int, int, bytes]:
-    import sqlite3
-
     with contextlib.closing(sqlite3.connect(member.data / "local" / "audit.db")) as db:
         cluster, who, store = db.execute(
             "SELECT cluster_id, member_id, store_id FROM store"
@@ -183,8 +184,6 @@ def test_a_flood_of_equal_refusals_becomes_a_count(alone: MemberCluster) -> None
 def test_without_its_disk_nothing_is_refused_silently(alone: MemberCluster) -> None:
     member = alone.members[0]
     # As a full disk does, for this file alone: another connection holds the write lock.
-    import sqlite3
-
     blocker = sqlite3.connect(member.data / "local" / "audit.db", isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
     with channel(alone, "mallory", member) as open_channel:
@@ -206,3 +205,41 @@ def test_without_its_disk_nothing_is_refused_silently(alone: MemberCluster) -> N
 
 def applied(cluster: MemberCluster) -> list[int]:
     return [cluster.status(m).raftAppliedIndex for m in cluster.members]
+
+
+def signatures(member: MemberProcess) -> dict[tuple[int, int], bytes]:
+    """(member, size) -> root, as the stopped member's history holds them."""
+    found: dict[tuple[int, int], bytes] = {}
+    path = next(iter(sorted((member.data / "history").rglob("*.db"))))
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        for who, size, root in db.execute("SELECT member, size, root FROM signatures"):
+            found[who, size] = root
+    return found
+
+
+def test_anchors_and_signed_heads_then_silence(
+    make_cluster: Callable[[int], MemberCluster],
+) -> None:
+    cluster = make_cluster(3)
+    cluster.start()
+    with cluster.client() as client:
+        for number in range(5):
+            client.put(b"/k", b"%d" % number)
+        note = client.do(inquiries.checkpoint())
+    keys = decode_note(note.note).signatures
+    assert len({each.key_id for each in keys}) >= 2, "a majority signs one head"
+    with cluster.client(member=cluster.others(cluster.leader())[0]) as client:
+        proof = client.do(inquiries.inclusion(0, note.size))
+        assert proof.tree_size == note.size
+        with pytest.raises(ConfigServiceError, match="signed head"):
+            client.do(inquiries.inclusion(0, 1))
+
+    deadline = time.monotonic() + 40
+    quiet, before = 0, applied(cluster)
+    while quiet < 12:  # anchors come within ten seconds, signatures of them ten later
+        assert time.monotonic() < deadline, "an idle cluster writes nothing"
+        time.sleep(1)
+        now = applied(cluster)
+        quiet, before = (quiet + 1, before) if now == before else (0, now)
+    for member in cluster.members:
+        member.kill(signal.SIGTERM)
