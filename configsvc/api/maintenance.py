@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Final
+import os
+from typing import Any, BinaryIO, Final
 
 from configsvc.api.contract import Caller, StreamHandler, StreamSink
 from configsvc.api.service import Service, raise_refused
@@ -27,6 +28,7 @@ from configsvc.runtime.waiting import Waiting
 ALARM_NAMES: Final = {1: "NOSPACE", 2: "CORRUPT"}
 SNAPSHOT_CHUNK_BYTES: Final = 32 * KIB
 SNAPSHOT_BLOCK: Final = 512
+SNAPSHOT_PIECE_BYTES: Final = 512 * KIB  # read at a time
 
 
 class MaintenanceService(Service):
@@ -158,8 +160,11 @@ class _SnapshotStream:
         self._service = service
         self._caller = caller
         self._sink = sink
-        self._data: bytes = b""
-        self._at = 0
+        self._file: BinaryIO | None = None  # without a name: nothing is left behind
+        self._left = 0  # bytes not sent yet, padding included
+        self._piece = b""  # read and not sent yet
+        self._reading = False
+        self._hash = hashlib.sha256()
         self._started = False
         self._ended = False
 
@@ -175,45 +180,87 @@ class _SnapshotStream:
     def _load(self) -> bytes:
         member = self._service.member
         if not self._ended:
-            member.gate.run(member.applied, member.reader.export_copy, self._loaded)
+            member.gate.run(member.applied, member.reader.open_copy, self._opened)
         return b""
 
     def _not_loaded(self, result: bytes | ConfigServiceError) -> None:
         if isinstance(result, ConfigServiceError) and not self._ended:
             self._end(result)
 
-    def _loaded(self, result: bytes | ConfigServiceError) -> None:
-        if self._ended:
-            return
+    def _opened(self, result: BinaryIO | ConfigServiceError) -> None:
         if isinstance(result, ConfigServiceError):
-            self._end(result)
+            if not self._ended:
+                self._end(result)
             return
-        self._data = result + bytes(-len(result) % SNAPSHOT_BLOCK)
-        self.on_writable()
+        self._file = result
+        if self._ended:
+            self._close()
+            return
+        size = result.seek(0, os.SEEK_END)
+        result.seek(0)
+        self._left = size + -size % SNAPSHOT_BLOCK
+        self._read()
+
+    def _read(self) -> None:
+        """The next piece, in a reader thread; the loop never waits for the disk."""
+        file = self._file
+        if file is None or self._reading:
+            return
+        self._reading = True
+        try:
+            self._service.member.gate.run(0, lambda: file.read(SNAPSHOT_PIECE_BYTES), self._filled)
+        except ConfigServiceError as error:
+            self._reading = False
+            self._end(error)
+
+    def _filled(self, result: bytes | ConfigServiceError) -> None:
+        self._reading = False
+        if self._ended:
+            self._close()
+        elif isinstance(result, ConfigServiceError):
+            self._end(result)
+        else:
+            self._piece = result or bytes(self._left)  # at the end of the file: its padding
+            self.on_writable()
 
     def on_writable(self) -> None:
-        data = self._data
+        if self._ended or self._file is None:
+            return
         version = string_field(4, self._service.member.config.advertised_etcd_version)
-        while data and self._at < len(data) and not self._ended:
-            blob = data[self._at : self._at + SNAPSHOT_CHUNK_BYTES]
-            self._at += len(blob)
-            left = int_field(2, len(data) - self._at)
-            if not self._sink.send(left + bytes_field(3, blob) + version):
-                break
-        if data and self._at >= len(data) and not self._ended:
-            self._sink.send(bytes_field(3, hashlib.sha256(data).digest()) + version)
+        go_on = True
+        while self._piece and go_on:
+            blob, self._piece = (
+                self._piece[:SNAPSHOT_CHUNK_BYTES],
+                self._piece[SNAPSHOT_CHUNK_BYTES:],
+            )
+            self._hash.update(blob)
+            self._left -= len(blob)
+            left = int_field(2, self._left)
+            go_on = self._sink.send(left + bytes_field(3, blob) + version)
+        if not self._left:
+            self._sink.send(bytes_field(3, self._hash.digest()) + version)
             self._end(None)
+        elif not self._piece and go_on:
+            self._read()
 
     def _end(self, error: ConfigServiceError | None) -> None:
         self._ended = True
+        self._close()
         self._sink.finish(error)
+
+    def _close(self) -> None:
+        """Let go of the copy, unless a thread reads it: then once that is done."""
+        if self._file is not None and not self._reading:
+            self._file.close()
+            self._file = None
 
     def on_half_close(self) -> None:
         return
 
     def on_cancel(self) -> None:
         self._ended = True
-        self._data = b""
+        self._piece = b""
+        self._close()
 
 
 def _alarms(found: Any) -> bytes:
