@@ -3,11 +3,11 @@ SHELL := /bin/sh
 PY := .venv/bin/python
 RAFT_TESTDATA ?= ../shared/raft-testdata
 
-.PHONY: help up down clean tour test check fmt proto bench sim faults mutants
+.PHONY: help up down clean tour demo-patroni test check fmt proto bench sim faults mutants
 .DEFAULT_GOAL := help
 
 help: ## what there is
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1@/' | awk -F@ '{printf "%-16s %s\n",$$1,$$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1@/' | awk -F@ '{printf "%-20s %s\n",$$1,$$2}'
 
 up: ## a secure three-member cluster with an agent on this machine (MEMBERS=5, PORT_BASE=…)
 	@.ci/bootstrap runtime && $(PY) -m configsvc.cli.devcluster up
@@ -20,6 +20,9 @@ clean: ## stop it and forget data and certificates
 
 tour: ## what it can do, shown on the running cluster (≤ 60 s)
 	@.ci/bootstrap runtime && $(PY) -m configsvc.cli.devcluster tour
+
+demo-patroni: ## PostgreSQL failover by Patroni on a cluster of its own (≈ 90 s; needs PostgreSQL)
+	@.ci/bootstrap runtime && $(PY) examples/patroni/demo.py
 
 test: ## everything a change must pass
 	@.ci/bootstrap dev && $(PY) -m pytest -q -n 2 --dist loadfile $(PYTEST_ARGS) tests
