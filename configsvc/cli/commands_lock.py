@@ -3,20 +3,27 @@
 Always true: the command is stopped as soon as the lease may be gone. Even so it can be late, by a
 stalled machine for example: whatever it changes should refuse smaller fencing tokens than the
 largest it has seen. The token grows from holder to holder.
+
+Away from a terminal the command leads a process group of its own, and signals go to the whole
+group: nothing it started outlives the lock. On a terminal Ctrl-C reaches it anyway, and it must
+be able to read there, so it shares our group.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING, Final
 
 from configsvc.cli.arguments import Commands, Parser, add_why, key_bytes
 from configsvc.cli.exits import CliError, Exit
 from configsvc.cli.output import escape, json_bytes
+from configsvc.cli.stopping import Stopped, orderly, signal_of
 
 if TYPE_CHECKING:
     from configsvc.cli.session import Session
@@ -59,7 +66,7 @@ def _hold(session: Session, value: bytes) -> int:
 
     args = session.args
     _check_command(args.command)
-    with hold_lease(session.client, args.ttl, why=session.why) as keeper:
+    with orderly(), hold_lease(session.client, args.ttl, why=session.why) as keeper:
         try:
             name = key_bytes(args.name)
             held = acquire(session.client, name, keeper, value=value, why=session.why)
@@ -126,13 +133,13 @@ def run_fenced(session: Session, keeper: LeaseKeeper, key: bytes, token: int) ->
         "CONFIGCTL_LOCK_KEY": os.fsdecode(key),
         "CONFIGCTL_LEASE": f"{keeper.lease_id & 0xFFFFFFFFFFFFFFFF:x}",
     }
-    child = subprocess.Popen(command, env=environment)  # noqa: S603 - the user's own command
+    child = _Child(command, environment)
     done = threading.Event()
     watcher = threading.Thread(
         target=_stop_when_lost, args=(keeper, child, done), name="lock-watcher", daemon=True
     )
     watcher.start()
-    code = _wait(child)
+    code = child.wait()
     done.set()
     watcher.join()
     if keeper.lost.is_set():
@@ -140,21 +147,37 @@ def run_fenced(session: Session, keeper: LeaseKeeper, key: bytes, token: int) ->
     return code if code >= 0 else 128 - code
 
 
-def _wait(child: subprocess.Popen[bytes]) -> int:
-    """Wait; an interrupt reaches the command too, so that it decides."""
-    while True:
-        try:
-            return child.wait()
-        except KeyboardInterrupt:
-            continue
+class _Child:
+    """The command, with what it starts."""
+
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+        self._apart = not (sys.stdin and sys.stdin.isatty())
+        self._process = subprocess.Popen(  # noqa: S603 - the user's own command
+            command, env=environment, process_group=0 if self._apart else None
+        )
+
+    def send(self, signum: int) -> None:
+        """Signal it; no effect once it has ended."""
+        if not self._apart:
+            self._process.send_signal(signum)
+        elif self._process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signum)
+
+    def wait(self) -> int:
+        """Wait; what interrupts us is handed on, and the command decides."""
+        while True:
+            try:
+                return self._process.wait()
+            except KeyboardInterrupt as interrupt:
+                if self._apart or isinstance(interrupt, Stopped):
+                    self.send(signal_of(interrupt))
 
 
-def _stop_when_lost(
-    keeper: LeaseKeeper, child: subprocess.Popen[bytes], done: threading.Event
-) -> None:
+def _stop_when_lost(keeper: LeaseKeeper, child: _Child, done: threading.Event) -> None:
     while not done.wait(0.05):
         if keeper.lost.is_set():
-            child.send_signal(signal.SIGTERM)
+            child.send(signal.SIGTERM)
             if not done.wait(_GRACE_S):
-                child.kill()
+                child.send(signal.SIGKILL)
             return

@@ -6,17 +6,21 @@ lease. ``register`` keeps it alive, and takes it away while its health command f
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import time
 from typing import TYPE_CHECKING, Any, Final
 
 from configsvc.cli.arguments import Commands, add_why, key_bytes
-from configsvc.cli.exits import CliError, Exit
+from configsvc.cli.exits import CliError, Exit, line_of
 from configsvc.cli.output import escape
+from configsvc.cli.stopping import orderly
+from configsvc.errors import LeaseNotFoundError
 
 if TYPE_CHECKING:
     from configsvc.cli.session import Session
+    from configsvc.client import LeaseKeeper
     from configsvc.proto import kv_pb2
 
 PREFIX: Final = "/services/"
@@ -88,16 +92,38 @@ def is_healthy(probe: list[str]) -> bool:
 
 
 def run_register(session: Session) -> int:
-    """One lease for the whole time; the key comes and goes with the probe's verdict."""
-    from configsvc.client import hold_lease, operations
+    """Announce for ever: a lease that got lost is replaced by a new one as soon as possible."""
+    from configsvc.client import hold_lease
+    from configsvc.client.errors import ClientError
 
     args = session.args
     key, value = instance_key(args.service, args.instance), _announcement(session)
-    with hold_lease(session.client, args.ttl, why=session.why) as keeper:
-        announced = False
-        try:
-            while not keeper.lost.is_set():
-                healthy = is_healthy(args.command)
+    first = True
+    with orderly():
+        while True:
+            try:
+                with hold_lease(session.client, args.ttl, why=session.why) as keeper:
+                    first = False
+                    _announce(session, keeper, key, value)
+            except ClientError as error:
+                if first:
+                    raise
+                session.warn(f"trying again: {line_of(error)}")
+                time.sleep(args.probe_every)
+            else:
+                session.warn("the lease was lost, announcing anew")
+
+
+def _announce(session: Session, keeper: LeaseKeeper, key: bytes, value: bytes) -> None:
+    """Until the lease is lost: the key comes and goes with the probe's verdict."""
+    from configsvc.client import operations
+    from configsvc.client.errors import ClientError
+
+    announced = False
+    try:
+        while not keeper.lost.is_set():
+            healthy = is_healthy(session.args.command)
+            try:
                 if healthy and not announced:
                     put = operations.put(key, value, lease=keeper.lease_id).repeatable()
                     session.client.do(put, why=session.why)
@@ -105,13 +131,17 @@ def run_register(session: Session) -> int:
                 elif announced and not healthy:
                     session.client.do(operations.delete(key).repeatable(), why=session.why)
                     session.out.done(f"down {escape(key)}", up=False)
-                session.out.flush()
                 announced = healthy
-                keeper.lost.wait(args.probe_every)
-        finally:
-            if not keeper.lost.is_set():
+            except ClientError as error:  # no leader for a moment: the next round does it
+                session.warn(f"trying again: {line_of(error)}")
+            session.out.flush()
+            keeper.lost.wait(session.args.probe_every)
+    except LeaseNotFoundError:
+        return  # it ended between two renewals
+    finally:
+        if not keeper.lost.is_set():
+            with contextlib.suppress(LeaseNotFoundError, ClientError):  # it runs out by itself
                 session.client.do(operations.lease_revoke(keeper.lease_id))
-    raise CliError(Exit.UNAVAILABLE, "the lease was lost: start this again")
 
 
 def describe(kv: kv_pb2.KeyValue) -> dict[str, Any]:

@@ -11,9 +11,8 @@ from configsvc.cli.exits import CliError, Exit, exit_of, line_of
 from configsvc.cli.output import escape
 from configsvc.cli.session import Session
 from configsvc.cli.settings import refuse_secrets
+from configsvc.cli.stopping import signal_of
 from configsvc.errors import ConfigServiceError
-
-_INTERRUPTED = 130  # as a shell reports SIGINT
 
 
 def run_words(words: Sequence[str]) -> int:
@@ -36,8 +35,8 @@ def run_words(words: Sequence[str]) -> int:
         return code
     except ConfigServiceError as error:
         return _fail(error)
-    except KeyboardInterrupt:
-        return _INTERRUPTED
+    except KeyboardInterrupt as interrupt:
+        return 128 + signal_of(interrupt)
     except BrokenPipeError:
         # The reader went away, as `head` does: no complaint, and none at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -237,5 +237,6 @@ async def hold_lease_async(
 ) -> AsyncLeaseKeeper:
     """Grant a lease and keep it alive; ``keeper.lease_id`` names it."""
     since = time.monotonic()
-    granted = await client.do(operations.lease_grant(ttl_s), why=why)
+    # Repeating at worst leaves a lease that nobody uses, and it runs out.
+    granted = await client.do(operations.lease_grant(ttl_s).repeatable(), why=why)
     return AsyncLeaseKeeper(client, granted.ID, granted.TTL, since=since)

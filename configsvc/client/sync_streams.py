@@ -292,5 +292,6 @@ def hold_lease(
         ConfigServiceError: as ``Client.do``; nothing is kept then.
     """
     since = time.monotonic()
-    granted = client.do(operations.lease_grant(ttl_s), why=why)
+    # Repeating at worst leaves a lease that nobody uses, and it runs out.
+    granted = client.do(operations.lease_grant(ttl_s).repeatable(), why=why)
     return LeaseKeeper(client, granted.ID, granted.TTL, since=since, on_lost=on_lost)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 import sys
 import threading
 import time
@@ -325,16 +327,22 @@ def test_a_registered_instance_follows_its_probe(
         wait(False)
         flag.touch()
         wait(True)
-        cluster.store.leases.clear()
+        cluster.store.leases.clear()  # lost: a new lease, announced anew
+        while not cluster.store.leases:
+            time.sleep(0.01)
+        wait(True)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     thread = threading.Thread(target=play)
     thread.start()
     words = ["service", "register", "web", "1", "--address", "h:1", "--ttl", "2"]
     ran = shell.run(*words, "--probe-every", "0.05", "--", "test", "-e", str(flag))
     thread.join()
-    assert seen == [True, False, True]
-    assert ran.code == 4
-    assert [line.split()[0] for line in ran.out.splitlines()] == ["up", "down", "up"]
+    assert seen == [True, False, True, True]
+    assert ran.code == 128 + signal.SIGTERM
+    assert not cluster.store.leases
+    assert [line.split()[0] for line in ran.out.splitlines()][:3] == ["up", "down", "up"]
+    assert "announcing anew" in ran.err
 
 
 def test_probes() -> None:

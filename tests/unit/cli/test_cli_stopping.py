@@ -1,0 +1,102 @@
+"""What a signal does to commands that hold something."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from configsvc.cli.stopping import Stopped, orderly, signal_of
+from tests.support.cli_runner import Shell
+from tests.support.fake_cluster import FakeCluster
+
+PYTHON = sys.executable
+WAIT_S = 10.0
+
+
+def _until(holds: Callable[[], object]) -> bool:
+    deadline = time.monotonic() + WAIT_S
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def _kill_when(holds: Callable[[], object], signum: int) -> threading.Thread:
+    def act() -> None:
+        if _until(holds):
+            os.kill(os.getpid(), signum)
+
+    thread = threading.Thread(target=act)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_the_command_gets_the_signal_and_the_lock_is_given_back(
+    shell: Shell, cluster: FakeCluster, tmp_path: Path, signum: int
+) -> None:
+    """The whole group gets it: the shell's own child ends too."""
+    pid = tmp_path / "pid"
+    script = f"sleep 60 & echo $! > {pid}.new; mv {pid}.new {pid}; wait"
+    thread = _kill_when(pid.exists, signum)
+    ran = shell.run("lock", "l", "--", "bash", "-c", script)
+    thread.join()
+    assert ran.code == 128 + signum
+    assert not cluster.store.leases
+    if signum != signal.SIGINT:  # a shell's background jobs ignore that one
+        assert _until(lambda: _ended(int(pid.read_text())))
+    else:
+        os.kill(int(pid.read_text()), signal.SIGKILL)
+
+
+def _ended(pid: int) -> bool:
+    shown = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, check=False)
+    return shown.stdout.strip()[:1] in (b"", b"Z")
+
+
+def test_a_command_that_wants_to_finish_may(
+    shell: Shell, cluster: FakeCluster, tmp_path: Path
+) -> None:
+    ready = tmp_path / "ready"
+    code = (
+        "import pathlib, signal, sys\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(9))\n"
+        f"pathlib.Path({str(ready)!r}).touch()\n"
+        "signal.pause()\n"
+    )
+    thread = _kill_when(ready.exists, signal.SIGTERM)
+    assert shell.run("lock", "l", "--", PYTHON, "-c", code).code == 9
+    thread.join()
+
+
+def test_waiting_or_holding_without_a_command_ends_with_the_signals_code(
+    shell: Shell, cluster: FakeCluster
+) -> None:
+    thread = _kill_when(lambda: b"e/" in b" ".join(cluster.store.live()), signal.SIGTERM)
+    assert shell.run("elect", "e").code == 143
+    thread.join()
+    assert not cluster.store.leases
+
+
+def test_an_ignored_signal_stays_ignored_and_handlers_come_back() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with orderly():
+            os.kill(os.getpid(), signal.SIGHUP)
+            with pytest.raises(Stopped) as caught:
+                os.kill(os.getpid(), signal.SIGTERM)
+        assert signal_of(caught.value) == signal.SIGTERM
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert signal_of(KeyboardInterrupt()) == signal.SIGINT
