@@ -340,8 +340,11 @@ def _deferred(result: TxnResult) -> list[DeferredRange]:
 
 
 def _fill(result: TxnResult, found: Any) -> TxnResult:
-    responses = tuple(
-        next(found) if type(r) is DeferredRange else _fill(r, found) if type(r) is TxnResult else r
-        for r in result.responses
-    )
-    return result._replace(responses=responses)
+    return result._replace(responses=tuple(_filled_in(r, found) for r in result.responses))
+
+
+def _filled_in(response: Any, found: Any) -> Any:
+    """What was read at an old revision keeps the header of its step in the transaction (H5)."""
+    if type(response) is DeferredRange:
+        return next(found)._replace(revision=response.revision)
+    return _fill(response, found) if type(response) is TxnResult else response

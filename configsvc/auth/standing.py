@@ -15,6 +15,7 @@ from configsvc.errors import (
     CertificateNotAcceptableError,
     InvalidAuthTokenError,
     PermissionDeniedError,
+    UserEmptyError,
 )
 from configsvc.types import KIND_NONE, KIND_SYSTEM, Principal
 
@@ -27,14 +28,17 @@ def check_principal(state: AuthState, principal: Principal, time_ns: int) -> Non
         InvalidAuthTokenError: its token or the key that signed it is, or the token claims an auth
             revision that does not exist yet.
         AuthOldRevisionError: the user is gone, was re-created, or its tokens were ended (JWT-7).
-        PermissionDeniedError: there is no identity although auth is on.
+        PermissionDeniedError: there is no identity although the store is a secure one.
+        UserEmptyError: nor in one born under --insecure-dev, where etcd's text counts (A20).
     """
     kind = principal.kind
     if kind == KIND_SYSTEM:
         return
     if kind == KIND_NONE:
-        if state.enabled or not state.insecure:
+        if not state.insecure:
             raise PermissionDeniedError
+        if state.enabled:
+            raise UserEmptyError
         return
     if state.denied:
         _check_denied(state, principal, time_ns)

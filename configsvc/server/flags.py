@@ -315,10 +315,10 @@ def _build(merged: Mapping[str, str], warnings: list[str]) -> ServerConfig:
 
 
 def _plaintext_defaults(plain: dict[str, Any]) -> None:
-    """etcd's own defaults, for its start-up scripts; the key lies beside the data (ENC-4)."""
+    """The defaults of etcd, for its start-up scripts; the key lies beside the data (ENC-4)."""
     plain.setdefault("listen_client_urls", ("http://localhost:2379",))
     plain.setdefault("listen_peer_urls", ("http://localhost:2380",))
-    data_dir = plain.setdefault("data_dir", f"{plain.get('name') or ServerConfig.name}.etcd")
+    data_dir = plain.setdefault("data_dir", f"{plain.get('name') or ServerConfig().name}.etcd")
     if data_dir:
         plain.setdefault("key_file", dev_key_path(data_dir))
 

@@ -29,6 +29,7 @@ from configsvc.errors import (
     RequestError,
     TooManyLearnersError,
     UserAlreadyExistError,
+    UserEmptyError,
 )
 
 M1, M2, M3 = MEMBERS
@@ -107,7 +108,7 @@ def test_A1_A6_an_insecure_store_behaves_as_etcd() -> None:
     world.ok(NOBODY, c.UserAddOp("root", "", True), new_uid=ROOT.uid)
     world.ok(NOBODY, c.UserGrantRoleOp("root", "root"))
     world.ok(NOBODY, c.AuthEnableOp())
-    assert isinstance(world.refused(NOBODY, put(b"/k")), PermissionDeniedError)
+    assert isinstance(world.refused(NOBODY, put(b"/k")), UserEmptyError)
     assert isinstance(world.refused(ROOT, c.UserDeleteOp("root")), InvalidAuthMgmtError)
     revision = world.state.auth.revision
     world.ok(ROOT, c.AuthDisableOp())

@@ -1,4 +1,4 @@
-"""--insecure-dev starts from etcd's command lines: defaults, foreign flags, the key beside the data."""
+"""--insecure-dev starts from the command lines of etcd: defaults, flags, a key beside the data."""
 
 from __future__ import annotations
 
