@@ -7,6 +7,8 @@ running, and the logs are in ``.dev/patroni/log``.
 
 from __future__ import annotations
 
+import fcntl
+import functools
 import os
 import shutil
 import signal
@@ -15,7 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Final
+from typing import IO, Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
@@ -29,6 +31,7 @@ TTL_S: Final = 20.0  # as in patroni.yml
 FORM_S: Final = 90.0
 PROMOTE_S: Final = TTL_S + 20.0
 REJOIN_S: Final = 60.0
+LEFT_OVER_S: Final = 10.0
 WATCHED_S: Final = TTL_S + 10.0  # longer than a lease: a lost one would have shown
 
 
@@ -80,6 +83,7 @@ class Demo:
         passwords = Passwords()
         self.nodes = [Node(self.machine, n, passwords) for n in (1, 2)]
         for node in self.nodes:
+            node.stop()  # one that a demonstration that was killed left running
             node.log.unlink(missing_ok=True)
         return f"{self.machine.binaries} as user {self.machine.user}"
 
@@ -176,17 +180,23 @@ class Demo:
 
     def clean_up(self) -> str:
         """Stop everything and look whether that is so."""
-        for node in reversed(self.nodes):
-            node.stop()
-        self.store.stop()
-        if self.machine is None:
-            return "nothing ran"
-        until(lambda: not left_over(self.machine.work) if self.machine else True, 10.0)
-        shutil.rmtree(self.machine.work)
-        members = left_over(self.store.layout.root)
-        if members:
-            raise ConfigError(f"still running: {members[0]}", "")
+        problems = []
+        for stop in (*(node.stop for node in reversed(self.nodes)), self.store.stop):
+            try:
+                stop()
+            except (ConfigServiceError, TimeoutError, OSError) as error:
+                problems.append(str(error))
+        places = [self.store.layout.root] + ([self.machine.work] if self.machine else [])
+        for place in places:
+            until(functools.partial(_is_quiet, place), LEFT_OVER_S)
+            shutil.rmtree(place, ignore_errors=True)
+        if problems:
+            raise ConfigError("; ".join(problems), f"see {DEV}/log")
         return "nothing runs, nothing is kept but the logs"
+
+
+def _is_quiet(place: Path) -> bool:
+    return not left_over(place)
 
 
 def _write(node: Node) -> bool:
@@ -203,18 +213,40 @@ def _interrupted(signum: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt(signal.Signals(signum).name)
 
 
+def only_one() -> IO[str]:
+    """Hold the result open: no second demonstration runs meanwhile.
+
+    Raises:
+        ConfigError: one runs.
+    """
+    DEV.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = (DEV / "lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise ConfigError("another demonstration runs", "let it end first") from None
+    return lock
+
+
 def main() -> int:
     """0 when every step did what it should."""
     os.umask(0o077)
     signal.signal(signal.SIGTERM, _interrupted)
-    demo = Demo()
     try:
-        demo.run()
-    except KeyboardInterrupt:
-        demo.failed += 1
-        say("   interrupted")
-    finally:
-        demo.step("clean-up", demo.clean_up)
+        lock, demo = only_one(), Demo()
+    except ConfigError as error:
+        say(f"error: {error}; {error.remedy}")
+        return 1
+    with lock:
+        try:
+            demo.run()
+        except KeyboardInterrupt:
+            demo.failed += 1
+            say("   interrupted")
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)  # a second one must not leave things running
+            demo.step("clean-up", demo.clean_up)
     spent = time.monotonic() - demo.began
     say(f"\n{demo.steps} steps, {demo.failed} failed, {spent:.0f} s; logs: .dev/patroni/log")
     return 1 if demo.failed else 0

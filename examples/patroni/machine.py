@@ -73,6 +73,18 @@ def prepare() -> Machine:
     return Machine(binaries, user, python, packages, work)
 
 
+def port_from(name: str, default: int) -> int:
+    """A port from the environment, with room for those above it.
+
+    Raises:
+        ConfigError: not a number from 1024 to 30000.
+    """
+    text = os.environ.get(name, "") or str(default)
+    if not text.isdecimal() or not 1024 <= int(text) <= 30_000:
+        raise ConfigError(f"{name}={text[:20]}: not usable", "use a number from 1024 to 30000")
+    return int(text)
+
+
 def _binaries() -> Path:
     """The newest PostgreSQL of the machine, or the one that ``PG_BIN`` names."""
     named = os.environ.get("PG_BIN", "")

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from machine import DEV, HERE, Machine
+from machine import DEV, HERE, Machine, port_from
 from store import STEM, Store
 
 from configsvc.cli.devcluster import processes
@@ -45,7 +45,7 @@ class Node:
     """One Patroni with its PostgreSQL."""
 
     def __init__(self, machine: Machine, number: int, passwords: Passwords) -> None:
-        base = int(os.environ.get("PATRONI_PG_PORT", PG_PORT_DEFAULT))
+        base = port_from("PATRONI_PG_PORT", PG_PORT_DEFAULT)
         self.machine = machine
         self.name = f"node{number}"
         self.pg_port = base + number - 1

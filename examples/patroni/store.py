@@ -14,7 +14,7 @@ import signal
 import time
 from typing import Final
 
-from machine import DEV
+from machine import DEV, port_from
 
 from configsvc.cli.devcluster import cluster, processes
 from configsvc.cli.devcluster.calls import client
@@ -40,14 +40,12 @@ class Store:
     """The members, and what the demonstration asks of them."""
 
     def __init__(self) -> None:
-        base = int(os.environ.get("PATRONI_PORT_BASE", PORT_BASE_DEFAULT))
+        base = port_from("PATRONI_PORT_BASE", PORT_BASE_DEFAULT)
         self.layout = Layout(DEV / "store", 3, base)
 
     def start(self) -> str:
         """A fresh cluster, healthy, with Patroni's user and role."""
-        if any(processes.running(self.layout.pid_file(m.name)) for m in self.layout.members):
-            raise ConfigError("another demonstration runs", "let it end first")
-        shutil.rmtree(self.layout.root, ignore_errors=True)
+        self.stop()  # what a demonstration that was killed left running
         cluster.check_ports(self.layout)
         self.layout.dev.mkdir(mode=0o700, parents=True)
         cluster.prepare_keys(self.layout)
