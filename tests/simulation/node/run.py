@@ -48,6 +48,8 @@ WANTED = (
     "leases ran out",
     "lost",
     "member added",
+    "fault: wipe",
+    "member promoted",
     "member removed",
     "reads",
     "renewals",

@@ -148,6 +148,7 @@ class Checks:
                 continue
             assert index == len(committed), "I3 applied with a gap"
             self._first_time(node, life, effect)
+        life.conf_before = life.member.machine.conf_state
 
     def _first_time(self, node: Node, life: Life, effect: Effects) -> None:
         self._quorum(life, effect.index, effect.term)
@@ -165,9 +166,11 @@ class Checks:
 
     def _quorum(self, life: Life, index: int, term: int) -> None:
         """I5: a majority of each half of the configuration holds the entry durably."""
-        conf = life.member.machine.conf_state
+        machine, nodes = life.member.machine, self.world.nodes
+        # A change of the configuration is decided by the one before it.
+        conf = machine.conf_state if machine.conf_index < index else life.conf_before
         for voters in (conf.voters, conf.voters_outgoing):
-            held = sum(self.world.nodes[v].durable.holds(index, term) for v in voters)
+            held = sum(v in nodes and nodes[v].durable.holds(index, term) for v in voters)
             assert not voters or 2 * held > len(voters), (
                 f"I5 entry {index} is durable on {held} of {len(voters)} only"
             )

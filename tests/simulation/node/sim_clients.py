@@ -53,8 +53,11 @@ class Client:
 
     def act(self) -> None:
         life = self._where()
-        if life is None:
-            return
+        if life is not None:
+            life.post(0, self._act, life)
+
+    def _act(self, life: Life) -> None:
+        """As a request that arrives at the member."""
         if not life.member.state.bootstrapped:
             return
         what = self.kernel.rng.random()

@@ -101,8 +101,8 @@ class Nemesis:
 
     def _may_fall(self) -> bool:
         """Whether one more may be down: a majority stays, except in small clusters."""
-        total = len(self.world.nodes)
-        down = sum(n.life is None for n in self.world.nodes.values())
+        total = len(self.world.nodes) - len(self.world.gone)
+        down = sum(n.life is None for n in self.world.nodes.values()) - len(self.world.gone)
         return down < max(1, (total - 1) // 2)
 
     # --- network -----------------------------------------------------------------------------------

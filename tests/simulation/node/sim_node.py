@@ -35,6 +35,7 @@ from configsvc.runtime.member import Member, Parts
 from configsvc.runtime.restore import adopt, read_stored
 from configsvc.server.local import audit_levels
 from configsvc.storage.history.messages import StoreIdentity
+from configsvc.storage.local.heads import NO_HEAD
 from configsvc.storage.seal.keyfile import KeyFile
 from configsvc.storage.wal.recovery import WalIdentity
 from configsvc.storage.wal.wal import Recovered, Wal, WalOptions
@@ -44,7 +45,7 @@ from tests.simulation.node.sim_kernel import MS, S, Died, Fn, NodeLoop, SimExecu
 from tests.simulation.node.sim_local import SimLocal, SimLocalWriter
 from tests.simulation.node.sim_log import Durable, NodeDisk, SimLogWriter, after_power_loss
 from tests.simulation.node.sim_net import SimLink
-from tests.simulation.node.sim_sql import SimHistoryWriter, SimReader, SqlFile
+from tests.simulation.node.sim_sql import SimDir, SimHistoryWriter, SimReader, SqlFile
 
 if TYPE_CHECKING:
     from tests.simulation.node.sim_world import World
@@ -117,6 +118,7 @@ class Node:
         self.store_id = self.kernel.rng.randbytes(16)
         self.disk = NodeDisk()
         self.local = SimLocal()
+        self.signed = NO_HEAD  # the newest head of the audit tree that this member signed
         self.files: dict[int, SqlFile] = {}
         self.durable = Durable()
 
@@ -229,6 +231,7 @@ class Life:
         self.loop = NodeLoop(self.kernel, self, node.rate)
         self.crash_chance = node.swarm.crash_point
         self.started_applied = 0
+        self.conf_before = ConfState()  # in force after the entries that the history was given
         self.log = MemoryLog()
         self.member: Member
 
@@ -344,6 +347,7 @@ class Life:
             if hard.commit < meta.applied:
                 hard = hard._replace(commit=LogIndex(meta.applied))
         self.started_applied = meta.applied
+        self.conf_before = conf
         state = ApplyState(quota_bytes=-1)
         if meta.applied:
             adopt(state, read_stored(history), history.load_live())  # type: ignore[arg-type]
@@ -378,7 +382,7 @@ class Life:
                 log_key=node.log_key,
                 wal=writer,
                 install=InstallStores(
-                    data_dir=node,  # type: ignore[arg-type]
+                    data_dir=SimDir(node),  # type: ignore[arg-type]
                     identity=history.identity,
                     key_file=node.key_file,
                     generation=history.generation,

@@ -1,4 +1,7 @@
-"""Operators: compactions, transfers of leadership, members that come and go.
+"""Operators: compactions, transfers of leadership, members that come, go and lose their disks.
+
+An operator does not trust answers: who is a member is looked up in the leader's list, and whoever
+is in it and does not run yet is started. A member whose disk was lost is removed.
 
 Not here: faults (``sim_faults``).
 """
@@ -7,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from configsvc.apply.commands import MemberChangeOp
 from configsvc.codec import command as codec
 from configsvc.errors import ConfigServiceError
 from configsvc.proto import rpc_pb2
@@ -19,6 +23,8 @@ if TYPE_CHECKING:
     from tests.simulation.node.sim_world import World
 
 LOOK_NS = 100 * MS
+MEMBERS_MAX = 6
+WIPES_MAX = 1  # in one run
 
 
 class Operators:
@@ -26,18 +32,19 @@ class Operators:
         self.world = world
         self.kernel = world.kernel
         self.removed: set[NodeId] = set()
+        self.wiped: set[NodeId] = set()
         self.running = False
+        self._number = world.swarm.members
+        self._busy = False
 
     def start(self) -> None:
         self.running = True
-        self.kernel.at(LOOK_NS, self._act)
+        self.kernel.at(LOOK_NS, self._act)  # goes on for good: the lost are always looked after
 
     def stop(self) -> None:
         self.running = False
 
     def _act(self) -> None:
-        if not self.running:
-            return
         self.kernel.at(LOOK_NS, self._act)
         rng, swarm = self.kernel.rng, self.world.swarm
         per_look = LOOK_NS / S
@@ -45,6 +52,11 @@ class Operators:
         life = leader.life if leader is not None else None
         if life is None or life.paused:
             return
+        self._look_after(life)
+        if not self.running:
+            return
+        if not self._busy and rng.random() < swarm.churn * per_look:
+            life.post(0, self._churn, life)
         if rng.random() < swarm.compactions * per_look:
             life.post(0, self._compact, life)
         if rng.random() < swarm.transfers * per_look and len(self.world.nodes) > 1:
@@ -60,6 +72,73 @@ class Operators:
         request = rpc_pb2.CompactionRequest(revision=revision).SerializeToString()
         self._submit(life, codec.OP_COMPACTION, request)
         self.world.count("compactions")
+
+    # --- members -----------------------------------------------------------------------------------
+
+    def _look_after(self, life: Life) -> None:
+        """Start who was added, remove whose disk was lost."""
+        known = life.member.state.members
+        for who in sorted(known.by_id):
+            if who not in self.world.nodes:
+                self.world.count("member added")
+                self.world.join(NodeId(who), known.by_id[who].peer_urls)
+        for who in sorted(self.wiped & self.world.gone):
+            if who in known.by_id and not self._busy:
+                life.post(0, self._change, life, life.member.membership.plan_remove(who))
+
+    def _churn(self, life: Life) -> None:
+        rng, membership = self.kernel.rng, life.member.membership
+        known = sorted(life.member.state.members.by_id)
+        learners = [m.id for m in membership.all() if m.is_learner]
+        what = rng.choice(("add", "learner", "remove", "remove", "promote", "wipe"))
+        if what == "promote" and learners:
+            self._change(life, membership.plan_promote(rng.choice(learners)))
+        elif what == "remove" and len(known) > 2:
+            self._change(life, membership.plan_remove(rng.choice(known)))
+        elif what == "wipe":
+            self._wipe(life)
+        elif what in ("add", "learner") and len(known) < MEMBERS_MAX:
+            self._number += 1
+            url = f"http://127.0.0.1:{2380 + self._number}"
+            self._change(life, membership.plan_add((url,), is_learner=what == "learner"))
+
+    def _change(self, life: Life, op: MemberChangeOp) -> None:
+        self.world.fault(f"member {op.action}")
+        if op.action == "remove":
+            self.removed.add(NodeId(op.member))
+        self._busy = True
+
+        def done(result: bytes | ConfigServiceError) -> None:
+            self._busy = False
+            if not isinstance(result, ConfigServiceError):
+                self.world.count(f"member {op.action}d".replace("addd", "change applied"))
+
+        def forget() -> None:
+            self._busy = False
+
+        self.kernel.at(10 * S, forget)  # the member that was asked may be gone
+        try:
+            life.member.membership.change(ACTOR, "", "", op, lambda: b"done").bind(done)
+        except ConfigServiceError:
+            self._busy = False
+
+    def _wipe(self, life: Life) -> None:
+        """A member loses its disk and comes back as if nothing had been."""
+        known = life.member.state.members.by_id
+        up = [n for n in self.world.nodes.values() if n.life is not None]
+        able = [
+            n for n in up if n.id != life.node.id and n.id in known and known[n.id].store_id
+        ]
+        voters = life.member.machine.conf_state.voters
+        enough = len(up) == len(self.world.nodes) - len(self.world.gone) and len(voters) > 2
+        if not able or not enough or len(self.wiped) >= WIPES_MAX:
+            return
+        victim = self.kernel.rng.choice(able)
+        self.wiped.add(victim.id)
+        self.removed.add(victim.id)
+        self.world.fault("wipe", node=victim.name)
+        victim.kill()
+        victim.wipe()
 
     def _submit(self, life: Life, field: int, request: bytes) -> None:
         try:

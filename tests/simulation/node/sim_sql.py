@@ -12,16 +12,18 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from configsvc.apply.commands import Effects
 from configsvc.apply.digest import GENESIS
-from configsvc.audit.merkle import Frontier
+from configsvc.audit.checkpoint import Checkpoint
+from configsvc.audit.merkle import Frontier, leaf_hash, node_hash
 from configsvc.errors import ConfigServiceError, DecodeError, ensure
 from configsvc.limits import SQL_LAG_ENTRIES_MAX, SQL_LAG_S_MAX
 from configsvc.mvcc.messages import Event, KeyValue, Row
 from configsvc.storage.history.messages import Actor, EventPage, Lag, Meta, StoreIdentity
+from configsvc.storage.local.heads import Head
 from configsvc.storage.snapshot.sink import Installed
 from configsvc.types import KeySpan
 
@@ -49,6 +51,8 @@ class SqlState:
         self.revisions: list[int] = []  # of ``rows``, for searching
         self.tables: dict[str, dict[tuple[Any, ...], tuple[Any, ...]]] = {}
         self.tree = Frontier()
+        self.leaves: list[bytes] = []  # their hashes
+        self._nodes: dict[tuple[int, int], bytes] = {}
         self.actors: list[Actor] = []
 
     def take(self, batch: Batch) -> None:
@@ -80,11 +84,23 @@ class SqlState:
         if commit is not None:
             assert commit.seq == self.tree.size, "leaves follow each other"
             self.tree.append(effect.leaf)
+            self.leaves.append(leaf_hash(effect.leaf))
             self.time_ns = max(self.time_ns, commit.time_ns)
             if commit.actor_record:
                 self.actors.append(
                     Actor(commit.actor, commit.actor_record, commit.actor_salt, commit.seq)
                 )
+
+
+    def node(self, level: int, number: int) -> bytes:
+        """Hash of a complete subtree of the audit tree."""
+        if not level:
+            return self.leaves[number]
+        found = self._nodes.get((level, number))
+        if found is None:
+            left, right = self.node(level - 1, 2 * number), self.node(level - 1, 2 * number + 1)
+            found = self._nodes[level, number] = node_hash(left, right)
+        return found
 
 
 class SqlFile:
@@ -201,6 +217,9 @@ class SimReader:
                 groups.append((row.revision, []))
             groups[-1][1].append(Event(row, prev))
         return EventPage(groups, last)
+
+    def node(self, level: int, number: int) -> bytes:
+        return self.file.state.node(level, number)
 
     def close(self) -> None:
         return
@@ -353,8 +372,10 @@ class _End(NamedTuple):
 class SimSink:
     """The face of ``InstallSink``."""
 
-    def __init__(self, node: Node, identity: StoreIdentity, _key: Any, generation: int) -> None:
-        self._node = node
+    def __init__(
+        self, directory: SimDir, identity: StoreIdentity, _key: Any, generation: int
+    ) -> None:
+        self._node = node = directory.node
         self._file = SqlFile(generation, identity)
         self._file.complete = False
         self._end: Meta | None = None
@@ -399,16 +420,38 @@ class SimGenerations:
     """The face of ``storage.snapshot.generations`` as ``runtime.install`` uses it."""
 
     @staticmethod
-    def next_number(node: Node, live: int) -> int:
-        return max([live, *node.files]) + 1
+    def next_number(directory: SimDir, live: int) -> int:
+        return max([live, *directory.node.files]) + 1
 
     @staticmethod
-    def remove(node: Node, number: int) -> None:
-        node.files.pop(number, None)
+    def remove(directory: SimDir, number: int) -> None:
+        directory.node.files.pop(number, None)
 
 
-def all_effects(files: Iterable[SqlFile]) -> Iterator[Effects]:
-    """Everything that any of the files holds; for looking at after a run."""
-    for file in files:
-        for batch in file.batches:
-            yield from batch.effects
+class SimDir:
+    """Stands for a member's data directory; every path below it leads to the node."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+
+    def __truediv__(self, name: str) -> SimDir:
+        return self
+
+    @property
+    def parent(self) -> SimDir:
+        return self
+
+
+# --- the file of the last signed head ----------------------------------------------------------------
+
+
+def load_last(path: SimDir, origin: str) -> Head:
+    return path.node.signed
+
+
+def store_last(path: SimDir, checkpoint: Checkpoint) -> None:
+    path.node.signed = Head(checkpoint.size, checkpoint.root)
+
+
+def keep_evidence(path: SimDir, origin: str, what: str, *_: Any) -> None:
+    raise AssertionError(f"I10 audit trees: {what}")

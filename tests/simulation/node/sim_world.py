@@ -21,7 +21,7 @@ from configsvc import limits
 from configsvc.errors import ExitCode
 from configsvc.identity.member_ids import cluster_id, member_id
 from configsvc.raft.messages import Role
-from configsvc.runtime import install, install_sender
+from configsvc.runtime import checkpoints, install, install_sender
 from configsvc.types import NodeId
 from tests.simulation.checkers.history import Change, Operation
 from tests.simulation.checkers.revision_checker import check, check_watch
@@ -101,7 +101,18 @@ class World:
         if code is ExitCode.REMOVED:
             self.gone.add(node.id)
             return node.id in self.operators.removed
+        lost = (ExitCode.WRONG_IDENTITY, ExitCode.WENT_BACK)
+        if code in lost and node.id in self.operators.wiped:
+            self.gone.add(node.id)
+            return True
         return False
+
+    def join(self, who: NodeId, urls: tuple[str, ...]) -> None:
+        """A member that was added starts for the first time, on an empty disk."""
+        node = Node(self, f"m{len(self.nodes) + 1}", who, born_empty=True)
+        self.nodes[who] = node
+        self.nodes = dict(sorted(self.nodes.items()))
+        node.start()
 
     def ended(self, node: Node) -> None:
         """A start of a member is over: begin another one after a while."""
@@ -176,28 +187,47 @@ class World:
 
     def _led(self) -> bool:
         leader = self.leader()
-        if leader is None or leader.life is None or len(self.lives()) < self._expected():
+        if leader is None or leader.life is None:
             return False
         member = leader.life.member
         return member.leading_since_term == member.term
 
-    def _expected(self) -> int:
-        return len([n for n in self.nodes.values() if n.id not in self.gone])
+    def members(self) -> list[Node]:
+        """Who belongs to the cluster, as its leader has it."""
+        leader = self.leader()
+        if leader is None or leader.life is None:
+            return []
+        known = leader.life.member.state.members.by_id
+        return [self.nodes[NodeId(who)] for who in sorted(known) if NodeId(who) in self.nodes]
+
+    def all_up(self) -> list[Life]:
+        """The members' lives, if all of them run; else none."""
+        members = self.members()
+        lives = [n.life for n in members if n.life is not None]
+        lost = self.operators.wiped & {n.id for n in members}
+        return lives if len(lives) == len(members) and not lost else []
 
     def _caught_up(self) -> bool:
         return not self._behind()
 
     def _behind(self) -> list[str]:
-        last = self.checks.events[-1][0] if self.checks.events else 1
+        last = self._last_revision()
         late = [
             f"watcher at {w.history.next_revision} of {last}"
             for w in self.watchers
             if w.history.next_revision <= last
         ]
-        applied = {life.member.applied for life in self.lives()}
-        if len(applied) > 1:
+        members = self.all_up()
+        applied = {life.member.applied for life in members}
+        if len(applied) != 1:
             late.append(f"applied {sorted(applied)}")
+        strangers = [x.node.name for x in self.lives() if x not in members]
+        if strangers:
+            late.append(f"removed, and they still run: {strangers}")
         return late
+
+    def _last_revision(self) -> int:
+        return self.checks.events[-1][0] if self.checks.events else 1
 
     def _counters(self) -> list[str]:
         """I22: what is not zero, although nothing is going on."""
@@ -229,7 +259,7 @@ class World:
     def judge(self) -> None:
         """Histories of clients and watchers, and the final state of all members (I10, I17, I19)."""
         changes = self.changes()
-        self.counts["judged"] += check(self.operations, changes, last=self.checks.events[-1][0])
+        self.counts["judged"] += check(self.operations, changes, last=self._last_revision())
         floor = max(life.member.store.compact_revision for life in self.lives())
         for watcher in self.watchers:
             self.counts["watched"] += check_watch(watcher.history, changes, compacted=floor)
@@ -292,10 +322,9 @@ class Mark:
 
     def everywhere(self) -> bool:
         world = self.world
-        lives = world.lives()
+        lives = world.all_up()
         return (
-            bool(self.revision)
-            and len(lives) == world._expected()
+            bool(self.revision and lives)
             and all(life.member.store.revision >= self.revision for life in lives)
         )
 
@@ -330,6 +359,8 @@ def doors(world: World) -> Iterator[None]:
         replace(install, "HistoryReader", SimReader)
         replace(install, "generations", SimGenerations)
         replace(install_sender, "InstallSource", SimSource)
+        for name in ("load_last", "store_last", "keep_evidence"):
+            replace(checkpoints, name, getattr(sim_sql, name))
         replace(os, "urandom", rng.randbytes)
         for name in ("time", "time_ns", "monotonic", "monotonic_ns", "sleep"):
             replace(time, name, _poison)
