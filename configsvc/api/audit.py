@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any, Final
 
 from configsvc.api.contract import Caller, StreamHandler, StreamSink
+from configsvc.api.local_export import LocalExport
 from configsvc.api.service import Service
 from configsvc.audit.proof_text import InclusionProof, encode_proof
 from configsvc.audit.proofs import consistency_proof, inclusion_proof
@@ -14,8 +15,8 @@ from configsvc.audit.record import Resource
 from configsvc.codec import requests
 from configsvc.errors import ConfigServiceError, InvalidArgumentError, NotFoundError
 from configsvc.proto import v1_pb2
-from configsvc.runtime.checkpoints import Head
 from configsvc.runtime.waiting import Waiting
+from configsvc.storage.local.heads import Head
 
 EXPORT_CHUNK_LEAVES: Final = 200
 
@@ -125,6 +126,11 @@ class AuditService(Service):
         """Leaves in order, with what the caller may see of their openings; recorded (BK-3)."""
         self.need(caller, "audit.read")
         return _Export(self, caller, sink)
+
+    def local_export(self, caller: Caller, sink: StreamSink) -> StreamHandler:
+        """This member's own stream, in order; recorded in it."""
+        self.need(caller, "audit.read")
+        return LocalExport(self, caller, sink)
 
 
 class _Export:

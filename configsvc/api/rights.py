@@ -92,6 +92,7 @@ RIGHTS: Final[dict[str, Right]] = {
     "/configsvc.v1.Audit/Inclusion": Right(_C, "audit.verify"),
     "/configsvc.v1.Audit/Consistency": Right(_C, "audit.verify"),
     "/configsvc.v1.Audit/Export": Right(_C, "audit.read"),
+    "/configsvc.v1.Audit/LocalExport": Right(_C, "audit.read"),
     "/configsvc.v1.Fleet/Report": Right(_C, "fleet.report"),
     "/configsvc.v1.Fleet/Status": Right(_C, "fleet.read"),
     "/configsvc.v1.Policy/Show": Right(_C, "policy.read"),

@@ -128,6 +128,7 @@ class Api:
             "Consistency": audit.consistency,
         })  # fmt: skip
         self._stream("configsvc.v1.Audit", "Export", audit.export)
+        self._stream("configsvc.v1.Audit", "LocalExport", audit.local_export)
         self._unary(
             "configsvc.v1.Fleet", {"Report": self.fleet.report, "Status": self.fleet.status}
         )

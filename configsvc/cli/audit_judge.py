@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from configsvc.audit.checkpoint import Checkpoint, decode_checkpoint, decode_note
 from configsvc.audit.merkle import Frontier
-from configsvc.audit.verify import ActorRow, Entry, Report, Verdict, verify_log
+from configsvc.audit.verify import ActorRow, Anchor, Entry, Report, Verdict, verify_log
 from configsvc.cli.audit_pins import Pins, best_checkpoint
 from configsvc.errors import ConfigServiceError, DecodeError
 
@@ -30,6 +30,7 @@ class Finding(NamedTuple):
     leaves: int
     revisions: int
     signed: bool  # enough pinned keys signed the head
+    anchors: tuple[Anchor, ...] = ()  # heads of members' own streams that this log holds
 
 
 class _Roots:
@@ -131,6 +132,7 @@ def judge(
         report.leaves,
         report.revisions,
         signed is not None,
+        report.anchors,
     )
 
 

@@ -40,6 +40,9 @@ def register(commands: Commands) -> None:
     verify.add_argument("--threshold", type=int, metavar="N", help="signatures wanted (majority)")
     verify.add_argument("--checkpoint", metavar="FILE", help="an older head that must still hold")
     verify.add_argument(
+        "--local", action="store_true", help="members' own streams too, against their anchors"
+    )
+    verify.add_argument(
         "--records-only", action="store_true", help="do not ask for values and openings"
     )
 
@@ -50,6 +53,9 @@ def register(commands: Commands) -> None:
     proof = audit.add("proof", "prove that one record is in the log", run_proof)
     proof.add_argument("seq", type=int, metavar="SEQ")
     proof.add_argument("--leaf", metavar="FILE", help="write the record's bytes here")
+    local = audit.add("local", "print a member's own records: refusals, logins, starts", run_local)
+    local.add_argument("--from", dest="first", type=int, default=0, metavar="SEQ")
+    local.add_argument("--limit", type=int, default=0, metavar="N", help="0: all")
     audit.add("keys", "print the verifier keys that a member names, to be pinned", run_keys)
 
 
@@ -210,7 +216,7 @@ def _verify_members(session: Session) -> list[Finding]:
     notes = _common_notes(logs)
     pins = _member_pins(session, logs[0])
     kept = _kept(session)
-    return findings + [
+    judged = [
         judge(
             str(log.endpoint),
             log.entries(),
@@ -222,6 +228,16 @@ def _verify_members(session: Session) -> list[Finding]:
         )
         for log in logs
     ]
+    return findings + judged + (_verify_local(session, logs, judged) if session.args.local else [])
+
+
+def _verify_local(session: Session, logs: list[MemberLog], judged: list[Finding]) -> list[Finding]:
+    """Every member's own stream against the anchors in the logs that were just verified."""
+    from configsvc.cli.audit_local import LocalLog, judge_local
+
+    anchors = {anchor for finding in judged for anchor in finding.anchors}
+    ordered = sorted(anchors, key=lambda anchor: anchor.seq)
+    return [judge_local(LocalLog(session.client, log.endpoint), ordered) for log in logs]
 
 
 def _common_notes(logs: list[MemberLog]) -> list[str]:
@@ -313,6 +329,21 @@ def _signed_by_all(session: Session, note: str) -> str:
         except ConfigServiceError as error:
             session.warn(f"{endpoint} did not sign: {line_of(error)}")
     return join_notes(notes)[0]
+
+
+def run_local(session: Session) -> int:
+    """One JSON object per record, of the member that the first endpoint names."""
+    from configsvc.audit.leaf import decode_leaf
+    from configsvc.audit.render import to_json
+    from configsvc.cli.audit_local import LocalLog
+
+    args = session.args
+    log = LocalLog(session.client, session.client.ring.current)
+    for each in log.leaves(args.first, args.limit):
+        opened = {"reason": each.reason, "ticket": each.ticket}
+        actor = log.actors.get(bytes(decode_leaf(each.leaf)["actor"]), b"")  # type: ignore[arg-type]
+        session.out.json(to_json(each.leaf, actor, {k: v for k, v in opened.items() if v}))
+    return Exit.OK
 
 
 def run_export(session: Session) -> int:

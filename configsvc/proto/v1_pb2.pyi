@@ -227,16 +227,22 @@ class ExportRequest(_message.Message):
     def __init__(self, from_seq: _Optional[int] = ..., limit: _Optional[int] = ...) -> None: ...
 
 class ExportChunk(_message.Message):
-    __slots__ = ("leaves", "actors", "checkpoint", "keys")
+    __slots__ = ("leaves", "actors", "checkpoint", "keys", "origin", "size", "root")
     LEAVES_FIELD_NUMBER: _ClassVar[int]
     ACTORS_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     KEYS_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    ROOT_FIELD_NUMBER: _ClassVar[int]
     leaves: _containers.RepeatedCompositeFieldContainer[ExportedLeaf]
     actors: _containers.RepeatedCompositeFieldContainer[ExportedActor]
     checkpoint: str
     keys: _containers.RepeatedCompositeFieldContainer[ExportedKey]
-    def __init__(self, leaves: _Optional[_Iterable[_Union[ExportedLeaf, _Mapping]]] = ..., actors: _Optional[_Iterable[_Union[ExportedActor, _Mapping]]] = ..., checkpoint: _Optional[str] = ..., keys: _Optional[_Iterable[_Union[ExportedKey, _Mapping]]] = ...) -> None: ...
+    origin: str
+    size: int
+    root: bytes
+    def __init__(self, leaves: _Optional[_Iterable[_Union[ExportedLeaf, _Mapping]]] = ..., actors: _Optional[_Iterable[_Union[ExportedActor, _Mapping]]] = ..., checkpoint: _Optional[str] = ..., keys: _Optional[_Iterable[_Union[ExportedKey, _Mapping]]] = ..., origin: _Optional[str] = ..., size: _Optional[int] = ..., root: _Optional[bytes] = ...) -> None: ...
 
 class ExportedLeaf(_message.Message):
     __slots__ = ("seq", "leaf", "salt", "reason", "ticket", "changes", "columns")

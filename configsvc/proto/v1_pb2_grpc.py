@@ -262,6 +262,11 @@ class AuditStub:
                 request_serializer=configsvc_dot_proto_dot_v1__pb2.ExportRequest.SerializeToString,
                 response_deserializer=configsvc_dot_proto_dot_v1__pb2.ExportChunk.FromString,
                 _registered_method=True)
+        self.LocalExport = channel.unary_stream(
+                '/configsvc.v1.Audit/LocalExport',
+                request_serializer=configsvc_dot_proto_dot_v1__pb2.ExportRequest.SerializeToString,
+                response_deserializer=configsvc_dot_proto_dot_v1__pb2.ExportChunk.FromString,
+                _registered_method=True)
 
 
 class AuditServicer:
@@ -293,6 +298,13 @@ class AuditServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LocalExport(self, request, context):
+        """The same of the asked member's own stream: refusals, logins, audited reads, start and stop.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AuditServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -313,6 +325,11 @@ def add_AuditServicer_to_server(servicer, server):
             ),
             'Export': grpc.unary_stream_rpc_method_handler(
                     servicer.Export,
+                    request_deserializer=configsvc_dot_proto_dot_v1__pb2.ExportRequest.FromString,
+                    response_serializer=configsvc_dot_proto_dot_v1__pb2.ExportChunk.SerializeToString,
+            ),
+            'LocalExport': grpc.unary_stream_rpc_method_handler(
+                    servicer.LocalExport,
                     request_deserializer=configsvc_dot_proto_dot_v1__pb2.ExportRequest.FromString,
                     response_serializer=configsvc_dot_proto_dot_v1__pb2.ExportChunk.SerializeToString,
             ),
@@ -423,6 +440,33 @@ class Audit:
             request,
             target,
             '/configsvc.v1.Audit/Export',
+            configsvc_dot_proto_dot_v1__pb2.ExportRequest.SerializeToString,
+            configsvc_dot_proto_dot_v1__pb2.ExportChunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LocalExport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/configsvc.v1.Audit/LocalExport',
             configsvc_dot_proto_dot_v1__pb2.ExportRequest.SerializeToString,
             configsvc_dot_proto_dot_v1__pb2.ExportChunk.FromString,
             options,

@@ -20,7 +20,6 @@ Not here: the note's text (``audit.checkpoint``), answers (``api.audit``).
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -28,37 +27,26 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from configsvc.audit.checkpoint import Checkpoint, decode_checkpoint, encode_checkpoint, merge
-from configsvc.audit.merkle import EMPTY_ROOT
+from configsvc.audit.checkpoint import Checkpoint, encode_checkpoint, merge
 from configsvc.audit.proofs import root_at
 from configsvc.audit.record import Resource
 from configsvc.codec import command as codec
 from configsvc.codec.publishing import checkpoint_signature_op
-from configsvc.errors import ConfigServiceError, DecodeError, ExitCode, FatalError
+from configsvc.errors import ConfigServiceError, ExitCode, FatalError
 from configsvc.limits import (
-    CHECKPOINT_BYTES_MAX,
     CHECKPOINT_GAP_S,
     CHECKPOINT_INTERVAL_S,
     CHECKPOINT_LEAVES,
     CHECKPOINT_WAIT_S,
 )
 from configsvc.runtime.anchors import applied
+from configsvc.storage.local.heads import Head, keep_evidence, load_last, store_last
 
 if TYPE_CHECKING:
     from configsvc.runtime.member import Member
 
 ALARM_CORRUPT: Final = 2
 ALARM_SENT_S: Final = 1.0  # for the alarm to reach the log before a corrupt member ends
-
-
-class Head(NamedTuple):
-    """A size of stream M and its root."""
-
-    size: int
-    root: bytes
-
-
-NO_HEAD: Final = Head(0, EMPTY_ROOT)
 
 
 class _Asked(NamedTuple):
@@ -316,7 +304,13 @@ class Checkpoints:
         member = self._member
         size = asked.head.size
         member.report.error("audit", what, size=size, peer=f"{asked.signer:016x}")
-        keep_evidence(self._path.parent, member.log_origin, what, asked, own_root, self._last)
+        whose = f"member {asked.signer:016x} signed" if asked.signer else "applied here"
+        heads = {
+            "in SQL here": Head(size, own_root),
+            whose: asked.head,
+            "signed last": self._last,
+        }
+        keep_evidence(self._path.parent, member.log_origin, what, size, heads)
         about = Resource(size=size, digest=own_root, target_member=asked.signer or None)
         member.audit.note("internal", code="DATA_LOSS", detail=what, resource=about)
         member.raise_alarm(ALARM_CORRUPT)
@@ -339,65 +333,3 @@ class Checkpoints:
             if size == head.size and root == head.root and root != own_root and who in voters
         ]
         return 2 * len(against) > len(voters)
-
-
-# --- files ---------------------------------------------------------------------------------------
-
-
-def load_last(path: Path, origin: str) -> Head:
-    """The head signed last under ``origin``; ``NO_HEAD`` when there is none.
-
-    Raises:
-        FatalError: exit 84, the file holds something else.
-    """
-    try:
-        text = path.read_bytes()[: CHECKPOINT_BYTES_MAX + 1].decode()
-    except FileNotFoundError:
-        return NO_HEAD
-    except UnicodeDecodeError:
-        text = ""
-    try:
-        checkpoint = decode_checkpoint(text)
-    except DecodeError:
-        raise FatalError(
-            ExitCode.STORES_DISAGREE,
-            f"{path}: not the last signed head",
-            "restore it; without it this member could sign two histories",
-        ) from None
-    return Head(checkpoint.size, checkpoint.root) if checkpoint.origin == origin else NO_HEAD
-
-
-def store_last(path: Path, checkpoint: Checkpoint) -> None:
-    """Replace the file, synced, so that it holds one head or the other at any moment."""
-    new = path.with_name(f"{path.name}.new")
-    _write_synced(new, encode_checkpoint(checkpoint))
-    os.replace(new, path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
-def keep_evidence(
-    folder: Path, origin: str, what: str, asked: _Asked, own_root: bytes, last: Head
-) -> None:
-    """Write down both heads; one file per size, the first finding stays."""
-    path = folder / f"evidence-{asked.head.size}.txt"
-    if path.exists():
-        return
-    own = encode_checkpoint(Checkpoint(origin, asked.head.size, own_root))
-    other = encode_checkpoint(Checkpoint(origin, *asked.head))
-    before = encode_checkpoint(Checkpoint(origin, *last))
-    whose = f"member {asked.signer:016x} signed" if asked.signer else "applied here"
-    _write_synced(path, f"{what}\n\nin SQL here:\n{own}\n{whose}:\n{other}\nsigned last:\n{before}")
-
-
-def _write_synced(path: Path, text: str) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(path, flags, 0o600)
-    try:
-        os.write(descriptor, text.encode())
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -242,7 +242,7 @@ class Member:
             records=parts.records,
         )
         parts.log.name_snapshots(self.installs.name_snapshot)
-        local = parts.local.store
+        self.local_store = local = parts.local.store
         self.audit = LocalAudit(
             self,
             writer=parts.local,

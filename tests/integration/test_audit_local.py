@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 import sqlite3
 import time
@@ -14,7 +15,7 @@ import grpc
 import pytest
 
 from configsvc.audit.actors import decode_actor
-from configsvc.audit.checkpoint import decode_note
+from configsvc.audit.checkpoint import decode_checkpoint, decode_note
 from configsvc.audit.events import CODES, EVENT_NAMES
 from configsvc.audit.leaf import decode_leaf
 from configsvc.client import inquiries
@@ -24,6 +25,8 @@ from configsvc.proto import rpc_pb2_grpc
 from configsvc.storage.local.messages import LocalIdentity
 from configsvc.storage.local.store import LocalStore
 from configsvc.storage.seal.keyfile import KeyFile
+from configsvc.storage.snapshot.generations import FIRST_GENERATION, generation_path
+from tests.support.joiners import configctl
 from tests.support.members import MemberCluster, MemberProcess
 
 pytestmark = pytest.mark.integration
@@ -210,10 +213,10 @@ def applied(cluster: MemberCluster) -> list[int]:
 def signatures(member: MemberProcess) -> dict[tuple[int, int], bytes]:
     """(member, size) -> root, as the stopped member's history holds them."""
     found: dict[tuple[int, int], bytes] = {}
-    path = next(iter(sorted((member.data / "history").rglob("*.db"))))
+    path = generation_path(member.data, FIRST_GENERATION)
     with contextlib.closing(sqlite3.connect(path)) as db:
         for who, size, root in db.execute("SELECT member, size, root FROM signatures"):
-            found[who, size] = root
+            found[who % (1 << 64), size] = root
     return found
 
 
@@ -241,5 +244,34 @@ def test_anchors_and_signed_heads_then_silence(
         time.sleep(1)
         now = applied(cluster)
         quiet, before = (quiet + 1, before) if now == before else (0, now)
+    shown = configctl(cluster, "audit", "verify", "--local")
+    assert shown.count(" local: ") == 3
+    shown = configctl(cluster, "audit", "local", "--limit", "2")
+    assert [json.loads(line)["event"] for line in shown.splitlines()] == ["settings", "start"]
+
+    own = cluster.members[0]
     for member in cluster.members:
         member.kill(signal.SIGTERM)
+    held = signatures(own)
+    size = max(s for who, s in held if who == own.id)
+    last = decode_checkpoint((own.data / "local" / "log.signed").read_text())
+    assert (last.size, last.root) == (size, held[own.id, size])
+    same = [who for (who, s), root in held.items() if (s, root) == (size, last.root)]
+    assert len(same) >= 2
+
+
+def test_a_history_that_lost_what_was_signed_ends_the_member(alone: MemberCluster) -> None:
+    member = alone.members[0]
+    with alone.client() as client:
+        client.put(b"/k", b"v")
+        client.do(inquiries.checkpoint())
+    member.kill(signal.SIGTERM)
+    path = generation_path(member.data, FIRST_GENERATION)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        (leaf,) = db.execute("SELECT leaf FROM commits WHERE seq = 1").fetchone()
+        db.execute("UPDATE commits SET leaf = ? WHERE seq = 1", (leaf[:-1] + b"!",))
+    member.start()
+    assert member.wait_exit(30) == 91
+    assert "the tree does not hold the head signed before" in member.log_text()
+    [evidence] = (member.data / "local").glob("evidence-*.txt")
+    assert "signed last:" in evidence.read_text()
