@@ -80,11 +80,17 @@ class Demo:
 
     def prepare(self) -> str:
         self.machine = prepare()
+        old, note = None, DEV / "work"
+        if note.exists():
+            old = Path(note.read_text())
+        note.write_text(str(self.machine.work))
         passwords = Passwords()
         self.nodes = [Node(self.machine, n, passwords) for n in (1, 2)]
         for node in self.nodes:
             node.stop()  # one that a demonstration that was killed left running
             node.log.unlink(missing_ok=True)
+        if old is not None:
+            shutil.rmtree(old, ignore_errors=True)
         return f"{self.machine.binaries} as user {self.machine.user}"
 
     def form(self) -> str:
@@ -190,6 +196,7 @@ class Demo:
         for place in places:
             until(functools.partial(_is_quiet, place), LEFT_OVER_S)
             shutil.rmtree(place, ignore_errors=True)
+        (DEV / "work").unlink(missing_ok=True)
         if problems:
             raise ConfigError("; ".join(problems), f"see {DEV}/log")
         return "nothing runs, nothing is kept but the logs"
