@@ -311,3 +311,12 @@ DISK_RESERVE_BYTES: Final = 64 * MIB  # of SQL, beside two segments of log; NOSP
 DISK_LOOK_S: Final = 1.0  # between two looks at free space
 HAND_OVER_EVERY_TIMEOUTS: Final = 10  # a slow disk hands over at most once in so many timeouts (E3)
 DISK_SLOW_S: Final = 0.25  # a sync that takes longer makes a disk slow
+
+# --- configctl migrate ----------------------------------------------------------------------------
+MIGRATE_PAGE_KEYS_MAX: Final = 1_000  # one read; shrinks so that a page stays near the bytes below
+MIGRATE_PAGE_BYTES: Final = 4 * MIB
+MIGRATE_BATCH_OPS_MAX: Final = 100  # one transaction, below etcd's and our own 128
+MIGRATE_BATCH_BYTES_MAX: Final = 512 * KIB  # a larger value goes alone
+MIGRATE_SHOWN_MAX: Final = 10  # keys named in a plan or a difference
+MIGRATE_PREFIXES_MAX: Final = 10_000  # groups of `verify`; beyond, a smaller --depth
+MIGRATE_RIVAL_TRIES_MAX: Final = 5  # a key that somebody else keeps changing meanwhile

@@ -25,6 +25,7 @@ _MODULES: Final = {
     "fleet": ("fleet",),
     "lock": ("lock", "elect"),
     "service": ("service",),
+    "migrate": ("migrate",),
     "pki": ("pki",),
     "debug": ("debug",),
     "completion": ("completion",),
