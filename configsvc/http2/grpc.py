@@ -156,7 +156,8 @@ def check_prefix(compressed: int, size: int) -> None:
     if compressed:
         raise GrpcFault(UNIMPLEMENTED, "compression is not supported")
     if size > MESSAGE_BYTES_MAX:
-        raise GrpcFault(RESOURCE_EXHAUSTED, f"received message larger than {MESSAGE_BYTES_MAX}")
+        text = f"grpc: received message larger than max ({size} vs. {MESSAGE_BYTES_MAX})"
+        raise GrpcFault(RESOURCE_EXHAUSTED, text)
 
 
 def only_message(body: bytes) -> bytes | None:

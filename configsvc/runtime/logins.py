@@ -75,7 +75,7 @@ class Logins:
         self._pool.close()
 
     def hash(self, password: str, told: Told) -> None:
-        """PHC string of a new password; refuses weak ones (PW-1), but for throwaway data (DEV-5)."""
+        """PHC string of a new password; refuses weak ones (PW-1) unless data is throwaway."""
         insecure = self._auth().insecure
         self._run(lambda: hash_password(password, insecure=insecure), told)
 
