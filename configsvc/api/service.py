@@ -21,6 +21,7 @@ from configsvc.errors import (
     NoLeaderError,
     NoSpaceError,
     PermissionDeniedError,
+    RequestError,
     UserEmptyError,
 )
 from configsvc.runtime.member import Member
@@ -122,7 +123,11 @@ class Service:
         Raises:
             PermissionDeniedError: never says whether a key exists.
         """
-        self.standing(caller)
+        try:
+            self.standing(caller)
+        except RequestError as error:
+            error.about = about_span(span, KV_RANGE)
+            raise
         view = self.member.decider.view(caller.principal, caller.source)
         if view.granted(KV_RANGE, span) is not None:
             return

@@ -81,5 +81,6 @@ def local_writer(
 
 
 def refusal_event(reason: str) -> str:
-    """Event of a peer that was cut off: OpenSSL's reasons are one word, ours are phrases."""
-    return "limit.hit" if " " in reason else "tls.refused"
+    """Event of a peer that was cut off: by TLS (``net.shell.reason_of``), or by a bound of ours."""
+    by_tls = " " not in reason or reason.startswith("certificate refused:")
+    return "tls.refused" if by_tls else "limit.hit"
