@@ -35,3 +35,11 @@ fmt: ## format and fix what can be fixed
 
 proto: ## regenerate code from .proto files
 	@.ci/bootstrap dev && $(PY) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. configsvc/proto/*.proto
+
+SEEDS ?= 400
+SEED_START ?= 0
+sim: ## whole members in virtual time under seeded faults (SEEDS=n SEED_START=k)
+	@.ci/bootstrap dev && $(PY) -m tests.simulation.node.run --seeds $(SEEDS) --start $(SEED_START)
+
+mutants: ## known bugs planted one at a time; each must be caught (MUTANTS="5 31")
+	@.ci/bootstrap dev && $(PY) -m tests.simulation.mutants.run $(MUTANTS)

@@ -26,7 +26,11 @@ def linearizable(operations: Sequence[Operation]) -> bool:
         Undecided: after STEPS_MAX states.
     """
     ops = sorted(
-        (o for o in operations if not o.impossible and not (o.kind == "read" and not o.acknowledged)),
+        (
+            o
+            for o in operations
+            if not o.impossible and not (o.kind == "read" and not o.acknowledged)
+        ),
         key=lambda o: o.called,
     )
     total = len(ops)

@@ -148,7 +148,9 @@ class Checks:
                 continue
             assert index == len(committed), "I3 applied with a gap"
             self._first_time(node, life, effect)
-        life.conf_before = life.member.machine.conf_state
+        if life.conf_before is not life.member.machine.conf_state:
+            life.conf_earlier = life.conf_before
+            life.conf_before = life.member.machine.conf_state
 
     def _first_time(self, node: Node, life: Life, effect: Effects) -> None:
         self._quorum(life, effect.index, effect.term)
@@ -165,15 +167,29 @@ class Checks:
         self.world.leases.applied(effect)
 
     def _quorum(self, life: Life, index: int, term: int) -> None:
-        """I5: a majority of each half of the configuration holds the entry durably."""
-        machine, nodes = life.member.machine, self.world.nodes
-        # A change of the configuration is decided by the one before it.
-        conf = machine.conf_state if machine.conf_index < index else life.conf_before
+        """I5: a majority of each half of the configuration holds the entry durably.
+
+        Which configuration counts is decided when the entry is committed, and it takes effect
+        when it is applied: the entries right behind a change may have been committed, together
+        with it, under the configuration before.
+        """
+        machine = life.member.machine
+        confs = [machine.conf_state] if machine.conf_index < index else []
+        if life.conf_before is not machine.conf_state or not confs:
+            confs.append(life.conf_before)
+        if machine.conf_index < index and life.conf_earlier is not None:
+            confs.append(life.conf_earlier)
+        assert any(self._held(conf, index, term) for conf in confs), (
+            f"I5 entry {index} is not durable on a majority of {confs}"
+        )
+
+    def _held(self, conf: ConfState, index: int, term: int) -> bool:
+        nodes = self.world.nodes
         for voters in (conf.voters, conf.voters_outgoing):
             held = sum(v in nodes and nodes[v].durable.holds(index, term) for v in voters)
-            assert not voters or 2 * held > len(voters), (
-                f"I5 entry {index} is durable on {held} of {len(voters)} only"
-            )
+            if voters and 2 * held <= len(voters):
+                return False
+        return True
 
     def written(self, node: Node, life: Life, last: int) -> None:
         """I9: the history never holds more than the log does."""
@@ -230,6 +246,3 @@ class LeaseChecks:
             until = self.alive_until.get(lease, 0.0)
             assert now >= until, f"I16 lease {lease} ended {until - now:.3f} s early"
             self.world.count("leases ran out")
-
-
-

@@ -134,7 +134,9 @@ class Nemesis:
             order = rng.sample(ids, len(ids))
             half = len(ids) // 2
             one, other = set(order[:half]), set(order[half + 1 :])
-            return {(a, b) for a, b in links if (a in one) != (b in one) and (a in other or b in other)}
+            return {
+                (a, b) for a, b in links if (a in one) != (b in one) and (a in other or b in other)
+            }
         if kind == "leader":
             leader = self.world.leader()
             side = {leader.id} if leader is not None else {rng.choice(ids)}
@@ -150,7 +152,8 @@ class Nemesis:
         self._fault("slow link")
         self.world.net.delay[link] = self.rng.choice((50, 200, 1000)) * MS
         self._later(
-            self.rng.randrange(1, 5) * S, lambda: self.world.net.delay.pop(link, None)  # type: ignore[func-returns-value]
+            self.rng.randrange(1, 5) * S,
+            lambda: self.world.net.delay.pop(link, None),  # type: ignore[func-returns-value]
         )
 
     def _reset(self) -> None:

@@ -55,9 +55,7 @@ class Kernel:
         """An event of a member. ``io``: after a pause it comes before timers, as with a socket."""
         self._push(delay, life, io, fn, args)
 
-    def _push(
-        self, delay: int, life: Life | None, io: bool, fn: Fn, args: tuple[Any, ...]
-    ) -> None:
+    def _push(self, delay: int, life: Life | None, io: bool, fn: Fn, args: tuple[Any, ...]) -> None:
         self._serial += 1
         heapq.heappush(self._heap, (self.now + max(0, delay), self._serial, life, io, fn, args))
 

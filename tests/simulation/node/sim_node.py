@@ -41,7 +41,7 @@ from configsvc.storage.wal.recovery import WalIdentity
 from configsvc.storage.wal.wal import Recovered, Wal, WalOptions
 from configsvc.transport.hello import CONTROL, Hello
 from configsvc.types import LogIndex, NodeId
-from tests.simulation.node.sim_kernel import MS, S, Died, Fn, NodeLoop, SimExecutor
+from tests.simulation.node.sim_kernel import MS, Died, Fn, NodeLoop, S, SimExecutor
 from tests.simulation.node.sim_local import SimLocal, SimLocalWriter
 from tests.simulation.node.sim_log import Durable, NodeDisk, SimLogWriter, after_power_loss
 from tests.simulation.node.sim_net import SimLink
@@ -231,6 +231,7 @@ class Life:
         self.loop = NodeLoop(self.kernel, self, node.rate)
         self.crash_chance = node.swarm.crash_point
         self.started_applied = 0
+        self.conf_earlier: ConfState | None = None
         self.conf_before = ConfState()  # in force after the entries that the history was given
         self.log = MemoryLog()
         self.member: Member

@@ -126,9 +126,7 @@ class Operators:
         """A member loses its disk and comes back as if nothing had been."""
         known = life.member.state.members.by_id
         up = [n for n in self.world.nodes.values() if n.life is not None]
-        able = [
-            n for n in up if n.id != life.node.id and n.id in known and known[n.id].store_id
-        ]
+        able = [n for n in up if n.id != life.node.id and n.id in known and known[n.id].store_id]
         voters = life.member.machine.conf_state.voters
         enough = len(up) == len(self.world.nodes) - len(self.world.gone) and len(voters) > 2
         if not able or not enough or len(self.wiped) >= WIPES_MAX:

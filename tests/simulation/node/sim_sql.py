@@ -91,7 +91,6 @@ class SqlState:
                     Actor(commit.actor, commit.actor_record, commit.actor_salt, commit.seq)
                 )
 
-
     def node(self, level: int, number: int) -> bytes:
         """Hash of a complete subtree of the audit tree."""
         if not level:

@@ -30,7 +30,7 @@ from tests.simulation.node import sim_sql
 from tests.simulation.node.sim_checks import Checks, LeaseChecks
 from tests.simulation.node.sim_clients import ACTOR, Client, WatchClient
 from tests.simulation.node.sim_faults import Nemesis
-from tests.simulation.node.sim_kernel import MS, S, Kernel, SimExecutor
+from tests.simulation.node.sim_kernel import MS, Kernel, S, SimExecutor
 from tests.simulation.node.sim_net import Net
 from tests.simulation.node.sim_node import Life, Node
 from tests.simulation.node.sim_operators import Operators
@@ -323,9 +323,8 @@ class Mark:
     def everywhere(self) -> bool:
         world = self.world
         lives = world.all_up()
-        return (
-            bool(self.revision and lives)
-            and all(life.member.store.revision >= self.revision for life in lives)
+        return bool(self.revision and lives) and all(
+            life.member.store.revision >= self.revision for life in lives
         )
 
     def where(self) -> str:
