@@ -6,22 +6,19 @@ of them. All problems are reported at once, each with file and line.
 
 from __future__ import annotations
 
-import grp
 import os
-import pwd
 import re
 import stat
 from collections.abc import Iterable
 from typing import Final, cast
 
+from configagent.config_services import NAME, command_of, gid_of, services_of, uid_of
 from configagent.errors import InsecureError, SettingsError
 from configagent.settings import (
-    Command,
     CommitMode,
     DriftPolicy,
     FileSpec,
     Guard,
-    Health,
     Limits,
     Service,
     SetSpec,
@@ -34,7 +31,6 @@ from configsvc.client import EndpointError, parse_endpoint
 
 MODE_MAX: Final = 0o640  # wider only in a file's own entry (B5)
 FORMATS: Final = ("", "json", "toml", "ini", "xml")
-_NAME: Final = re.compile(r"^[a-z0-9][a-z0-9._-]{0,62}$")
 _FILE_NAME: Final = re.compile(r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$")
 
 
@@ -116,7 +112,7 @@ def parse(text: str, path: str) -> Settings:
     metrics = agent.text("metrics")
     if metrics and not metrics.startswith("unix:/"):
         agent.problem("metrics", 'must be "unix:" and an absolute path')
-    services = _services(root)
+    services = services_of(root)
     defaults = _Defaults(root.table("defaults"), bounds)
     base = os.path.dirname(path)
     sets = [_set(t, defaults, services, roots, templates_from, base) for t in root.tables("set")]
@@ -236,88 +232,6 @@ def _limits(table: Table) -> Limits:
     return made
 
 
-def _command(table: Table, key: str, argv: tuple[str, ...], timeout_s: float) -> Command:
-    if not argv or not argv[0].startswith("/"):
-        table.problem(key, "must start with the absolute path of a program")
-    if timeout_s <= 0:
-        table.problem("timeout", "must be above 0")
-    user = table.text("user")
-    if user:
-        _uid(table, "user", user)
-    return Command(argv, timeout_s, user)
-
-
-def _services(root: Table) -> dict[str, Service]:
-    found: dict[str, Service] = {}
-    for table in root.tables("service"):
-        name = table.text("name", required=True)
-        if not _NAME.match(name) or name in found:
-            table.problem("name", "must be a name in lower case, used once")
-        timeout = table.seconds("timeout", 60.0)
-        restart = table.texts("restart") if "restart" in table else ()
-        found[name] = Service(
-            name=name,
-            reload=_command(table, "reload", _reload_argv(table), timeout),
-            restart=_command(table, "restart", restart, timeout) if restart else None,
-            health=_health(table.table("health")) if "health" in table else None,
-            min_interval_s=table.seconds("min_interval", 0.0),
-            splay_s=table.seconds("splay", 0.0),
-        )
-        table.done()
-    return found
-
-
-def _reload_argv(table: Table) -> tuple[str, ...]:
-    """``reload`` is an argv, or a signal to a unit."""
-    if not table.is_table("reload"):
-        return table.texts("reload")
-    signal = table.table("reload")
-    name, unit = signal.text("signal", required=True), signal.text("unit", required=True)
-    if not re.fullmatch(r"[A-Z0-9]{2,10}", name) or not re.fullmatch(r"[A-Za-z0-9@._:-]+", unit):
-        signal.problem("signal", "must be a signal's name such as HUP, and a unit's name")
-    signal.done()
-    return ("/usr/bin/systemctl", "kill", "--kill-whom=main", f"--signal={name}", unit)
-
-
-def _health(table: Table) -> Health:
-    argv = table.texts("cmd")
-    tcp = table.text("tcp")
-    host, _, port = tcp.rpartition(":")
-    if bool(argv) == bool(tcp) or (tcp and not (host and port.isdigit())):
-        table.problem("", 'needs either cmd = ["/program", …] or tcp = "host:port"')
-        port = "0"
-    every = max(table.seconds("every", 1.0), 0.05)
-    made = Health(
-        command=_command(table, "cmd", argv, table.seconds("timeout", 10.0)) if argv else None,
-        tcp=(host, int(port)) if tcp else None,
-        every_s=every,
-        window_s=table.seconds("window", 15.0),
-        successes=table.number("successes", 1, 1, 100),
-    )
-    table.done()
-    return made
-
-
-def _uid(table: Table, key: str, name: str) -> int:
-    if not name:
-        return os.geteuid()
-    try:
-        return pwd.getpwnam(name).pw_uid
-    except KeyError:
-        table.problem(key, f"there is no user {name}")
-        return -1
-
-
-def _gid(table: Table, key: str, name: str) -> int:
-    if not name:
-        return os.getegid()
-    try:
-        return grp.getgrnam(name).gr_gid
-    except KeyError:
-        table.problem(key, f"there is no group {name}")
-        return -1
-
-
 class _Look:
     """Mode, owner and group, from the defaults down to a set."""
 
@@ -379,7 +293,7 @@ def _set(
     base: str,
 ) -> SetSpec:
     name = table.text("name", required=True)
-    if not _NAME.match(name):
+    if not NAME.match(name):
         table.problem("name", "must be of a-z, 0-9, '.', '_' and '-'")
     prefix = table.text("prefix", required=True)
     if not prefix.startswith("/") or prefix.endswith("/") or "//" in prefix:
@@ -406,7 +320,7 @@ def _set(
         dir=folder,
         files=tuple(files),
         services=_notified(table, services),
-        check=_command(check, "cmd", check.texts("cmd"), check.seconds("timeout", 30.0))
+        check=command_of(check, "cmd", check.texts("cmd"), check.seconds("timeout", 30.0))
         if "check" in table
         else None,
         settle_min_s=settle.seconds("min", defaults.settle[0]),
@@ -476,8 +390,8 @@ def _file(
         text=text,
         key=key.removeprefix(prefix) if key.startswith(prefix + "/") else key,
         mode=mode,
-        uid=_uid(table, "owner", owner),
-        gid=_gid(table, "group", group),
+        uid=uid_of(table, "owner", owner),
+        gid=gid_of(table, "group", group),
         owner=f"{owner or os.geteuid()}:{group or os.getegid()}",
         format=output,
         link=_absolute(table, "link", table.text("link")) if commit == "dir" else "",
