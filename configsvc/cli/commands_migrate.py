@@ -148,7 +148,7 @@ def _show_compared(
                 **group_json(group),
                 "named": [{**json_bytes("key", key), "what": word} for key, word in group.named],
             }
-            for prefix, group in compared.groups.items()
+            for prefix, group in sorted(compared.groups.items())
         ]
         out.json(
             {
@@ -169,7 +169,7 @@ def _show_compared(
             group.target.hash[:16],
             "same" if group.same else "DIFFERS",
         )
-        for prefix, group in compared.groups.items()
+        for prefix, group in sorted(compared.groups.items())
     ]
     out.table(("PREFIX", "ETCD", "CONFIGSVC", "ETCD SHA-256", "CONFIGSVC SHA-256", ""), rows)
     for group in compared.groups.values():
