@@ -79,9 +79,38 @@ class Checks:
             if index in durable.terms and index >= log.first_index():
                 term = log.term(index)
                 assert term == durable.terms[index], "I8 durable entries changed over a restart"
+        self._configuration_at_start(life)
+        self._watch_reads(life)
         durable.recovered(hard, log)  # copied forward and synced (W7)
         self._seen.pop(node.id, None)
         self._roles.pop(node.id, None)
+
+    def _configuration_at_start(self, life: Life) -> None:
+        """I11: a start goes on with the configuration of the applied log (M2)."""
+        known = [index for index in self.confs if index <= life.started_applied]
+        if known and not life.world.nodes[life.node.id].fresh:
+            conf = self.confs[max(known)]
+            assert life.member.machine.conf_state == conf, "I11 configuration after a restart"
+
+    def _watch_reads(self, life: Life) -> None:
+        """R4: an answer confirmed for an earlier leader is never used (#36)."""
+        member = life.member
+        reads, raft = member.reads, member.machine.raft
+        asked: dict[bytes, tuple[int, NodeId]] = {}
+        read_index, confirmed = raft.read_index, reads.confirmed
+
+        def ask(context: bytes) -> None:
+            asked[context] = (raft.term, raft.lead)
+            read_index(context)
+
+        def use(index: int, context: bytes, applied: int) -> None:
+            if context in reads._rounds:
+                now = (raft.term, raft.lead)
+                assert asked.pop(context) == now, "I12 a read confirmed for an earlier leader"
+            confirmed(index, context, applied)
+
+        raft.read_index = ask  # type: ignore[method-assign]
+        reads.confirmed = use  # type: ignore[method-assign]
 
     def look(self, life: Life) -> None:
         """After everything a member does."""
@@ -114,6 +143,8 @@ class Checks:
         raft, who = life.member.machine.raft, life.node.id
         self.elections += 1
         assert self.leaders.setdefault(raft.term, who) == who, f"I1 two leaders in {raft.term}"
+        conf = life.member.machine.raft.raft.conf
+        assert who in (*conf.voters, *conf.voters_outgoing), "I20 a leader that is no voter"
         last = len(self.committed) - 1
         log = raft.raft.log
         assert log.last_index >= last, "I4 leader lacks committed entries"
@@ -206,6 +237,12 @@ class Checks:
             return
         changes = sum(entry.kind != EntryKind.NORMAL for entry in above)
         assert changes <= 1, "I11 two unapplied configuration entries"
+        if changes:
+            first = next(at for at, e in enumerate(above) if e.kind != EntryKind.NORMAL)
+            own = life.member.machine.raft.term
+            behind = [e for e in above[first + 1 :] if e.term == own and e.data]
+            barrier = above[first].term != own or not behind
+            assert barrier, "I11 proposals behind an unapplied configuration entry (5.5 a)"
 
     def _configuration(self, life: Life) -> None:
         """I11: the configuration is a function of the applied log."""

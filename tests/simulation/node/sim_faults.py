@@ -71,6 +71,38 @@ class Nemesis:
                 if node.life.paused:
                     node.life.resume()
 
+    def break_rest(self) -> set[NodeId]:
+        """After ``stop``: a minority stays broken for good; the rest of it is the core."""
+        world, rng = self.world, self.rng
+        ids = [n.id for n in world.members() if n.life is not None]
+        most = (len(ids) - 1) // 2
+        if most < 1 or len(ids) != len(world.nodes) - len(world.gone):
+            return set(ids)
+        leader = world.leader()
+        rest = set(rng.sample(ids, rng.randint(1, most)))
+        if leader is not None and rng.random() < 0.5:
+            rest = {leader.id}
+        core = set(ids) - rest
+        for broken in sorted(rest):
+            how = rng.choice(("deaf", "mute", "isolated", "bridge", "hung disk"))
+            self._fault(f"for good: {how}", node=world.nodes[broken].name)
+            if how == "hung disk":
+                world.nodes[broken].hang_until = 2**62
+                continue
+            # "bridge": it still sees one member of the core.
+            apart = sorted(core)[1:] if how == "bridge" else sorted(core)
+            for peer in apart:
+                if how != "mute":
+                    world.net.cut.add((peer, broken))
+                if how != "deaf":
+                    world.net.cut.add((broken, peer))
+        return core
+
+    def mend_rest(self) -> None:
+        self.world.net.calm()
+        for node in self.world.nodes.values():
+            node.hang_until = 0
+
     def _wait(self, rate: float) -> int:
         return int(self.rng.expovariate(rate) * S)
 

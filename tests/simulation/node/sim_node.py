@@ -116,6 +116,7 @@ class Node:
     def wipe(self) -> None:
         """An empty disk."""
         self.store_id = self.kernel.rng.randbytes(16)
+        self.fresh = True  # nothing was ever applied on this disk
         self.disk = NodeDisk()
         self.local = SimLocal()
         self.signed = NO_HEAD  # the newest head of the audit tree that this member signed
@@ -399,6 +400,7 @@ class Life:
                 die=self.end,
             )
         )
+        node.fresh = not meta.applied
         self.checks.began(node, self)
         sql.start()
         self.member.start()

@@ -106,7 +106,7 @@ class Operators:
         self.world.fault(f"member {op.action}")
         if op.action == "remove":
             self.removed.add(NodeId(op.member))
-        self._busy = True
+        self._busy = not self.world.swarm.hasty
 
         def done(result: bytes | ConfigServiceError) -> None:
             self._busy = False

@@ -57,6 +57,8 @@ class Swarm:
     clock_jumps: float = 0.0
     transfers: float = 0.0
     churn: float = 0.0
+    hasty: bool = False  # operators do not wait for one change before the next
+    broken_rest: bool = False  # the heal leaves a minority broken
 
     def clock_rate(self, rng: random.Random) -> float:
         """How fast a member's clocks run."""
@@ -84,6 +86,8 @@ _CLASSES: Final = {
     "clock_jumps": lambda r: r.choice((0.05, 0.2)),
     "transfers": lambda r: r.choice((0.05, 0.2)),
     "churn": lambda r: r.choice((0.05, 0.15)),
+    "hasty": lambda r: True,
+    "broken_rest": lambda r: True,
     "drift": lambda r: r.choice((0.01, 0.05)),
     "crash_point": lambda r: r.choice((0.0005, 0.002)),
 }
