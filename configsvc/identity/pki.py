@@ -92,7 +92,8 @@ def init_pki(
 
     Args:
         directory: becomes 0700. Files: ``root.pem``, ``ca-peer.pem``, ``ca-server.pem``,
-            ``ca-client.pem`` and their sealed ``.key``.
+            ``ca-client.pem`` and their sealed ``.key``; ``ca-server-chain.pem`` is the server CA
+            with its root, for clients whose TLS wants a self-signed end (Python before 3.13).
         trust_domain: of every identity issued here.
         development: leaves get their kind's longest lifetime by default (PKI-8).
         key_file: seals the CA keys; None makes ``ca.kek`` beside them.
@@ -112,6 +113,8 @@ def init_pki(
     _write_authority(path, "root", root, sealer)
     for purpose in ISSUING_CAS:
         _write_authority(path, f"ca-{purpose}", make_issuing(root, purpose, moment), sealer)
+    chain = (path / "ca-server.pem").read_bytes() + (path / "root.pem").read_bytes()
+    write_file(path / "ca-server-chain.pem", chain, PUBLIC)
     facts = {"format": _FORMAT, "trust_domain": trust_domain, "development": development}
     write_file(path / _FACTS, json.dumps(facts, indent=1).encode() + b"\n", PUBLIC)
 

@@ -7,6 +7,7 @@ import time
 
 from configsvc.config import ServerConfig, TlsSettings
 from configsvc.errors import ConfigError
+from configsvc.identity.tls_files import judge_of
 from configsvc.net.contexts import (
     ALPN_CLIENT_PORT,
     ALPN_PEER,
@@ -15,10 +16,8 @@ from configsvc.net.contexts import (
     TlsFiles,
     TlsSetupError,
     client_context,
-    read_pem,
     server_context,
 )
-from configsvc.server.leaves import judge_leaf
 from configsvc.server.logs import Log
 from configsvc.transport.link import PeerTls
 from configsvc.types import KIND_MEMBER, KIND_SERVER
@@ -30,19 +29,10 @@ def _files(settings: TlsSettings) -> TlsFiles:
     )
 
 
-def _judge(config: ServerConfig, kind: str, name: str) -> Judge:
-    def judge(files: TlsFiles) -> None:
-        now = int(time.time())
-        judge_leaf(
-            read_pem(files.cert),
-            read_pem(files.ca) if files.ca else b"",
-            trust_domain=config.trust_domain,
-            kind=kind,
-            name=name,
-            now=now,
-        )
-
-    return judge
+def _judge(config: ServerConfig, kind: str, name: str = "") -> Judge:
+    return judge_of(
+        trust_domain=config.trust_domain, kind=kind, name=name, now=lambda: int(time.time())
+    )
 
 
 class ClientTls:
@@ -62,7 +52,7 @@ class ClientTls:
                     min_version=config.tls_min_version,
                     client_certs=mutual,
                 ),
-                _judge(config, KIND_SERVER, "") if not config.insecure_dev else _no_judge,
+                _judge(config, KIND_SERVER) if not config.insecure_dev else _no_judge,
             )
         except TlsSetupError as error:
             raise ConfigError(
