@@ -11,7 +11,7 @@ from tests.support.etcd_servers import Running, both
 def run_script(server: Running, steps: list[Step]) -> list[object]:
     """Outcomes in the order of ``steps``."""
     with server.channel() as channel:
-        client = Client(channel)
+        client = Client(channel, {"target": server.target})
         found = [step.run(client) for step in steps]
     assert server.process.poll() is None, f"{server.name} died in the middle of the script"
     return found
