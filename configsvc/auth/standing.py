@@ -14,7 +14,6 @@ from configsvc.errors import (
     AuthOldRevisionError,
     CertificateNotAcceptableError,
     InvalidAuthTokenError,
-    PermissionDeniedError,
     UserEmptyError,
 )
 from configsvc.types import KIND_NONE, KIND_SYSTEM, Principal
