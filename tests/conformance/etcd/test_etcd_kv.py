@@ -11,6 +11,7 @@ from tests.support.etcd_cases import Step, call, compare
 
 HUGE = 2**63 - 1
 LONG_KEY = "a key has at most 2048 bytes, for every SQL database must index it"
+TOTAL = "a transaction has at most 128 operations in total and a depth of 4"
 NO_LEASE = "keys_only leaves the lease out, as newer servers do (R8)"
 
 KEYS = (b"", b"\0", b"a", b"b", b"absent", b"p/", b"\xff")
@@ -152,6 +153,8 @@ def txn(**fields: Any) -> dict[str, Any]:
     return {"request_txn": fields}
 
 
+HUNDRED = [put(b"m%03d" % n) for n in range(100)]
+DEEP = txn(success=[txn(success=[txn(success=[txn(success=[])])])])
 FALSE = [{"key": b"absent", "target": 0, "result": 1, "version": 0}]
 BRANCHES: dict[str, list[dict[str, Any]]] = {
     "nothing": [],
@@ -225,6 +228,8 @@ def compactions() -> list[Step]:
         call("KV.Put", "after compaction", key=b"a", value=b"z", prev_kv=True),
         call("KV.Range", "after compaction", **WHOLE),
         # Last, since only etcd's revision grows.
+        call("KV.Txn", "100 and 100", differs=TOTAL, success=HUNDRED, failure=HUNDRED),
+        call("KV.Txn", "depth 5", differs=TOTAL, success=[DEEP]),
         call("KV.Range", "long key", differs=LONG_KEY, key=b"k" * 2049),
         call("KV.DeleteRange", "long key", differs=LONG_KEY, key=b"k" * 2049),
         call("KV.Put", "long key", differs=LONG_KEY, key=b"k" * 2049),
