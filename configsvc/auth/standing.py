@@ -14,6 +14,7 @@ from configsvc.errors import (
     AuthOldRevisionError,
     CertificateNotAcceptableError,
     InvalidAuthTokenError,
+    PermissionDeniedError,
     UserEmptyError,
 )
 from configsvc.types import KIND_NONE, KIND_SYSTEM, Principal
