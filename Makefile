@@ -36,6 +36,9 @@ fmt: ## format and fix what can be fixed
 proto: ## regenerate code from .proto files
 	@.ci/bootstrap dev && $(PY) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. configsvc/proto/*.proto
 
+bench: ## side by side with etcd (BENCH_QUICK=1 takes a minute; results in bench/results)
+	@.ci/bootstrap dev && $(PY) -m bench
+
 SEEDS ?= 400
 SEED_START ?= 0
 sim: ## whole members in virtual time under seeded faults (SEEDS=n SEED_START=k)

@@ -56,9 +56,9 @@ NO_SOURCE = Source("", "", "", "")
 
 
 class KeySpan(NamedTuple):
-    """A canonical half-open span of keys ``[start, end)``; ``end`` None is open-ended.
+    r"""A canonical half-open span of keys ``[start, end)``; ``end`` None is open-ended.
 
-    A single key ``k`` is ``[k, k + b"\\0")``. Built once at the edge of a request; what was
+    A single key ``k`` is ``[k, k + b"\0")``. Built once at the edge of a request; what was
     authorized is the same object that is executed (security.md N4).
     """
 
