@@ -7,6 +7,7 @@ happened on the way.
 
 from configsvc.client import administration, inquiries, operations
 from configsvc.client.aio import AsyncClient
+from configsvc.client.aio_recipes import acquire_async, current_leader_async
 from configsvc.client.aio_streams import AsyncLeaseKeeper, AsyncWatch, hold_lease_async
 from configsvc.client.endpoints import Endpoint, parse_endpoint, parse_endpoints
 from configsvc.client.errors import (
@@ -50,8 +51,10 @@ __all__ = [
     "WatchOptions",
     "Why",
     "acquire",
+    "acquire_async",
     "administration",
     "current_leader",
+    "current_leader_async",
     "hold_lease",
     "hold_lease_async",
     "inquiries",

@@ -54,6 +54,7 @@ class AsyncClient:
         self._movers: set[Callable[[], None]] = set()
         self._draining: set[asyncio.Task[None]] = set()
         self._login_lock = asyncio.Lock()
+        self._rights_off = False  # the cluster wants no tokens
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -85,11 +86,9 @@ class AsyncClient:
             deadline=time.monotonic() + timeout_s,
             can_login=self.settings.login is not None,
         )
-        if not self._token and self.settings.login is not None:
-            await self.login()
         while True:
+            used = await self.ready()
             target = endpoint or self._ring.current
-            used = self._token
             answer = await self._attempt(
                 operation, target, self._metadata(why), attempts.allowance_s(time.monotonic())
             )
@@ -101,7 +100,7 @@ class AsyncClient:
             if not step.again:
                 raise error_of(answer, write=operation.effect.writes)
             if step.login:
-                await self.login(unless_not=used)
+                await self.ready(used)
             await asyncio.sleep(step.pause_s)
 
     async def _attempt(
@@ -132,6 +131,7 @@ class AsyncClient:
         endpoint: Endpoint | None = None,
     ) -> AsyncIterator[R]:
         """One request and many answers; not tried again once it has started."""
+        await self.ready()
         target = endpoint or self._ring.current
         call: Any = self.channel(target).unary_stream(
             path, request_serializer=_serialize, response_deserializer=response.FromString
@@ -146,6 +146,12 @@ class AsyncClient:
             call.cancel()
 
     # --- identity and connections -----------------------------------------------------------------
+
+    async def ready(self, stale: str = "") -> str:
+        """As ``Client.ready``."""
+        if self.settings.login is not None and self._token == stale and not self._rights_off:
+            await self.login(unless_not=stale)
+        return self._token
 
     async def login(self, *, unless_not: str | None = None) -> str:
         """Fetch a token and use it from now on; returns it.
@@ -169,6 +175,7 @@ class AsyncClient:
                 try:
                     answer = await plain.do(administration.authenticate(login.user, password))
                 except AuthNotEnabledError:
+                    self._rights_off = True  # a development server with rights off
                     return ""
             self._token = answer.token
             return self._token
@@ -231,11 +238,6 @@ class AsyncClient:
         """Metadata of a stream."""
         return self._metadata(_NO_REASON)
 
-    @property
-    def token(self) -> str:
-        """The token in use."""
-        return self._token
-
     # --- shorthands -------------------------------------------------------------------------------
 
     async def get(self, key: bytes, *, revision: int = 0) -> kv_pb2.KeyValue | None:
@@ -271,9 +273,13 @@ class AsyncClient:
         request = rpc.LeaseKeepAliveRequest(ID=lease_id)
         deadline = time.monotonic() + (timeout_s or self.settings.timeout_s)
         attempts = Attempts(
-            Effect.READ, endpoints=len(self._ring), deadline=deadline, can_login=False
+            Effect.READ,
+            endpoints=len(self._ring),
+            deadline=deadline,
+            can_login=self.settings.login is not None,
         )
         while True:
+            used = await self.ready()
             target = self._ring.current
             allowance = attempts.allowance_s(time.monotonic())
             answer = await self._keep_alive_once(target, request, allowance)
@@ -286,6 +292,8 @@ class AsyncClient:
                 self._ring.leave(target)
             if not step.again:
                 raise error_of(answer, write=False)
+            if step.login:
+                await self.ready(used)
             await asyncio.sleep(step.pause_s)
 
     async def _keep_alive_once(

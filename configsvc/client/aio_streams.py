@@ -17,6 +17,7 @@ from configsvc.client.aio import AsyncClient
 from configsvc.client.errors import (
     Failure,
     LeaseLostError,
+    OutcomeUnknownError,
     UnavailableError,
     error_of,
     explain,
@@ -58,6 +59,9 @@ class AsyncWatch:
         self._moving = False
         self._call: Any = None
         self._failure = Failure("UNAVAILABLE", "", "", True)
+        self._token = ""  # of the present stream
+        self._stale = ""  # a token that was refused
+        self._renewed = False  # a new one was fetched and no stream has lived since
         self._batches = self._run()
 
     def __aiter__(self) -> AsyncWatch:
@@ -109,22 +113,23 @@ class AsyncWatch:
         forget = self._client.on_move(self._move)
         try:
             while not self._closed.is_set() and not self._client.closed:
-                token = self._client.token
                 self._moving = False
                 async for batch in self._one_stream():
                     yield batch
                 if self._closed.is_set() or self._client.closed:
                     return
                 if not self._moving:
-                    await self._recover(token)
+                    await self._recover()
         finally:
             forget()
 
-    async def _recover(self, token: str) -> None:
-        """Wait or log in before the next stream, or give up."""
+    async def _recover(self) -> None:
+        """Wait before the next stream or have it log in, or give up."""
         failure = self._failure
-        if is_stale_token(failure) and self._client.settings.login is not None:
-            await self._client.login(unless_not=token)
+        self._renewed = self._renewed and not self._cursor.connected
+        can_login = self._client.settings.login is not None and not self._renewed
+        if is_stale_token(failure) and can_login:
+            self._renewed, self._stale = True, self._token
             return
         pause = self._cursor.after(failure, random.random())  # noqa: S311
         if pause is None:
@@ -141,6 +146,11 @@ class AsyncWatch:
         """Batches of one stream; leaves what ended it in ``_failure``."""
         target = self._client.ring.current
         self._failure = Failure("UNAVAILABLE", "the member ended the watch", str(target), True)
+        try:
+            self._token = await self._client.ready(self._stale)
+        except (UnavailableError, OutcomeUnknownError) as error:
+            self._failure = Failure("UNAVAILABLE", str(error), str(target), True)
+            return
         call: Any = self._client.channel(target).stream_stream(
             WATCH_PATH,
             request_serializer=lambda message: message.SerializeToString(),

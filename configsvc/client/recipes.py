@@ -5,6 +5,8 @@ are those of the Lock and Election services, so holders of either kind respect e
 
 Always true: what is returned holds the lock until its lease ends; its ``token``, the revision
 that created the key, is larger than that of every earlier holder.
+
+Not here: the same for asyncio (``client.aio_recipes``), which shares this module's operations.
 """
 
 from __future__ import annotations
@@ -29,7 +31,12 @@ class Held(NamedTuple):
     token: int  # fencing token
 
 
-def _oldest(prefix: bytes, *, created_before: int = 0) -> operations.Operation[rpc.RangeResponse]:
+def candidate_key(name: bytes, lease_id: int) -> bytes:
+    """The key of one candidate."""
+    return name + b"/%x" % (lease_id & 0xFFFFFFFFFFFFFFFF)
+
+
+def oldest(prefix: bytes, *, created_before: int = 0) -> operations.Operation[rpc.RangeResponse]:
     """The oldest key under a prefix, or the youngest of those older than a revision."""
     key, end = operations.prefix_span(prefix)
     newest_first = rpc.RangeRequest.DESCEND if created_before else rpc.RangeRequest.ASCEND
@@ -64,10 +71,10 @@ def acquire(
         ConfigServiceError: as ``Client.do``.
     """
     prefix = name + b"/"
-    mine = prefix + b"%x" % (keeper.lease_id & 0xFFFFFFFFFFFFFFFF)
+    mine = candidate_key(name, keeper.lease_id)
     created = _announce(client, mine, keeper.lease_id, value, why)
     while True:
-        answer = client.do(_oldest(prefix, created_before=created))
+        answer = client.do(oldest(prefix, created_before=created))
         if not answer.kvs:
             break
         _wait_for_delete(client, answer.kvs[0], answer.header.revision, keeper)
@@ -78,16 +85,23 @@ def acquire(
     return Held(mine, created)
 
 
-def _announce(client: Client, key: bytes, lease: int, value: bytes, why: Why) -> int:
-    """Put the candidate's key unless it is there; returns the revision that created it."""
+def announcement(key: bytes, lease: int, value: bytes) -> operations.Operation[rpc.TxnResponse]:
+    """Put the candidate's key unless it is there.
+
+    Repeating finds the key of the first attempt: its name holds a lease of the caller's own.
+    """
     made = (
         Txn()
         .when(txn.created(key) == 0)
         .then(operations.put(key, value, lease=lease))
         .otherwise(operations.range_(key))
     )
-    # Repeating finds the key of the first attempt: its name holds a lease of our own.
-    answer = client.do(made.operation().repeatable(), why=why)
+    return made.operation().repeatable()
+
+
+def _announce(client: Client, key: bytes, lease: int, value: bytes, why: Why) -> int:
+    """Put the candidate's key unless it is there; returns the revision that created it."""
+    answer = client.do(announcement(key, lease, value), why=why)
     if answer.succeeded:
         return answer.header.revision
     there = answer.responses[0].response_range.kvs[0]
@@ -115,5 +129,5 @@ def _wait_for_delete(
 
 def current_leader(client: Client, name: bytes) -> kv_pb2.KeyValue | None:
     """The holder's key, or None when nobody holds."""
-    answer = client.do(_oldest(name + b"/"))
+    answer = client.do(oldest(name + b"/"))
     return answer.kvs[0] if answer.kvs else None

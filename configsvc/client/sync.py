@@ -58,6 +58,8 @@ class Client:
         self._ring = Ring(settings.endpoints)
         self._lock = threading.Lock()
         self._token = settings.token
+        self._login_lock = threading.Lock()
+        self._rights_off = False  # the cluster wants no tokens
         self._channels = self._new_channels()
         self._closed = False
 
@@ -104,9 +106,8 @@ class Client:
             deadline=deadline,
             can_login=self.settings.login is not None,
         )
-        if not self._token and self.settings.login is not None:
-            self.login()
         while True:
+            used = self.ready()
             target = endpoint or self._ring.current
             metadata = self._metadata(why)
             allowance = attempts.allowance_s(time.monotonic())
@@ -119,7 +120,7 @@ class Client:
             if not step.again:
                 raise error_of(answer, write=operation.effect.writes)
             if step.login:
-                self.login()
+                self.ready(used)
             time.sleep(step.pause_s)
 
     def _attempt(
@@ -156,6 +157,7 @@ class Client:
             ClientError: the member was lost on the way.
             RequestError: refused.
         """
+        self.ready()
         target = endpoint or self._ring.current
         with self.channels.borrow(target) as channel:
             call: Any = channel.unary_stream(
@@ -171,8 +173,20 @@ class Client:
 
     # --- identity and connections -----------------------------------------------------------------
 
-    def login(self) -> str:
+    def ready(self, stale: str = "") -> str:
+        """See to a token before a call, if a user was given; returns the one to use.
+
+        ``stale`` is one that was refused: of many calls that find it so, one fetches a new one.
+        No call ever goes out without a token meanwhile, as somebody else.
+        """
+        if self.settings.login is not None and self._token == stale and not self._rights_off:
+            self.login(unless_not=stale)
+        return self._token
+
+    def login(self, *, unless_not: str | None = None) -> str:
         """Fetch a token with the settings' user and password; returns it and uses it from now on.
+
+        ``unless_not``: do nothing when the token has changed from this one meanwhile.
 
         Raises:
             EndpointError: no user was given.
@@ -181,15 +195,17 @@ class Client:
         login = self.settings.login
         if login is None:
             raise EndpointError("login needs a user name")
-        request = administration.authenticate(login.user, login.password())
-        self._token = ""
-        with Client(self.settings_without_login()) as plain:
-            try:
-                token = plain.do(request).token
-            except AuthNotEnabledError:
-                return ""  # a development server with rights off wants no token
-        self._token = token
-        return token
+        with self._login_lock:
+            if unless_not is not None and self._token != unless_not:
+                return self._token
+            request = administration.authenticate(login.user, login.password())
+            with Client(self.settings_without_login()) as plain:
+                try:
+                    self._token = plain.do(request).token
+                except AuthNotEnabledError:
+                    self._rights_off = True  # a development server with rights off
+                    self._token = ""
+            return self._token
 
     def settings_without_login(self) -> ClientSettings:
         """The same cluster and certificate, without user, password and token."""
@@ -290,9 +306,13 @@ class Client:
         """A stream call used as a unary one: one request, half-close, first answer."""
         deadline = time.monotonic() + timeout_s
         attempts = Attempts(
-            operation.effect, endpoints=len(self._ring), deadline=deadline, can_login=False
+            operation.effect,
+            endpoints=len(self._ring),
+            deadline=deadline,
+            can_login=self.settings.login is not None,
         )
         while True:
+            used = self.ready()
             target = self._ring.current
             with self.channels.borrow(target) as channel:
                 call: Any = channel.stream_stream(
@@ -317,4 +337,6 @@ class Client:
                 self._ring.leave(target)
             if not step.again:
                 raise error_of(failure, write=False)
+            if step.login:
+                self.ready(used)
             time.sleep(step.pause_s)

@@ -23,6 +23,7 @@ from configsvc.client import operations
 from configsvc.client.errors import (
     Failure,
     LeaseLostError,
+    OutcomeUnknownError,
     UnavailableError,
     error_of,
     explain,
@@ -67,6 +68,8 @@ class Watch:
         self._outbox: queue.SimpleQueue[rpc.WatchRequest | None] = queue.SimpleQueue()
         self._closed = threading.Event()
         self._moving = False
+        self._token = ""  # of the present stream
+        self._stale = ""  # a token that was refused
         self._call: Any = None
         self._batches = self._run()
 
@@ -115,6 +118,7 @@ class Watch:
         self._end_stream()
 
     def _run(self) -> Any:
+        renewed = False  # a new token was fetched and no stream has lived since
         while not self._closed.is_set():
             failure = yield from self._one_stream()
             if self._closed.is_set() or self._client.closed:
@@ -122,8 +126,10 @@ class Watch:
             if self._moving:
                 self._moving = False
                 continue
-            if is_stale_token(failure) and self._client.settings.login is not None:
-                self._client.login()
+            renewed = renewed and not self._cursor.connected
+            can_login = self._client.settings.login is not None and not renewed
+            if is_stale_token(failure) and can_login:
+                renewed, self._stale = True, self._token
                 continue
             pause = self._cursor.after(failure, random.random())  # noqa: S311
             if pause is None:
@@ -136,6 +142,10 @@ class Watch:
     def _one_stream(self) -> Any:
         """Yields batches until the stream ends; returns the failure that ended it."""
         target = self._client.ring.current
+        try:
+            self._token = self._client.ready(self._stale)
+        except (UnavailableError, OutcomeUnknownError) as error:
+            return Failure("UNAVAILABLE", str(error), str(target), True)
         outbox: queue.SimpleQueue[rpc.WatchRequest | None] = queue.SimpleQueue()
         outbox.put(self._cursor.create_request())
         self._outbox = outbox

@@ -122,10 +122,16 @@ class Services:
         )
 
     def LeaseKeepAlive(self, requests, context):
+        metadata = dict(context.invocation_metadata())
+        path = "/etcdserverpb.Lease/LeaseKeepAlive"
+        try:
+            self._check_token(path, metadata)
+        except Abort as stop:
+            context.abort(stop.code, stop.text)
         for request in requests:
             with self.store.lock:
                 self.store.lock.notify_all()
-                self.store.calls.append(("/etcdserverpb.Lease/LeaseKeepAlive", {}, request))
+                self.store.calls.append((path, metadata, request))
                 ttl = self.store.leases.get(request.ID, 0)
             yield rpc.LeaseKeepAliveResponse(header=self.header(), ID=request.ID, TTL=ttl)
 

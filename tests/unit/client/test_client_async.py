@@ -27,6 +27,7 @@ from configsvc.proto import rpc_pb2 as rpc
 from tests.support.fake_cluster import FakeCluster
 
 PUT = "/etcdserverpb.KV/Put"
+WATCH = "/etcdserverpb.Watch/Watch"
 ALL = WatchOptions(b"\0", b"\0", start_revision=1)
 Body = Callable[[FakeCluster, AsyncClient], Awaitable[None]]
 
@@ -81,6 +82,23 @@ def test_nobody_there(cluster: FakeCluster) -> None:
             await client.put(b"a", b"1")
 
     run(cluster, body)
+
+
+def test_watches_and_renewals_log_in_too(cluster: FakeCluster) -> None:
+    async def body(cluster: FakeCluster, client: AsyncClient) -> None:
+        cluster.store.refuse(WATCH, Code.UNAUTHENTICATED, "etcdserver: invalid auth token", times=9)
+        async with AsyncWatch(client, WatchOptions(b"k")) as watch:
+            with pytest.raises(errors.InvalidAuthTokenError):
+                await anext(watch)
+        assert [call[1].get("token") for call in cluster.calls(WATCH)] == [
+            "token-alice-1",
+            "token-alice-2",
+        ]
+        lease = (await client.do(operations.lease_grant(30))).ID
+        cluster.store.tokens.clear()
+        assert await client.renew(lease) == 30
+
+    run(cluster, body, login=Login("alice", lambda: "correct horse"))
 
 
 def test_many_calls_with_a_stale_token_log_in_once(cluster: FakeCluster) -> None:

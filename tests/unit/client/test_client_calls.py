@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Iterator
 
@@ -29,6 +30,7 @@ from configsvc.client.tls import TlsFiles, channel_credentials, refuse_tracing
 from tests.support.fake_cluster import FakeCluster
 
 PUT = "/etcdserverpb.KV/Put"
+KEEP_ALIVE = "/etcdserverpb.Lease/LeaseKeepAlive"
 RANGE = "/etcdserverpb.KV/Range"
 UNAVAILABLE = Code.UNAVAILABLE
 
@@ -149,6 +151,40 @@ def test_a_stale_token_is_renewed_once(cluster: FakeCluster) -> None:
         with pytest.raises(errors.InvalidAuthTokenError):
             client.put(b"a", b"3")
     assert len(asked) == 3
+
+
+def test_renewing_a_lease_gets_a_new_token_too(cluster: FakeCluster) -> None:
+    settings = ClientSettings(
+        parse_endpoints(cluster.urls), login=Login("alice", lambda: "correct horse")
+    )
+    with Client(settings) as client:
+        lease = client.do(operations.lease_grant(30)).ID
+        cluster.store.tokens.clear()
+        assert client.renew(lease) == 30
+        assert cluster.calls(KEEP_ALIVE)[-1][1]["token"] == "token-alice-2"
+
+
+def test_threads_that_find_a_token_stale_fetch_one(cluster: FakeCluster) -> None:
+    asked = []
+
+    def password() -> str:
+        asked.append(1)
+        time.sleep(0.1)  # the others arrive meanwhile
+        return "correct horse"
+
+    settings = ClientSettings(
+        parse_endpoints(cluster.urls), login=Login("alice", password), token="stale"
+    )
+    with Client(settings) as client:
+        threads = [threading.Thread(target=client.put, args=(b"a", b"1")) for _ in range(5)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(asked) == 1
+    puts = cluster.calls(PUT)
+    assert all(call[1]["token"] for call in puts)  # nobody went without meanwhile
+    assert [call[1]["token"] for call in puts].count("token-alice-1") == 5
 
 
 def test_a_wrong_password_is_said_so(cluster: FakeCluster) -> None:

@@ -115,6 +115,33 @@ def test_a_stale_token_is_renewed(cluster: FakeCluster) -> None:
         assert next(watch).events[0].kv.value == b"1"
 
 
+def test_a_watch_logs_in_first(cluster: FakeCluster) -> None:
+    """Without the token it would watch as the certificate's user."""
+    settings = ClientSettings(
+        parse_endpoints(cluster.urls), login=Login("alice", lambda: "correct horse")
+    )
+    with Client(settings) as client, Watch(client, WatchOptions(b"k", start_revision=1)) as watch:
+        cluster.store.revision += 1
+        cluster.store.put(rpc.PutRequest(key=b"k", value=b"1"), {})
+        assert next(watch).events[0].kv.value == b"1"
+    assert [call[1].get("token") for call in cluster.calls(WATCH)] == ["token-alice-1"]
+
+
+def test_a_token_that_is_always_refused_ends_the_watch(cluster: FakeCluster) -> None:
+    settings = ClientSettings(
+        parse_endpoints(cluster.urls), login=Login("alice", lambda: "correct horse")
+    )
+    text = "etcdserver: invalid auth token"
+    cluster.store.refuse(WATCH, grpc.StatusCode.UNAUTHENTICATED, text, times=9)
+    with (
+        Client(settings) as client,
+        Watch(client, ALL) as watch,
+        pytest.raises(errors.InvalidAuthTokenError),
+    ):
+        next(watch)
+    assert len(cluster.calls(WATCH)) == 2
+
+
 def test_progress_on_request(client: Client) -> None:
     with Watch(client, WatchOptions(b"k")) as watch:
         got: list[int] = []
