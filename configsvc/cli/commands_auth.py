@@ -21,7 +21,7 @@ def register(commands: Commands) -> None:
     """Add the commands."""
     login = commands.add("login", "turn a password into a token for the next minutes", run_login)
     login.add_argument("name", metavar="USER")
-    _password_file(login)
+    _password_file(login, dest="login_password_file")
 
     user = commands.group("user", "users and their roles")
     user.add("list", "all users", run_user_list)
@@ -64,10 +64,10 @@ def _named(parser: Parser) -> Parser:
     return parser
 
 
-def _password_file(parser: Any) -> None:
-    parser.add_argument(
-        "--password-file", metavar="FILE", help="read the password from here; - is standard input"
-    )
+def _password_file(parser: Any, dest: str = "password_file") -> None:
+    """One's own for ``login``, else the named user's: those two must not be mixed up."""
+    help_ = "read the password from here; - is standard input"
+    parser.add_argument("--password-file", metavar="FILE", help=help_, dest=dest)
 
 
 def _span(parser: Parser) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from configsvc import limits
@@ -15,6 +16,7 @@ from configsvc.cli import secrets
 from configsvc.cli.exits import CliError, Exit
 from configsvc.cli.output import escape
 from configsvc.client import Client, ClientSettings, Login, TlsFiles, operations, parse_endpoints
+from configsvc.errors import UserEmptyError
 
 if TYPE_CHECKING:
     from configsvc.cli.session import Session
@@ -43,6 +45,7 @@ def _etcd_settings(session: Session) -> ClientSettings:
     login = None
     if args.etcd_user:
 
+        @cache
         def password() -> str:
             if args.etcd_password_file:
                 return secrets.read_secret(args.etcd_password_file, "password file")
@@ -71,7 +74,13 @@ def open_ends(session: Session, *, from_etcd: bool) -> Iterator[Ends]:
         ConfigServiceError: one of them does not answer, or refuses.
     """
     with Client(_etcd_settings(session)) as client:
-        etcd, own = _identify("etcd", client), _identify("configsvc", session.client)
+        try:
+            etcd = _identify("etcd", client)
+        except UserEmptyError:
+            raise CliError(
+                Exit.DENIED, "etcd wants a user: --etcd-user, or --etcd-cert of one with role root"
+            ) from None
+        own = _identify("configsvc", session.client)
         if etcd.cluster == own.cluster:
             raise CliError(Exit.USAGE, "both ends are the same cluster: see --etcd-endpoints")
         yield Ends(etcd, own) if from_etcd else Ends(own, etcd)

@@ -34,6 +34,7 @@ class Session:
         self.environment = environment
         self.out = out or Out(as_json=args.json, raw=args.raw)
         self._client: Client | None = None
+        self._password = ""
 
     @property
     def settings(self) -> Settings:
@@ -68,11 +69,18 @@ class Session:
         )
 
     def password(self) -> str:
-        """The password of ``--user``: from its file, or asked for."""
-        source = getattr(self.args, "password_file", None)
-        if source:
-            return secrets.read_secret(source, "password file")
-        return secrets.ask_password(f"Password of {escape(self.settings.user)}")
+        """The password of ``--user``: from its file, or asked for.
+
+        Asked once: a token that runs out later must not stop a lease's renewal at a prompt.
+        """
+        if not self._password:
+            source = getattr(self.args, "login_password_file", None)
+            self._password = (
+                secrets.read_secret(source, "password file")
+                if source
+                else secrets.ask_password(f"Password of {escape(self.settings.user)}")
+            )
+        return self._password
 
     def cached_token(self, settings: Settings) -> str:
         """A token that ``login`` left for this user, certificate and cluster."""
