@@ -26,7 +26,7 @@ def history(seed: int, *, length: int = 60) -> tuple[list[Operation], list[Chang
         now += 10
         key = b"k%d" % rng.randrange(2)
         kind = rng.choice(("put", "put", "delete", "read", "read"))
-        mod, value = values.get(key, (0, None))
+        _, value = values.get(key, (0, None))
         op = Operation(kind, key, called=now - rng.randrange(9), returned=now + rng.randrange(9))
         op.acknowledged = rng.random() < 0.85 or kind == "read"
         if kind == "put":
@@ -148,7 +148,7 @@ def test_a_swap_must_have_seen_what_it_compared() -> None:
         check([*others, swap, replace(failed, expected=4)], changes)
 
 
-# --- watches ---------------------------------------------------------------------------------------
+# --- watches --------------------------------------------------------------------------------------
 
 
 def watched(changes: list[Change]) -> WatchHistory:

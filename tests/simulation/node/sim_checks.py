@@ -9,6 +9,7 @@ Not here: histories of clients and watchers (``tests.simulation.checkers``).
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ class Checks:
         self.leaders: dict[int, NodeId] = {}
         self.votes: dict[tuple[NodeId, int], NodeId] = {}
         self.committed: list[tuple[int, bytes]] = [(0, b"")]  # by index: term, digest
+        self.committed_in: list[int] = [0]  # by index: a term in which that was known
         self.confs: dict[int, ConfState] = {}
         self.events: list[tuple[int, tuple[Row, ...]]] = []  # every revision that changed keys
         self.results: dict[int, Effects] = {}  # request id -> what its entry did
@@ -45,7 +47,7 @@ class Checks:
         """Something that must be the same whenever the seed is the same."""
         self.trace.update(repr((self.world.kernel.now, *what)).encode())
 
-    # --- promises ----------------------------------------------------------------------------------
+    # --- promises ---------------------------------------------------------------------------------
 
     def sent(self, node: Node, message: Message) -> None:
         """I7, and I8: what a message promises is durable when it leaves."""
@@ -64,7 +66,7 @@ class Checks:
     def _voted(self, voter: NodeId, term: int, candidate: NodeId) -> None:
         assert self.votes.setdefault((voter, term), candidate) == candidate, "I7 two votes"
 
-    # --- members -----------------------------------------------------------------------------------
+    # --- members ----------------------------------------------------------------------------------
 
     def began(self, node: Node, life: Life) -> None:
         """A start found at least what had been durable (I8 over restarts, I6)."""
@@ -96,17 +98,17 @@ class Checks:
         """R4: an answer confirmed for an earlier leader is never used (#36)."""
         member = life.member
         reads, raft = member.reads, member.machine.raft
-        asked: dict[bytes, tuple[int, NodeId]] = {}
+        asked: dict[bytes, NodeId] = {}
         read_index, confirmed = raft.read_index, reads.confirmed
 
         def ask(context: bytes) -> None:
-            asked[context] = (raft.term, raft.lead)
+            asked[context] = raft.lead
             read_index(context)
 
         def use(index: int, context: bytes, applied: int) -> None:
             if context in reads._rounds:
-                now = (raft.term, raft.lead)
-                assert asked.pop(context) == now, "I12 a read confirmed for an earlier leader"
+                same = asked.pop(context) == raft.lead
+                assert same, "I12 a read confirmed for an earlier leader"
             confirmed(index, context, applied)
 
         raft.read_index = ask  # type: ignore[method-assign]
@@ -145,7 +147,8 @@ class Checks:
         assert self.leaders.setdefault(raft.term, who) == who, f"I1 two leaders in {raft.term}"
         conf = life.member.machine.raft.raft.conf
         assert who in (*conf.voters, *conf.voters_outgoing), "I20 a leader that is no voter"
-        last = len(self.committed) - 1
+        # What was committed in earlier terms; a late winner may lead a term that is over.
+        last = bisect_left(self.committed_in, raft.term) - 1
         log = raft.raft.log
         assert log.last_index >= last, "I4 leader lacks committed entries"
         for index in range(max(log.first_index(), last - 50, 1), last + 1):
@@ -164,7 +167,7 @@ class Checks:
         assert proposals.waiting <= 2 * limits.PROPOSALS_WAITING_MAX, "I14 proposals"
         assert life.member.reads.waiting <= limits.PENDING_READS_MAX, "I14 reads"
 
-    # --- entries -----------------------------------------------------------------------------------
+    # --- entries ----------------------------------------------------------------------------------
 
     def applied(self, node: Node, life: Life, effects: Sequence[Effects]) -> None:
         """I3, I5, I9, I10: the same entry, durable where it must be, with the same outcome."""
@@ -186,6 +189,7 @@ class Checks:
     def _first_time(self, node: Node, life: Life, effect: Effects) -> None:
         self._quorum(life, effect.index, effect.term)
         self.committed.append((effect.term, effect.digest))
+        self.committed_in.append(max(life.member.machine.raft.term, self.committed_in[-1]))
         self.note("applied", effect.index, effect.term, effect.revision, effect.digest.hex())
         if effect.rows:
             assert not self.events or self.events[-1][0] < effect.revision, "I19 revision order"
@@ -217,7 +221,7 @@ class Checks:
     def _held(self, conf: ConfState, index: int, term: int) -> bool:
         nodes = self.world.nodes
         for voters in (conf.voters, conf.voters_outgoing):
-            held = sum(v in nodes and nodes[v].durable.holds(index, term) for v in voters)
+            held = sum(v in nodes and nodes[v].held(index, term) for v in voters)
             if voters and 2 * held <= len(voters):
                 return False
         return True

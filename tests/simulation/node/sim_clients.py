@@ -74,7 +74,7 @@ class Client:
         else:
             self._grant(life)
 
-    # --- writes ------------------------------------------------------------------------------------
+    # --- writes -----------------------------------------------------------------------------------
 
     def _key(self) -> bytes:
         return self.kernel.rng.choice(KEYS)
@@ -151,7 +151,7 @@ class Client:
             self.known[op.key] = 0 if op.kind == "delete" else effects.revision
         self.world.count("acknowledged writes")
 
-    # --- reads -------------------------------------------------------------------------------------
+    # --- reads ------------------------------------------------------------------------------------
 
     def _read(self, life: Life) -> None:
         op = Operation("read", self._key(), called=self.kernel.now)
@@ -179,7 +179,7 @@ class Client:
             return
         waiting.bind(finish)
 
-    # --- leases ------------------------------------------------------------------------------------
+    # --- leases -----------------------------------------------------------------------------------
 
     def _grant(self, life: Life) -> None:
         called = self.kernel.now / S

@@ -66,19 +66,27 @@ class Nemesis:
             node.slow_disk_until = node.hang_until = node.slow_sql_until = 0
             node.disk.fail_at = None
             node.disk.full = False
+            node.wall_offset = 0
             if node.life is not None:
                 node.life.crash_chance = 0.0
                 if node.life.paused:
                     node.life.resume()
 
-    def break_rest(self) -> set[NodeId]:
-        """After ``stop``: a minority stays broken for good; the rest of it is the core."""
+    def break_rest(self) -> set[NodeId] | None:
+        """After ``stop``: a minority stays broken for good; who must have every write.
+
+        A member that still sees one of the others may lead with that one for good; who sees
+        neither leader nor quorum then waits, and the cluster serves all the same. None: nothing
+        was broken, for no minority could be.
+        """
         world, rng = self.world, self.rng
-        ids = [n.id for n in world.members() if n.life is not None]
-        most = (len(ids) - 1) // 2
-        if most < 1 or len(ids) != len(world.nodes) - len(world.gone):
-            return set(ids)
         leader = world.leader()
+        members, up = world.members(), world.all_up()
+        ids = [n.id for n in members]
+        voters = leader.life.member.machine.conf_state.voters if leader and leader.life else ()
+        most = (len(ids) - 1) // 2
+        if most < 1 or not up or sorted(voters) != sorted(ids):
+            return None
         rest = set(rng.sample(ids, rng.randint(1, most)))
         if leader is not None and rng.random() < 0.5:
             rest = {leader.id}
@@ -89,8 +97,9 @@ class Nemesis:
             if how == "hung disk":
                 world.nodes[broken].hang_until = 2**62
                 continue
-            # "bridge": it still sees one member of the core.
-            apart = sorted(core)[1:] if how == "bridge" else sorted(core)
+            apart = sorted(core)
+            if how == "bridge":
+                core = {apart.pop(0)}
             for peer in apart:
                 if how != "mute":
                     world.net.cut.add((peer, broken))
@@ -117,7 +126,7 @@ class Nemesis:
     def _later(self, delay: int, mend: Callable[[], None]) -> None:
         self.kernel.at(delay, mend)
 
-    # --- whom it hits ------------------------------------------------------------------------------
+    # --- whom it hits -----------------------------------------------------------------------------
 
     def _victim(self) -> Node | None:
         """A running member; half of the time the leader."""
@@ -137,7 +146,7 @@ class Nemesis:
         down = sum(n.life is None for n in self.world.nodes.values()) - len(self.world.gone)
         return down < max(1, (total - 1) // 2)
 
-    # --- network -----------------------------------------------------------------------------------
+    # --- network ----------------------------------------------------------------------------------
 
     def _partition(self) -> None:
         cut = self._draw_partition(self.rng.choice(PARTITION_KINDS))
@@ -195,7 +204,7 @@ class Nemesis:
             self._fault("reset")
             self.world.net.reset(one, other)
 
-    # --- processes ---------------------------------------------------------------------------------
+    # --- processes --------------------------------------------------------------------------------
 
     def _kill(self) -> None:
         victim = self._victim()
@@ -226,7 +235,7 @@ class Nemesis:
             self._fault("pause", node=victim.name, ms=duration // MS)
             victim.pause(duration)
 
-    # --- disks, databases, clocks ------------------------------------------------------------------
+    # --- disks, databases, clocks -----------------------------------------------------------------
 
     def _slow_disk(self) -> None:
         node = self.rng.choice(list(self.world.nodes.values()))

@@ -109,7 +109,7 @@ class SimLogWriter:
         self.frames_total = 0
         self.sync_seconds_last = 0.0
 
-    # --- the loop's side ---------------------------------------------------------------------------
+    # --- the loop's side --------------------------------------------------------------------------
 
     def submit(self, hard: HardState, first: int, count: int, records: bytes, token: int) -> None:
         log = self._life.log
@@ -138,7 +138,7 @@ class SimLogWriter:
         if self._current is None:
             self._begin()
 
-    # --- the thread's side -------------------------------------------------------------------------
+    # --- the thread's side ------------------------------------------------------------------------
 
     def _begin(self) -> None:
         asked = self._current = self._waiting.popleft()

@@ -57,7 +57,7 @@ class Net:
         self._retry_at: dict[Pair, int] = {}
         self.kernel.at(LOOK_NS, self._look)
 
-    # --- faults ------------------------------------------------------------------------------------
+    # --- faults -----------------------------------------------------------------------------------
 
     def calm(self) -> None:
         """No more faults on any link."""
@@ -89,7 +89,7 @@ class Net:
     def blocked(self, one: NodeId, other: NodeId) -> bool:
         return (one, other) in self.cut or (other, one) in self.cut
 
-    # --- connections -------------------------------------------------------------------------------
+    # --- connections ------------------------------------------------------------------------------
 
     def standing(self, one: NodeId, other: NodeId) -> Connection | None:
         connection = self._connections.get(_pair(one, other))
@@ -164,7 +164,7 @@ class Net:
             if life is not None:
                 life.post(0, life.member.on_unreachable, peer)
 
-    # --- traffic -----------------------------------------------------------------------------------
+    # --- traffic ----------------------------------------------------------------------------------
 
     def datagrams(self, sender: Life, messages: Sequence[Message]) -> None:
         """Raft messages; those for one peer travel together unless links reorder."""

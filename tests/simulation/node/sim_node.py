@@ -108,13 +108,20 @@ class Node:
         self.log_key = TokenKey(Ed25519PrivateKey.from_private_bytes(rng.randbytes(32)))
         self.life: Life | None = None
         self.exits: list[int] = []
+        self.lost: list[Durable] = []  # what was on disks that this member lost
         self.slow_disk_until = 0
         self.hang_until = 0
         self.slow_sql_until = 0
+        self.durable = Durable()
         self.wipe()
+
+    def held(self, index: int, term: int) -> bool:
+        """Whether an entry was ever durable here."""
+        return any(disk.holds(index, term) for disk in (self.durable, *self.lost))
 
     def wipe(self) -> None:
         """An empty disk."""
+        self.lost.append(self.durable)
         self.store_id = self.kernel.rng.randbytes(16)
         self.fresh = True  # nothing was ever applied on this disk
         self.disk = NodeDisk()
@@ -138,7 +145,7 @@ class Node:
             strict_reconfig_check=swarm.strict_reconfig,
         )
 
-    # --- the disk's and the database's time --------------------------------------------------------
+    # --- the disk's and the database's time -------------------------------------------------------
 
     def disk_latency(self) -> int:
         rng, now = self.kernel.rng, self.kernel.now
@@ -158,7 +165,7 @@ class Node:
     def sql_linger(self) -> int:
         return self.swarm.sql_linger
 
-    # --- starts and ends ---------------------------------------------------------------------------
+    # --- starts and ends --------------------------------------------------------------------------
 
     def start(self) -> None:
         """The program starts; what it finds on the disk decides whether it gets anywhere."""
@@ -175,7 +182,7 @@ class Node:
         except FatalError as error:
             self.exits.append(int(error.code))
             allowed = self.world.exit_allowed(self, error.code)
-            assert allowed, f"I8 start refused with {int(error.code)}: {error}"
+            assert allowed, f"I8 start refused with {int(error.code)}: {error}"  # noqa: PT017
             self.over(life)
 
     def over(self, life: Life, *, silently: bool = False) -> None:
@@ -237,7 +244,7 @@ class Life:
         self.log = MemoryLog()
         self.member: Member
 
-    # --- the kernel's side -------------------------------------------------------------------------
+    # --- the kernel's side ------------------------------------------------------------------------
 
     def enter(self, fn: Fn, args: tuple[Any, ...]) -> None:
         SimExecutor.current = self.loop
@@ -303,7 +310,7 @@ class Life:
         if not self.alive:
             raise Died
 
-    # --- what others ask ---------------------------------------------------------------------------
+    # --- what others ask --------------------------------------------------------------------------
 
     def knows(self, who: NodeId) -> bool:
         """Whether this member dials that one."""
@@ -328,7 +335,7 @@ class Life:
     def on_durable(self, token: int) -> None:
         self.member.on_durable(token)
 
-    # --- a start -----------------------------------------------------------------------------------
+    # --- a start ----------------------------------------------------------------------------------
 
     def begin(self) -> None:
         """As ``server.stores.open_stores`` and ``server.run.Server.serve`` do it."""
@@ -396,7 +403,7 @@ class Life:
                 free_bytes=lambda: node.disk.free_bytes(),
                 records=RecordCache(),
                 bootstrap_op=self._bootstrap(),
-                genesis={who: urls for who, urls in genesis.items()},
+                genesis=dict(genesis),
                 die=self.end,
             )
         )

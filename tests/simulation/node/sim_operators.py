@@ -73,7 +73,7 @@ class Operators:
         self._submit(life, codec.OP_COMPACTION, request)
         self.world.count("compactions")
 
-    # --- members -----------------------------------------------------------------------------------
+    # --- members ----------------------------------------------------------------------------------
 
     def _look_after(self, life: Life) -> None:
         """Start who was added, remove whose disk was lost."""

@@ -326,7 +326,7 @@ class SimHistoryWriter:
             self._life.member.on_history_durable(index)
 
 
-# --- installs --------------------------------------------------------------------------------------
+# --- installs -------------------------------------------------------------------------------------
 
 _CHUNKS: dict[bytes, Any] = {}  # chunk bytes -> what they stand for; emptied by each run
 
@@ -441,7 +441,7 @@ class SimDir:
         return self
 
 
-# --- the file of the last signed head ----------------------------------------------------------------
+# --- the file of the last signed head -------------------------------------------------------------
 
 
 def load_last(path: SimDir, origin: str) -> Head:

@@ -79,7 +79,7 @@ class World:
         self.nemesis = Nemesis(self)
         self.operators = Operators(self)
 
-    # --- what happens ------------------------------------------------------------------------------
+    # --- what happens -----------------------------------------------------------------------------
 
     def count(self, what: str) -> None:
         self.counts[what] += 1
@@ -148,7 +148,7 @@ class World:
             watcher.act()
         self.kernel.at(rng.randrange(50, 300) * MS, self._watching)
 
-    # --- a run -------------------------------------------------------------------------------------
+    # --- a run ------------------------------------------------------------------------------------
 
     def run(self, safety: int = SAFETY) -> None:
         for node in self.nodes.values():
@@ -172,8 +172,9 @@ class World:
         self.count("heals")
         kernel = self.kernel
         assert kernel.run(HEAL_LEADER + RESTART_AFTER[1], self._led), "I24 no leader after the heal"
-        if self.swarm.broken_rest:
-            self._prove_progress(self.nemesis.break_rest())
+        core = self.nemesis.break_rest() if self.swarm.broken_rest else None
+        if core is not None:
+            self._prove_progress(core)
             self.nemesis.mend_rest()
             assert kernel.run(HEAL_LEADER + RESTART_AFTER[1], self._led), "I24 no leader again"
         self._prove_progress(None)
@@ -260,7 +261,7 @@ class World:
             found += [f"{what} of {life.node.name}: {n}" for what, n in counters.items() if n]
         return found
 
-    # --- afterwards --------------------------------------------------------------------------------
+    # --- afterwards -------------------------------------------------------------------------------
 
     def changes(self) -> list[Change]:
         return [
@@ -277,7 +278,7 @@ class World:
         floor = max(life.member.store.compact_revision for life in self.lives())
         for watcher in self.watchers:
             self.counts["watched"] += check_watch(watcher.history, changes, compacted=floor)
-        states = [self._visible(life) for life in self.lives()]
+        states = [self._visible(life) for life in self.all_up()]
         assert all(state == states[0] for state in states), "I10 members differ in the end"
         self._second_opinion()
 
@@ -357,7 +358,7 @@ class Mark:
         return f"mark at {self.revision}; {states}"
 
 
-# --- the doors to the outside ------------------------------------------------------------------------
+# --- the doors to the outside ---------------------------------------------------------------------
 
 
 def _poison(*_: Any, **__: Any) -> Any:
