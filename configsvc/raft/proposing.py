@@ -60,6 +60,7 @@ def on_leader(raft: Raft, message: Message) -> None:
     """A batch with entries of any kind."""
     ensure(message.entries, "a proposal of nothing")
     _check_in_office(raft)
+    pending = raft.pending_conf_index
     entries = list(message.entries)
     for position, entry in enumerate(entries):
         if entry.kind == _NORMAL:
@@ -69,6 +70,9 @@ def on_leader(raft: Raft, message: Message) -> None:
         else:
             entries[position] = Entry(*_UNPLACED, _NORMAL, b"")
     if not append_entries(raft, entries):
+        # A change that was never appended is not waited for: the shell takes no other proposals
+        # while one is unapplied, so that the log would never get there (5.5 a).
+        raft.pending_conf_index = pending
         raise ProposalDropped
     broadcast_append(raft)
 

@@ -252,6 +252,20 @@ def test_entries_of_earlier_terms_are_not_committed_by_counting() -> None:
     assert core.commit_index == 2
 
 
+def test_a_change_that_was_dropped_is_not_waited_for() -> None:
+    """Else the barrier of 5.5 a would keep every later proposal out, for good."""
+    group = Group(max_uncommitted_bytes=100)
+    leader = group.lead(ONE)
+    leader.propose([b"x" * 99])
+    with pytest.raises(ProposalDropped):
+        leader.propose_conf_change(remove(THREE))
+    group.settle()
+    assert not leader.conf_change_unapplied
+    leader.propose_conf_change(remove(THREE))
+    group.settle()
+    assert leader.raft.conf.voters == (ONE, TWO)
+
+
 # --- counters return to zero (I22) --------------------------------------------------------
 
 
