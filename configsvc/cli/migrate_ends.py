@@ -31,6 +31,7 @@ class End(NamedTuple):
     name: str  # for people: "etcd" or "configsvc"
     client: Client
     cluster: int
+    revision: int  # when this started
 
 
 class Ends(NamedTuple):
@@ -62,7 +63,7 @@ def _etcd_settings(session: Session) -> ClientSettings:
 
 def _identify(name: str, client: Client) -> End:
     answer = client.do(operations.range_(b"\0", keys_only=True))
-    return End(name, client, answer.header.cluster_id)
+    return End(name, client, answer.header.cluster_id, answer.header.revision)
 
 
 @contextmanager
@@ -100,6 +101,6 @@ def spans_of(prefixes: list[str]) -> list[Span]:
     return [operations.prefix_span(prefix) for prefix in apart]
 
 
-def show_span(span: Span) -> str:
-    """A span in words."""
-    return "all keys" if span == EVERYTHING else f"{escape(span[0])}*"
+def in_spans(key: bytes, spans: list[Span]) -> bool:
+    """Whether a key is among those that are carried."""
+    return any(start <= key and (end == b"\0" or key < end) for start, end in spans)

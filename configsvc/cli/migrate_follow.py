@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from configsvc.cli.migrate_ends import Ends, Span
+from configsvc.cli.migrate_ends import Ends, Span, in_spans
 from configsvc.cli.migrate_leases import LeaseBook, Tender
 from configsvc.cli.migrate_state import State
 from configsvc.cli.migrate_write import Change, Writer
@@ -34,11 +34,6 @@ def change_of(event: kv_pb2.Event, lease: int) -> Change:
         guard = txn.version(kv.key) == 0
     value = kv.value if event.type == kv_pb2.Event.PUT else None
     return Change(kv.key, value, lease, guard, before)
-
-
-def in_spans(key: bytes, spans: list[Span]) -> bool:
-    """Whether a key is among those that are followed."""
-    return any(start <= key and (end == b"\0" or key < end) for start, end in spans)
 
 
 class Follower:
@@ -105,7 +100,7 @@ class Follower:
         changes: list[Change] = []
         for event in events:
             self.applied += 1
-            if not in_spans(event.kv.key, self._spans):
+            if not in_spans(event.kv.key, self._spans) or self._leases.knows(event.kv):
                 continue
             lease = event.kv.lease if event.type == kv_pb2.Event.PUT else 0
             if lease and not self._leases.carry(lease):

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from configsvc import limits
-from configsvc.cli.migrate_ends import Ends
+from configsvc.cli.migrate_ends import EVERYTHING, Ends, Span, in_spans
 from configsvc.client import Txn, operations, txn
 from configsvc.errors import ConfigServiceError, LeaseExistError, LeaseNotFoundError
+from configsvc.proto import kv_pb2
 
 _TICK_S: Final = 0.5
 
@@ -29,8 +30,10 @@ class _Carried:
 class LeaseBook:
     """Which leases the target has. Used by the copying thread and by ``Tender``."""
 
-    def __init__(self, ends: Ends, *, following: bool) -> None:
+    def __init__(self, ends: Ends, spans: list[Span], *, following: bool) -> None:
         self._ends = ends
+        self._spans = spans
+        self._restored: dict[bytes, int] = {}  # keys brought back, with the source's revision
         self._following = following
         self._carried: dict[int, _Carried] = {}
         self._lock = threading.Lock()
@@ -112,10 +115,31 @@ class LeaseBook:
                 return
             for key in source.do(operations.lease_ttl(lease_id, keys=True)).keys:
                 kv = source.get(key)
-                if kv is not None and kv.lease == lease_id:
-                    put = operations.put(key, kv.value, lease=lease_id)
-                    absent = Txn().when(txn.version(key) == 0).then(put)
-                    target.do(absent.operation().repeatable())
+                if kv is None or kv.lease != lease_id or not in_spans(key, self._spans):
+                    continue
+                put = operations.put(key, kv.value, lease=lease_id)
+                absent = Txn().when(txn.version(key) == 0).then(put)
+                if target.do(absent.operation().repeatable()).succeeded:
+                    self._restored[key] = kv.mod_revision
+
+    def knows(self, kv: kv_pb2.KeyValue) -> bool:
+        """Whether an event is older than what was brought back; call it under ``writing``."""
+        return kv.mod_revision <= self._restored.get(kv.key, 0)
+
+    def adopt(self) -> None:
+        """Take over what an earlier run carried; what ran out since comes back with its keys."""
+        there = {one.ID for one in self._ends.target.client.do(operations.lease_list()).leases}
+        for one in self._ends.source.client.do(operations.lease_list()).leases:
+            if one.ID in there:
+                self.carry(one.ID)
+            elif self._has_keys_of_ours(one.ID):
+                self._restore(one.ID)
+
+    def _has_keys_of_ours(self, lease_id: int) -> bool:
+        if self._spans == [EVERYTHING]:
+            return True
+        found = self._ends.source.client.do(operations.lease_ttl(lease_id, keys=True))
+        return any(in_spans(key, self._spans) for key in found.keys)
 
 
 class Tender:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from configsvc.cli.exits import CliError, Exit
+from configsvc.cli.exits import CliError, Exit, line_of
 from configsvc.cli.migrate_copy import Copy, Plan, Verdict
 from configsvc.cli.migrate_ends import EVERYTHING, Ends, Span
 from configsvc.cli.migrate_follow import Follower
@@ -15,13 +15,14 @@ from configsvc.cli.migrate_rights import Carried, RightsCopy
 from configsvc.cli.migrate_state import State, StateFile
 from configsvc.cli.migrate_write import Writer
 from configsvc.cli.output import escape
-from configsvc.client import operations
+from configsvc.client import OutcomeUnknownError, UnavailableError, operations
 from configsvc.errors import CompactedError
 
 if TYPE_CHECKING:
     from configsvc.cli.session import Session
 
-_BEHIND_EVERY_S = 2.0
+_BEHIND_EVERY_S: Final = 2.0
+_PAUSE_S: Final = 1.0  # before following goes on after an end was away
 
 
 class Migration:
@@ -33,7 +34,7 @@ class Migration:
         self._ends = ends
         self._spans = spans
         self._file = file
-        self._leases = LeaseBook(ends, following=session.args.follow)
+        self._leases = LeaseBook(ends, spans, following=session.args.follow)
         self._writer = Writer(
             ends.target, self._leases, session.why, overwrite=session.args.overwrite
         )
@@ -43,7 +44,20 @@ class Migration:
         source, target = self._ends.source.cluster, self._ends.target.cluster
         if args.restart:
             return State(f"{source:x}", f"{target:x}", sorted(args.prefix))
-        return self._file.load(source, target, args.prefix)
+        state = self._file.load(source, target, args.prefix)
+        if state.revision > self._ends.source.revision:
+            lost = "source"
+        elif state.target_revision > self._ends.target.revision:
+            lost = "target"
+        else:
+            return state
+        # Made anew, or out of a backup: ids are derived, so they may be the same.
+        self._session.warn(f"the {lost} is not where it was left: beginning anew")
+        return State(state.source, state.target, state.prefixes)
+
+    def _save(self, state: State) -> None:
+        state.target_revision = max(state.target_revision, self._writer.revision)
+        self._file.save(state)
 
     def look(self) -> tuple[Plan, RightsCopy | None]:
         """What a run from the beginning would find; writes nothing, not even the state."""
@@ -84,7 +98,7 @@ class Migration:
                 self._session.warn("the source was compacted meanwhile: beginning again")
 
     def _copy_once(self, state: State) -> None:
-        copy = Copy(self._ends, self._spans, state, self._file.save)
+        copy = Copy(self._ends, self._spans, state, self._save)
         copy.begin()
         if state.last_key:
             self._session.warn(f"going on behind {escape(state.last_key)}")
@@ -135,27 +149,32 @@ class Migration:
 
     def _follow(self, state: State) -> int:
         """Until a signal: that is the normal end, exit 0 once it has begun."""
-        while True:
-            follower = Follower(
-                self._ends, self._spans, state, self._writer, self._leases, self._file.save
-            )
-            telling = _Telling(follower, state)
-            try:
-                for lease in self._ends.source.client.do(operations.lease_list()).leases:
-                    self._leases.carry(lease.ID)
-                self._session.warn(f"following from revision {state.revision}")
-                follower.run(telling.step, self._session.warn)
-                raise CliError(Exit.UNAVAILABLE, "the source ended the watch: start this again")
-            except CompactedError:
-                self._session.warn("the source compacted what was missed: copying again")
-                self._copy(state)
-            except KeyboardInterrupt:
-                self._session.out.done(
-                    f"stopped at revision {state.revision}: start this again to go on",
-                    revision=state.revision,
-                    events=follower.applied,
+        events = 0
+        try:
+            while True:
+                follower = Follower(
+                    self._ends, self._spans, state, self._writer, self._leases, self._save
                 )
-                return Exit.OK
+                try:
+                    self._leases.adopt()
+                    self._session.warn(f"following from revision {state.revision}")
+                    follower.run(_Telling(follower, state).step, self._session.warn)
+                    raise CliError(Exit.UNAVAILABLE, "the watch ended: start this again")
+                except CompactedError:
+                    self._session.warn("the source compacted what was missed: copying again")
+                    self._copy(state)
+                except (UnavailableError, OutcomeUnknownError) as error:
+                    self._session.warn(f"trying again: {line_of(error)}")
+                    time.sleep(_PAUSE_S)
+                finally:
+                    events += follower.applied
+        except KeyboardInterrupt:
+            self._session.out.done(
+                f"stopped at revision {state.revision}: start this again to go on",
+                revision=state.revision,
+                events=events,
+            )
+            return Exit.OK
 
 
 class _Telling:

@@ -29,6 +29,7 @@ class State:
     revision: int = 0  # of the source; while following: everything up to it is applied
     last_key: bytes = b""
     copied: bool = False  # the copy as of ``revision`` is complete
+    target_revision: int = 0  # of the last write: a target that is behind it was made anew
 
 
 def default_path(environment: Mapping[str, str], source: int, target: int) -> Path:

@@ -63,6 +63,7 @@ class Writer:
         self._keys: set[bytes] = set()
         self._bytes = 0
         self.written = 0  # keys put or deleted
+        self.revision = 0  # of the target after the last of them
 
     def add(self, change: Change) -> bool:
         """Take a change; True: earlier ones were written, which may have taken long."""
@@ -124,7 +125,9 @@ class Writer:
 
     def _do(self, request: Txn) -> rpc.TxnResponse:
         # Repeating is harmless: after it was done the guards do not hold any more.
-        return self._target.client.do(request.operation().repeatable(), why=self._why)
+        answer = self._target.client.do(request.operation().repeatable(), why=self._why)
+        self.revision = answer.header.revision
+        return answer
 
     def _settle(self, change: Change) -> None:
         for _ in range(limits.MIGRATE_RIVAL_TRIES_MAX):

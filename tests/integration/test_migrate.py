@@ -28,6 +28,7 @@ class World:
 
     def __init__(self, root: Path, etcd: Running, ours: Running) -> None:
         self.root = root
+        self.ours_pid = ours.process.pid
         self.urls = {"etcd": etcd.url, "ours": ours.url}
         self.etcd = Client(ClientSettings(parse_endpoints(etcd.url)))
         self.ours = Client(ClientSettings(parse_endpoints(ours.url)))
@@ -179,6 +180,27 @@ def test_a_killed_copy_goes_on(world: World) -> None:
     assert world.ok("from-etcd", "--skip-users", "--overwrite")["written"] == 2
 
 
+def test_a_target_that_was_made_anew_is_filled_anew(world: World) -> None:
+    """Ids are derived from configuration: the same ones do not mean the same data."""
+    world.fill(world.etcd, 300)
+    world.ok("from-etcd")
+    state = next((world.root / "state").rglob("*.json"))
+    saved = json.loads(state.read_text())
+    assert saved["target_revision"] == world.ours.get_prefix(b"", limit=1).header.revision
+    state.write_text(json.dumps(saved | {"target_revision": 10**6}))
+    world.ours.do(operations.delete(b"/app0/", b"/app2"))
+    process = world.start("from-etcd", "--follow")
+    assert process.stderr is not None
+    err = ""
+    while "following from" not in err:
+        err += process.stderr.readline()
+    assert world.keys(world.ours) == world.keys(world.etcd)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert "the target is not where it was left" in err
+    assert process.returncode == 0
+
+
 def test_following_a_live_source(world: World) -> None:
     """Events of all kinds, leases that are kept alive there, a stop and a second start."""
     world.fill(world.etcd, 200)
@@ -207,11 +229,24 @@ def test_following_a_live_source(world: World) -> None:
     assert process.returncode == 0, err
     assert json.loads(out.splitlines()[-1])["events"] > 100
 
+    # While nobody follows, values change, and a lease runs out in the target only.
     world.etcd.put(b"/while/stopped", b"1")
     world.etcd.delete(b"/live/1")
+    for turn in range(3):
+        world.etcd.put(b"/leased", b"%d" % turn, lease=lease)
+    world.ours.do(operations.lease_revoke(lease))
+    world.etcd.renew(lease)
     process = world.start("from-etcd", "--follow")
     until(lambda: b"/while/stopped" in world.keys(world.ours))
     until(lambda: b"/live/1" not in world.keys(world.ours))
+    until(lambda: world.etcd.renew(lease) > 0 and b"/leased" in world.keys(world.ours))
+    assert world.keys(world.ours)[b"/leased"] == (b"2", lease)
+    # The target may be away for longer than any call waits.
+    os.kill(world.ours_pid, signal.SIGSTOP)
+    world.etcd.put(b"/while/away", b"1")
+    time.sleep(6)
+    os.kill(world.ours_pid, signal.SIGCONT)
+    until(lambda: b"/while/away" in world.keys(world.ours))
     # A value of somebody else's is not overwritten.
     world.ours.put(b"/live/2", b"mine")
     world.etcd.put(b"/live/2", b"theirs")

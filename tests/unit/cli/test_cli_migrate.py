@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from configsvc import limits
 from configsvc.cli.exits import CliError
 from configsvc.cli.migrate_copy import Plan, Verdict, judge
-from configsvc.cli.migrate_ends import EVERYTHING, spans_of
-from configsvc.cli.migrate_follow import change_of, in_spans
+from configsvc.cli.migrate_ends import EVERYTHING, in_spans, spans_of
+from configsvc.cli.migrate_follow import change_of
 from configsvc.cli.migrate_pages import Pair, merge, rest_of
 from configsvc.cli.migrate_progress import Progress, counted
 from configsvc.cli.migrate_rights import Rights, differences
