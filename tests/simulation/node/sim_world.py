@@ -46,6 +46,7 @@ HEAL_LEADER = 10 * ELECTION  # I24
 HEAL_WRITE = 20 * ELECTION
 HEAL_ELECTIONS = 3
 QUIET = 40 * ELECTION  # everything has caught up and every queue is empty
+ORDERS_LAST = 8 * S  # what operators asked for before is done by then, or over
 RESTART_AFTER = (50 * MS, 5 * S)
 
 
@@ -172,6 +173,8 @@ class World:
         self.count("heals")
         kernel = self.kernel
         assert kernel.run(HEAL_LEADER + RESTART_AFTER[1], self._led), "I24 no leader after the heal"
+        if self.swarm.broken_rest:
+            kernel.run(ORDERS_LAST)
         core = self.nemesis.break_rest() if self.swarm.broken_rest else None
         if core is not None:
             self._prove_progress(core)
@@ -183,7 +186,7 @@ class World:
         busy: list[str] = []
         for _ in range(40):
             kernel.run(S // 4)
-            busy = self._counters()
+            busy = self._counters() + self._behind()
             if not busy:
                 break
         assert not busy, f"I22 {busy}"
