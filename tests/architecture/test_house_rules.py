@@ -125,6 +125,12 @@ def test_files_are_of_a_livable_size() -> None:
     assert sizes[-1] <= 800
 
 
+def test_test_files_have_names_of_their_own() -> None:
+    """The test folders are no packages: two files of one name cannot both be imported."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_the_project_speaks_of_itself_alone() -> None:
     words = re.compile(r"/work/|/tmp/brief|\bhelper-\d|\bsession \d|issue #?\d", re.I)
     for folder in ("configsvc", "agent", "docs", "policies", "migrations", "bench", "tests"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -31,16 +32,38 @@ TRUST_DOMAIN = "test.configsvc.local"
 TOKEN = "test-cluster"
 READY_S = 30.0
 
+_RANDOM = random.SystemRandom()
+
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody has right now."""
-    sockets = [socket.socket() for _ in range(count)]
-    for sock in sockets:
-        sock.bind(("127.0.0.1", 0))
-    ports = [sock.getsockname()[1] for sock in sockets]
-    for sock in sockets:
-        sock.close()
-    return ports
+    """Ports that nobody has right now.
+
+    Below the range from which systems take ports for outgoing connections, and drawn at random:
+    neither a connection nor another test's member comes in between easily.
+    """
+    found: list[int] = []
+    while len(found) < count:
+        port = _RANDOM.randrange(10_000, 32_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        if port not in found:
+            found.append(port)
+    return found
+
+
+def free_port_pair() -> int:
+    """The first of two neighbouring free ports."""
+    while True:
+        port = free_ports(1)[0]
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port + 1))
+            except OSError:
+                continue
+        return port
 
 
 class MemberProcess:

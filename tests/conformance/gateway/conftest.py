@@ -12,8 +12,9 @@ import pytest
 from configsvc.cli.devcluster import cluster, processes
 from configsvc.cli.devcluster.layout import Layout
 from tests.support.gateway_client import JsonClient, b64
+from tests.support.members import free_port_pair
 
-PORT = 34679
+PORT = free_port_pair()
 
 
 @pytest.fixture(scope="session")
