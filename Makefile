@@ -3,7 +3,7 @@ SHELL := /bin/sh
 PY := .venv/bin/python
 RAFT_TESTDATA ?= ../shared/raft-testdata
 
-.PHONY: help up down clean tour demo-patroni test check fmt proto bench sim faults mutants
+.PHONY: help up down clean tour demo-patroni test check fmt proto bench sim mutants
 .DEFAULT_GOAL := help
 
 help: ## what there is

@@ -99,8 +99,8 @@ def open_stores(config: ServerConfig, joined: Joined | None = None) -> Stores:
         FatalError: exits 81 to 86.
         OSError: the disk failed.
     """
-    key_file = KeyFile.load(config.key_file)
     data = Path(os.path.abspath(config.data_dir))
+    key_file = KeyFile.load(config.key_file, data_dir=data)
     check_private_path(data, create_mode=0o700)
     for name in (LOG_DIR, LOCAL_DIR):
         check_private_path(data / name, create_mode=0o700)
