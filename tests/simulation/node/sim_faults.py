@@ -67,10 +67,8 @@ class Nemesis:
             node.disk.fail_at = None
             node.disk.full = False
             node.wall_offset = 0
-            if node.life is not None:
-                node.life.crash_chance = 0.0
-                if node.life.paused:
-                    node.life.resume()
+            if node.life is not None and node.life.paused:
+                node.life.resume()
 
     def break_rest(self) -> set[NodeId] | None:
         """After ``stop``: a minority stays broken for good; who must have every write.

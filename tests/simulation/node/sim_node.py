@@ -237,7 +237,6 @@ class Life:
         self.removed: set[NodeId] = set()
         self.clock = Clock(node)
         self.loop = NodeLoop(self.kernel, self, node.rate)
-        self.crash_chance = node.swarm.crash_point
         self.started_applied = 0
         self.conf_earlier: ConfState | None = None
         self.conf_before = ConfState()  # in force after the entries that the history was given
@@ -303,7 +302,8 @@ class Life:
 
     def crash_point(self) -> None:
         """A place between two steps where a crash is legal (5.2)."""
-        if self.alive and self.crash_chance and self.kernel.rng.random() < self.crash_chance:
+        chance = self.node.swarm.crash_point if self.world.nemesis.running else 0.0
+        if self.alive and chance and self.kernel.rng.random() < chance:
             self.world.fault("crash between two steps")
             self.node.over(self)
             raise Died

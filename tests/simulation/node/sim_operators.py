@@ -36,6 +36,7 @@ class Operators:
         self.running = False
         self._number = world.swarm.members
         self._busy = False
+        self._last_change = -10 * S
 
     def start(self) -> None:
         self.running = True
@@ -83,13 +84,16 @@ class Operators:
                 self.world.count("member added")
                 self.world.join(NodeId(who), known.by_id[who].peer_urls)
         for who in sorted(self.wiped & self.world.gone):
-            if who in known.by_id and not self._busy:
+            waits = self._busy or self.kernel.now - self._last_change < S
+            if who in known.by_id and not waits:
                 life.post(0, self._change, life, life.member.membership.plan_remove(who))
 
     def _churn(self, life: Life) -> None:
         rng, membership = self.kernel.rng, life.member.membership
         known = sorted(life.member.state.members.by_id)
         learners = [m.id for m in membership.all() if m.is_learner]
+        if self.wiped & set(known):
+            return  # who lost a disk is seen to first
         what = rng.choice(("add", "learner", "remove", "remove", "promote", "wipe"))
         if what == "promote" and learners:
             self._change(life, membership.plan_promote(rng.choice(learners)))
@@ -106,6 +110,7 @@ class Operators:
         self.world.fault(f"member {op.action}")
         if op.action == "remove":
             self.removed.add(NodeId(op.member))
+        self._last_change = self.kernel.now
         self._busy = not self.world.swarm.hasty
 
         def done(result: bytes | ConfigServiceError) -> None:
@@ -129,7 +134,8 @@ class Operators:
         able = [n for n in up if n.id != life.node.id and n.id in known and known[n.id].store_id]
         voters = life.member.machine.conf_state.voters
         enough = len(up) == len(self.world.nodes) - len(self.world.gone) and len(voters) > 2
-        if not able or not enough or len(self.wiped) >= WIPES_MAX:
+        quiet = self.kernel.now - self._last_change > 10 * S  # nothing is asked for any more
+        if not (able and enough and quiet) or len(self.wiped) >= WIPES_MAX:
             return
         victim = self.kernel.rng.choice(able)
         self.wiped.add(victim.id)
