@@ -46,3 +46,6 @@ sim: ## whole members in virtual time under seeded faults (SEEDS=n SEED_START=k)
 
 mutants: ## known bugs planted one at a time; each must be caught (MUTANTS="5 31")
 	@.ci/bootstrap dev && $(PY) -m tests.simulation.mutants.run $(MUTANTS)
+
+faults: ## real processes under kill -9, pauses, partitions, bad and full disks: the long loops
+	@.ci/bootstrap dev && FAULTS_LONG=1 $(PY) -m pytest -q -s -p no:cacheprovider tests/faults/process
