@@ -9,7 +9,16 @@ from configsvc.raft.messages import Message, MessageType
 from configsvc.raft.state import Raft
 from tests.simulation.mutants.plant import Patch
 
-SWARM = {"members": 3, "duplicates": 0.5, "partitions": 0.8, "kills": 0.5, "slow_links": 0.5}
+SWARM = {
+    "members": 5,
+    "duplicates": 0.5,
+    "reorder": True,
+    "partitions": 0.6,
+    "slow_links": 3.0,
+    "lossy": 0.1,
+    "ops_per_s": 3.0,
+    "churn": 0.0,
+}
 
 
 def plant(patch: Patch) -> None:

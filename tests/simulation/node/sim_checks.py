@@ -22,6 +22,8 @@ from configsvc.raft.messages import ConfState, EntryKind, HardState, Message, Me
 from configsvc.types import NodeId
 
 if TYPE_CHECKING:
+    from configsvc.raft.storage import MemoryLog
+    from tests.simulation.node.sim_log import Durable
     from tests.simulation.node.sim_node import Life, Node
     from tests.simulation.node.sim_world import World
 
@@ -40,6 +42,7 @@ class Checks:
         self.acked = 0  # highest revision that a client was told
         self.elections = 0
         self._seen: dict[NodeId, tuple[int, int, int]] = {}  # term, commit, applied of this start
+        self._office: dict[NodeId, tuple[int, int]] = {}  # term and commit index of a leader
         self._conf_seen: dict[NodeId, int] = {}
         self._roles: dict[NodeId, tuple[int, int]] = {}
 
@@ -76,16 +79,25 @@ class Checks:
         if hard.term == durable.hard.term and durable.hard.vote:
             assert hard.vote == durable.hard.vote, "I7 the vote was forgotten over a restart"
         log = life.log
-        assert log.last_index() >= durable.last, "I8 durable entries are gone after a restart"
-        for index in range(max(log.first_index(), durable.base), durable.last + 1):
-            if index in durable.terms and index >= log.first_index():
-                term = log.term(index)
-                assert term == durable.terms[index], "I8 durable entries changed over a restart"
+        self._compare(durable, log)
         self._configuration_at_start(life)
         self._watch_reads(life)
         durable.recovered(hard, log)  # copied forward and synced (W7)
         self._seen.pop(node.id, None)
         self._roles.pop(node.id, None)
+
+    def _compare(self, durable: Durable, log: MemoryLog) -> None:
+        """What was durable is still there, unless a frame of a later term stands over it: one
+        that was written and not synced may have survived.
+        """
+        for index in range(max(log.first_index(), durable.base), durable.last + 1):
+            if index not in durable.terms:
+                continue
+            assert index <= log.last_index(), "I8 durable entries are gone after a restart"
+            if log.term(index) != durable.terms[index]:
+                later = log.term(index) > durable.terms[index]
+                assert later, "I8 durable entries changed over a restart"
+                return
 
     def _configuration_at_start(self, life: Life) -> None:
         """I11: a start goes on with the configuration of the applied log (M2)."""
@@ -155,8 +167,13 @@ class Checks:
             assert log.term(index) == self.committed[index][0], f"I4 leader differs at {index}"
 
     def _leading(self, life: Life) -> None:
-        """I11, I14, I15."""
+        """I5, I11, I14, I15."""
         raft = life.member.machine.raft.raft
+        term, commit = self._office.get(life.node.id, (0, 0))
+        if term == raft.term and raft.log.committed > commit:
+            own = raft.log.term(raft.log.committed) == term
+            assert own, "I5 an entry of an earlier term is committed by counting"
+        self._office[life.node.id] = (raft.term, raft.log.committed)
         for peer, progress in raft.progress.items():
             assert progress.match < progress.next, f"I15 match and next of {peer}"
             window = progress.inflights
