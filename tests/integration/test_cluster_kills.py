@@ -9,8 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from configsvc.client import administration as admin
-from configsvc.client import inquiries, operations
+from configsvc.client import operations
 from configsvc.errors import ConfigServiceError
 from tests.support.members import MemberCluster
 
@@ -68,7 +67,7 @@ def test_no_acknowledged_write_is_lost(make_cluster: Callable[[int], MemberClust
             held = {kv.key: kv for kv in client.get_prefix(b"/load/").kvs}
         for key, revision in acked.items():
             assert held[key].mod_revision == revision, f"{key!r} on {member.name}"
-    _check_equal(cluster)
+    cluster.wait_equal()
 
 
 def _wait_for_writes(writers: list[Writer], least: int) -> None:
@@ -76,16 +75,3 @@ def _wait_for_writes(writers: list[Writer], least: int) -> None:
     while sum(len(w.acked) for w in writers) < least:
         assert time.monotonic() < deadline, "writes did not go on within 15 s"
         time.sleep(0.02)
-
-
-def _check_equal(cluster: MemberCluster) -> None:
-    """Equal rows and equal audit roots on all members."""
-    cluster.wait_applied()
-    hashes, roots = set(), set()
-    for member in cluster.members:
-        with cluster.client(member=member) as client:
-            hashes.add(client.do(admin.hash_kv()).hash)
-            head = client.do(inquiries.checkpoint())
-            roots.add((head.size, head.root))
-    assert len(hashes) == 1
-    assert len(roots) == 1

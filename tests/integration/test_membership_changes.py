@@ -10,7 +10,7 @@ import pytest
 from configsvc.client import administration as admin
 from configsvc.client import operations
 from configsvc.errors import ExitCode, LearnerNotReadyError
-from tests.integration.test_install_lagging import Background, check_equal
+from tests.integration.test_install_lagging import Background
 from tests.support import joiners
 from tests.support.members import MemberCluster, MemberProcess
 
@@ -58,7 +58,7 @@ def test_learner_joins_is_promoted_and_an_old_member_leaves_under_load(
     load.join(10)
     assert not load.failures
     assert len(load.acked) > 20
-    check_equal(cluster)
+    cluster.wait_equal()
     with cluster.client(member=joiner) as client:
         listed = client.do(admin.member_list()).members
         assert {m.ID for m in listed} == {m.id for m in cluster.members}
@@ -82,7 +82,7 @@ def test_leader_removes_itself(make_cluster: Callable[[int], MemberCluster]) -> 
     cluster.members.remove(leader)
     with cluster.client(members=cluster.members) as client:
         client.do(operations.put(b"after", b"1"))
-    check_equal(cluster)
+    cluster.wait_equal()
 
 
 def test_voter_joins_a_single_member(make_cluster: Callable[[int], MemberCluster]) -> None:
@@ -102,7 +102,7 @@ def test_voter_joins_a_single_member(make_cluster: Callable[[int], MemberCluster
     joiner.kill()
     joiner.start()
     cluster.wait_ready(joiner)
-    check_equal(cluster)
+    cluster.wait_equal()
 
 
 def test_wiped_member_is_refused_and_replaced(
@@ -122,7 +122,7 @@ def test_wiped_member_is_refused_and_replaced(
     joiner.start()
     cluster.members.append(joiner)
     cluster.wait_ready(joiner)
-    check_equal(cluster)
+    cluster.wait_equal()
 
 
 def test_old_copy_of_a_member_is_refused(make_cluster: Callable[[int], MemberCluster]) -> None:
@@ -170,7 +170,7 @@ def test_etcdctl_changes_members(make_cluster: Callable[[int], MemberCluster]) -
     joiners.etcdctl(cluster, "member", "remove", f"{joiner.id:x}")
     assert joiner.wait_exit() == ExitCode.REMOVED
     cluster.members.remove(joiner)
-    check_equal(cluster)
+    cluster.wait_equal()
 
 
 def _line(cluster: MemberCluster, member: MemberProcess) -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from configsvc.client import administration as admin
+from configsvc.client import inquiries
 from configsvc.client.endpoints import parse_endpoints
 from configsvc.client.settings import ClientSettings
 from configsvc.client.sync import Client
@@ -257,6 +258,31 @@ class MemberCluster:
             if len(seen) == 1:
                 return int(seen.pop())
             assert time.monotonic() < deadline, f"members do not converge: {seen}"
+            time.sleep(0.05)
+
+    def wait_equal(self) -> None:
+        """Equal rows and equal audit roots on all running members.
+
+        The members are asked one after the other, so an entry of their own making (a new
+        leader's, a published key) may fall between two answers: those are asked again. Two
+        roots of one size that differ are never equal later, and fail at once.
+        """
+        deadline = time.monotonic() + READY_S
+        while True:
+            self.wait_applied()
+            roots: dict[int, set[bytes]] = {}
+            rows: dict[int, set[int]] = {}
+            for member in (m for m in self.members if m.running):
+                with self.client(member=member) as client:
+                    answer = client.do(admin.hash_kv())
+                    head = client.do(inquiries.checkpoint())
+                rows.setdefault(answer.header.revision, set()).add(answer.hash)
+                roots.setdefault(head.size, set()).add(head.root)
+            assert all(len(found) == 1 for found in roots.values()), "audit roots differ"
+            assert all(len(found) == 1 for found in rows.values()), "rows differ"
+            if len(roots) == len(rows) == 1:
+                return
+            assert time.monotonic() < deadline, f"members do not converge: {sorted(roots)}"
             time.sleep(0.05)
 
     def stop(self) -> None:
