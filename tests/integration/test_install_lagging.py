@@ -13,7 +13,7 @@ import pytest
 from configsvc.client import operations
 from configsvc.client.sync_streams import Watch
 from configsvc.client.watching import WatchOptions
-from configsvc.errors import ConfigServiceError, OutcomeUnknownError
+from configsvc.errors import ConfigServiceError
 from tests.support.members import MemberCluster, MemberProcess
 
 pytestmark = pytest.mark.integration
