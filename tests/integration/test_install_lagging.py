@@ -11,6 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from configsvc.client import operations
+from configsvc.client.errors import OutcomeUnknownError
 from configsvc.client.sync_streams import Watch
 from configsvc.client.watching import WatchOptions
 from configsvc.errors import ConfigServiceError
