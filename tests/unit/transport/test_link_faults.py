@@ -56,8 +56,13 @@ async def proxy(target: str) -> AsyncIterator[tuple[str, asyncio.Event]]:
         writer.close()
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection(host, int(port))
-        writers.extend((writer, back))
+        writers.append(writer)
+        try:
+            there, back = await asyncio.open_connection(host, int(port))
+        except OSError:  # the target is gone: so is this way to it
+            writer.transport.abort()
+            return
+        writers.append(back)
         for task in (pump(reader, back, stops=True), pump(there, writer, stops=False)):
             tasks.add(asyncio.create_task(task))
 
