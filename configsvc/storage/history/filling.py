@@ -42,7 +42,7 @@ class FillingHistory(History):
                 tail = pack(revision, sub, create, version, lease, seq, flag) + key
                 blob = seal(tail, value)
                 stored.append((revision, sub, key, blob, create, version, lease, flag, seq))
-            self._run(statements.INSERT_REVISION, stored)
+            self._insert(statements.INSERT_REVISIONS, stored)
 
     def add_commits(self, commits: Sequence[tuple[CommitInfo, Opening | None]]) -> None:
         """Commits in order of seq, with their openings; None: erased.
@@ -59,8 +59,8 @@ class FillingHistory(History):
                 self._tree.append(commit.leaf, tiles)
                 if opening is not None:
                     openings.append((commit.seq, sealing.seal_opening(commit.seq, *opening)))
-            self._run(statements.INSERT_COMMIT, [tuple(commit) for commit, _ in commits])
-            self._run(statements.INSERT_OPENING, openings)
+            self._insert(statements.INSERT_COMMITS, [tuple(commit) for commit, _ in commits])
+            self._insert(statements.INSERT_OPENINGS, openings)
             self._run(statements.INSERT_TILE, tiles)
 
     def add_actors(self, actors: Iterable[Actor]) -> None:

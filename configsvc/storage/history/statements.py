@@ -35,6 +35,8 @@ from configsvc.storage.history.schema import (
 )
 from configsvc.storage.history.small_tables import SMALL_TABLES
 
+BLOCK_ROWS: Final = 32  # rows of one multi-row insert
+
 _DIALECT: Final = sqlite.dialect(paramstyle="qmark")
 
 
@@ -56,6 +58,31 @@ def compiled(element: ClauseElement) -> Statement:
     bound = [value for value in result.params.values() if value is not None]
     ensure(not bound, "a compiled statement binds no constants")
     return Statement(str(result), tuple(result.positiontup or ()))
+
+
+class Insert(NamedTuple):
+    """Insert of whole rows, in the order of the table's columns: one, or ``BLOCK_ROWS`` of them."""
+
+    one: str
+    block: str
+
+
+def _insert_rows(table: Table) -> Insert:
+    """Both forms of an insert.
+
+    The driver gives up the interpreter's lock for every statement and must win it back from the
+    serving loop: a block of rows does so once.
+    """
+    rows = [
+        {column.name: bindparam(f"{column.name}_{number}") for column in table.columns}
+        for number in range(BLOCK_ROWS)
+    ]
+    block = compiled(insert(table).values(rows))
+    ensure(
+        block.parameters == tuple(parameter.key for row in rows for parameter in row.values()),
+        "a block takes its rows one after the other",
+    )
+    return Insert(_insert_all(table), block.sql)
 
 
 def _insert_all(table: Table) -> str:
@@ -84,9 +111,9 @@ def _delete_key(table: Table) -> str:
     return compiled(delete(table).where(*(c == bindparam(f"b_{c.name}") for c in keys))).sql
 
 
-INSERT_REVISION: Final = _insert_all(REVISIONS)
-INSERT_COMMIT: Final = _insert_all(COMMITS)
-INSERT_OPENING: Final = _insert_all(OPENINGS)
+INSERT_REVISIONS: Final = _insert_rows(REVISIONS)
+INSERT_COMMITS: Final = _insert_rows(COMMITS)
+INSERT_OPENINGS: Final = _insert_rows(OPENINGS)
 INSERT_ACTOR: Final = _insert_all(ACTORS)
 INSERT_TILE: Final = _insert_all(TILES)
 INSERT_SEAL_BATCH: Final = _insert_all(SEAL_BATCHES)

@@ -305,9 +305,9 @@ class History:
 
     def _execute(self, batch: Batch) -> None:
         run = self._run
-        run(statements.INSERT_REVISION, batch.revisions)
-        run(statements.INSERT_COMMIT, batch.commits)
-        run(statements.INSERT_OPENING, batch.openings)
+        self._insert(statements.INSERT_REVISIONS, batch.revisions)
+        self._insert(statements.INSERT_COMMITS, batch.commits)
+        self._insert(statements.INSERT_OPENINGS, batch.openings)
         run(statements.INSERT_ACTOR, batch.actors)
         run(statements.INSERT_TILE, batch.tiles)
         for name, keys in batch.small_deletes.items():
@@ -315,7 +315,15 @@ class History:
         for name, rows in batch.small_upserts.items():
             run(statements.UPSERT_SMALL[name], rows)
 
-    def _run(self, sql: str, rows: list[Any]) -> None:
+    def _insert(self, insert: statements.Insert, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Insert ``rows``, in blocks as far as they go."""
+        size = statements.BLOCK_ROWS
+        rest = len(rows) - len(rows) % size
+        blocks = (tuple(chain.from_iterable(rows[at : at + size])) for at in range(0, rest, size))
+        self._cursor.executemany(insert.block, blocks)
+        self._run(insert.one, rows[rest:])
+
+    def _run(self, sql: str, rows: Sequence[Any]) -> None:
         if rows:
             self._cursor.executemany(sql, rows)
 
