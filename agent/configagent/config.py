@@ -30,7 +30,7 @@ from configsvc import limits
 from configsvc.client import EndpointError, parse_endpoint
 
 MODE_MAX: Final = 0o640  # wider only in a file's own entry (B5)
-FORMATS: Final = ("", "json", "toml", "ini", "xml")
+FORMATS: Final = ("", "json", "yaml", "toml", "ini", "xml")
 _FILE_NAME: Final = re.compile(r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$")
 
 
@@ -381,9 +381,7 @@ def _file(
         table.problem("key", "must start with /")
     mode = table.mode("mode", look.mode)
     owner, group = table.text("owner", look.owner), table.text("group", look.group)
-    output = table.choice("format", "", (*FORMATS, "yaml"))
-    if output == "yaml":
-        table.problem("format", "yaml is not supported: use json, which every YAML reader takes")
+    output = table.choice("format", "", FORMATS)
     made = FileSpec(
         name=name,
         template=template,

@@ -1,4 +1,4 @@
-"""Whether a text is what its file promises: json, toml, ini, xml (C10).
+"""Whether a text is what its file promises: json, yaml, toml, ini, xml (C10).
 
 Runs in the render worker: the text comes from a template, and parsers are where bombs go off.
 """
@@ -12,6 +12,8 @@ import tomllib
 import xml.parsers.expat
 from collections.abc import Callable
 from typing import Any, Final
+
+from configagent.yaml_text import YamlError, check_yaml
 
 
 class FormatError(Exception):
@@ -60,8 +62,16 @@ def _xml(text: str) -> None:
         raise FormatError(f"xml: malformed at line {error.lineno}") from None
 
 
+def _yaml(text: str) -> None:
+    try:
+        check_yaml(text)
+    except YamlError as error:
+        raise FormatError(str(error)) from None
+
+
 _CHECKS: Final[dict[str, Callable[[str], None]]] = {
     "json": _json,
+    "yaml": _yaml,
     "toml": _toml,
     "ini": _ini,
     "xml": _xml,

@@ -72,7 +72,7 @@ class FileSpec:
     uid: int
     gid: int
     owner: str  # "user:group" as written, for people
-    format: str  # "json", "toml", "ini", "xml" or ""
+    format: str  # "json", "yaml", "toml", "ini", "xml" or ""
     link: str  # "dir" only: absolute path that points here
     guard: Guard
     wide: bool  # the file's own entry allows a mode wider than 0640

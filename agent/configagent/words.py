@@ -20,6 +20,8 @@ from typing import Any, Final
 
 from jinja2 import Undefined
 
+from configagent.yaml_text import YamlError, dump_yaml, load_yaml
+
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _CONTROL_MULTILINE: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
@@ -241,6 +243,20 @@ def _tojson(value: Any, indent: int | None = None) -> str:
     return Clean(json.dumps(value, indent=indent, sort_keys=True, ensure_ascii=False))
 
 
+def _fromyaml(value: Any) -> Any:
+    try:
+        return load_yaml(_text(value))
+    except YamlError as error:
+        raise WordError(f"fromyaml: {error}") from None
+
+
+def _toyaml(value: Any) -> str:
+    try:
+        return Clean(dump_yaml(value))
+    except YamlError as error:
+        raise WordError(str(error)) from None
+
+
 def _toml_value(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -375,7 +391,7 @@ def _group_by(value: Any, name: str) -> list[dict[str, Any]]:
 
 FILTERS: Final[dict[str, Callable[..., Any]]] = {
     "fromjson": _fromjson, "jsonArray": _fromjson, "parseJSON": _fromjson, "tojson": _tojson,
-    "toyaml": _tojson,  # JSON in one line is YAML
+    "fromyaml": _fromyaml, "toyaml": _toyaml,
     "totoml": _totoml, "int": _number(int), "float": _number(float), "bool": _bool,
     "items": _items, "indent": _indent, "lines": lambda value: _text(value).splitlines(),
     "sha256": lambda value: hashlib.sha256(_text(value).encode()).hexdigest(),

@@ -133,7 +133,8 @@ def test_errors_never_quote_values() -> None:
     sources = [
         "{{ getv('/secret') | int }}", "{{ {'a': 1}[getv('/secret')] }}",
         "{{ fail('bad ' ~ getv('/secret')) }}", "{{ getv('/secret') + 1 }}",
-        "{{ getv('/secret') | fromjson }}", "{{ getv('/secret') | hostport }}",
+        "{{ getv('/secret') | fromjson }}", "{{ (getv('/secret') ~ ': [') | fromyaml }}",
+        "{{ getv('/secret') | hostport }}",
         "{{ getv('/secret') | cidr }}", "{{ getv('/secret') | b64dec }}",
         "{{ getv('/secret') | bool }}", "{{ [{}] | sort_by(getv('/secret')) }}",
         "{{ getenv(getv('/secret')) }}",
@@ -145,6 +146,21 @@ def test_errors_never_quote_values() -> None:
             assert "error" in answer, source
             if "sort_by" not in source and "getenv" not in source:
                 assert CANARY not in answer["error"], (source, answer["error"])
+
+    with_worker(story)
+
+
+def test_yaml_is_judged_where_nothing_can_be_loaded_any_more() -> None:
+    good = "{{ ('a: [1, 2]' | fromyaml).a[1] }}: x\n"
+
+    async def story(child: Child) -> None:
+        request = job(good) | {"format": "yaml"}
+        assert (await child.call(request, 2.0))["text"] == "2: x\n"
+        request = job("a: {{ getv('/secret') }}\na: 2\n") | {"format": "yaml"}
+        answer = await child.call(request, 2.0)
+        assert answer["error"] == "yaml: a mapping names a key twice at line 1"
+        check = {"op": "check", "format": "yaml", "content": b"a: [" * 50_000}
+        assert "nests deeper" in (await child.call(check, 2.0))["error"]
 
     with_worker(story)
 

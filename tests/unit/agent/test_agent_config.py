@@ -91,8 +91,8 @@ def test_the_base_is_fine() -> None:
         ),
         (
             'text = "x"',
-            'text = "x"\n  format = "yaml"',
-            "agent.toml:19: set.0.file.0.format: yaml is not supported",
+            'text = "x"\n  format = "yml"',
+            "agent.toml:19: set.0.file.0.format: must be one of",
         ),
         (
             'text = "x"',

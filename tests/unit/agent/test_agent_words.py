@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from configagent.formats import FormatError, check_format
 from configagent.sandbox import Failed, Job, PlainEnvironment, render
-from configagent.words import Words
+from configagent.words import FILTERS, Words
+from hypothesis import given
+from hypothesis import strategies as st
 
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+SCALAR = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT
+PLAIN = st.recursive(
+    SCALAR, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3)
+)
 KEYS = {
     "/nginx/domain": b"example.org",
     "/nginx/tuning": b'{"keepalive": 65, "on": true}',
@@ -17,6 +26,7 @@ KEYS = {
     "/evil": b"x;\n evil on;",
     "/quote": b'it\'s "so" $HOME \\ %d',
     "/bin": b"\xff\xfe",
+    "/yaml": b"servers: [a:1, b:2]\ndebug: no\nsince: 2031-05-02\nnone: ~\n",
     "/json": b'[{"n": "b", "g": 1}, {"n": "a", "g": 2}, {"n": "c", "g": 1}]',
 }
 ENVIRONMENT = PlainEnvironment()
@@ -47,6 +57,10 @@ def show(source: str, scope: tuple[str, ...] = ()) -> str:
         ("{% for kv in tree('/up/app') %}{{ kv.key }}{% endfor %}", "ab"),
         ("{{ (getv('/nginx/tuning') | fromjson).keepalive | int + 1 }}", "66"),
         ("{{ (getv('/nginx/tuning') | parseJSON) | tojson }}", '{"keepalive": 65, "on": true}'),
+        ("{{ (getv('/yaml') | fromyaml).servers[1] }}", "b:2"),
+        ("{{ getv('/yaml') | fromyaml | tojson }}",
+         '{"debug": false, "none": null, "servers": ["a:1", "b:2"], "since": "2031-05-02"}'),
+        ("{{ {'a': [1, 'x: y', true]} | toyaml }}", '{"a": [1, "x: y", true]}'),
         ("{{ {'a': 1, 'b': 'x'} | totoml }}", '"a" = 1\n"b" = "x"\n'),
         ("{{ getv('/text') | multiline }}", "line 1\nline 2"),
         ("{{ getv('/text') | multiline | indent(2) }}", "line 1\n  line 2"),
@@ -92,6 +106,11 @@ def test_words(source: str, text: str) -> None:
         ("{{ getv('/bin') }}", "is not UTF-8", 1),
         ("{{ getv('/nginx/domain') | hostport }}", "hostport", 1),
         ("{{ getv('/nginx/domain') | fromjson }}", "fromjson", 1),
+        ("{{ '{a: 1' | fromyaml }}", "fromyaml: yaml: malformed", 1),
+        ("{{ '!!python/object:os.system {}' | fromyaml }}", "no plain value", 1),
+        ("{{ '[&a [1], *a]' | fromyaml }}", "an alias", 1),
+        ("{{ '{a: 1, a: 2}' | fromyaml }}", "names a key twice", 1),
+        ("{{ ('--- 1\n--- 2' | multiline) | fromyaml }}", "2 documents", 2),
         ("{{ fail('no upstreams') }}", "no upstreams", 1),
         ("{{ getenv('HOME') }}", "not in allow_env", 1),
         ("{% if %}", "template syntax", 1),
@@ -131,6 +150,10 @@ def test_reads_are_recorded_found_or_not() -> None:
         ("json", "[]", "{"),
         ("toml", "a = 1", "a = "),
         ("ini", "[a]\nb = 1", "b = 1"),
+        ("yaml", "a: 1\nb: [x, {c: d}]\n", "a: [1\n"),
+        ("yaml", "base: &b {x: 1}\nuse: *b\n---\ntwo\n", "a: 1\nb: 2\na: 3\n"),
+        ("yaml", "a: 1", "a: *nowhere\n"),
+        ("yaml", "a: 1", "[" * 100_000),  # the composer would recurse in C
         ("xml", "<a><b/></a>", "<a><b></a>"),
         ("xml", "<a/>", '<!DOCTYPE a [<!ENTITY x "y">]><a>&x;</a>'),
         ("", "anything", None),
@@ -141,3 +164,17 @@ def test_formats(name: str, good: str, bad: str | None) -> None:
     if bad is not None:
         with pytest.raises(FormatError):
             check_format(name, bad)
+
+
+def test_an_alias_bomb_is_judged_in_a_moment_and_never_unfolded() -> None:
+    rows = ["a: &a [x, x, x, x, x, x, x, x, x, x]"]
+    rows += [f"{n}: &{n} [{', '.join([f'*{p}'] * 10)}]" for p, n in pairwise("abcdefghij")]
+    check_format("yaml", "\n".join(rows))  # 10^10 items, were they unfolded
+    with pytest.raises(Failed, match="an alias"):
+        show("{{ '" + rows[1] + "' | fromyaml }}")
+
+
+@given(PLAIN)
+def test_toyaml_is_read_back_by_a_yaml_reader(value: object) -> None:
+    text = FILTERS["toyaml"](value)
+    assert FILTERS["fromyaml"](text) == value
