@@ -31,7 +31,8 @@ from configsvc.storage.local.writer import LocalItem
 from configsvc.types import NO_SOURCE, SYSTEM_PRINCIPAL, KeySpan, Principal, Source
 
 if TYPE_CHECKING:
-    from configsvc.runtime.member import Member, Report
+    from configsvc.runtime.member import Member
+    from configsvc.runtime.parts import Report
 
 SALT_BYTES: Final = 32
 TICK_S: Final = 1.0

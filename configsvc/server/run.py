@@ -38,7 +38,8 @@ from configsvc.gateway.app import Gateway
 from configsvc.raft.config import product_config
 from configsvc.raft.node import RawNode
 from configsvc.runtime.install import InstallStores
-from configsvc.runtime.member import READER_THREADS, Member, Parts
+from configsvc.runtime.member import Member
+from configsvc.runtime.parts import READER_THREADS, Parts
 from configsvc.runtime.restore import adopt, read_stored
 from configsvc.runtime.watchdog import Watchdog
 from configsvc.server import rebirth

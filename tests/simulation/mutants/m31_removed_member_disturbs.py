@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from configsvc.runtime.member import Member
 from configsvc.runtime.membership import Membership
+from configsvc.runtime.peering import Peering
 from tests.simulation.mutants.plant import Patch
 from tests.simulation.node import sim_node
 
@@ -20,12 +20,13 @@ def plant(patch: Patch) -> None:
     patch.wrap(sim_node, "product_config", without_prevote)
 
     def accepting(tell: Any) -> Any:
-        def _tell_peers(self: Member) -> None:
-            removed, self.state.members.removed = self.state.members.removed, set()
+        def tell_net(self: Peering) -> None:
+            members = self._member.state.members
+            removed, members.removed = members.removed, set()
             tell(self)
-            self.state.members.removed = removed
+            members.removed = removed
 
-        return _tell_peers
+        return tell_net
 
-    patch.wrap(Member, "_tell_peers", accepting)
+    patch.wrap(Peering, "tell_net", accepting)
     patch.attribute(Membership, "tick", lambda self, now: None)

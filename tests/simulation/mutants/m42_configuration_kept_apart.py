@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from configsvc.runtime import member
+from configsvc.runtime import following
 from tests.simulation.mutants.plant import Patch
 
 SWARM = {"members": 3, "churn": 0.6, "kills": 0.3, "strict_reconfig": False}
 
 
 def plant(patch: Patch) -> None:
-    patch.attribute(member, "encode_conf_state", lambda conf: b"")
+    patch.attribute(following, "encode_conf_state", lambda conf: b"")

@@ -31,7 +31,8 @@ from configsvc.raft.messages import ConfState, HardState
 from configsvc.raft.node import RawNode
 from configsvc.raft.storage import MemoryLog
 from configsvc.runtime.install import InstallStores
-from configsvc.runtime.member import Member, Parts
+from configsvc.runtime.member import Member
+from configsvc.runtime.parts import Parts
 from configsvc.runtime.restore import adopt, read_stored
 from configsvc.server.local import audit_levels
 from configsvc.storage.history.messages import StoreIdentity

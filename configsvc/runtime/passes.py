@@ -1,0 +1,93 @@
+"""One pass of the member's loop: what gathered is proposed or asked, then the machine runs.
+
+Whatever arrives wakes at most one pass. One pass makes one log frame and at most one write per
+connection.
+
+Always true:
+  * Nothing is proposed before the own term's first entry is applied, while a change of the
+    configuration is unapplied (5.5 a), or while leadership is being handed over.
+  * Apply waits while SQL lags at its bound (Q2).
+
+Not here: the order of consensus work (``machine``), what woke the pass (``peering``, ``timing``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from configsvc.raft.errors import ProposalDropped
+from configsvc.raft.messages import Message, MessageType
+from configsvc.types import NodeId
+
+if TYPE_CHECKING:
+    from configsvc.runtime.member import Member
+
+
+class Passes:
+    """When the machine runs, and what it is given first."""
+
+    def __init__(self, member: Member) -> None:
+        self._member = member
+        self._loop = member.loop
+        self._scheduled = False
+
+    def wake(self) -> None:
+        """Schedule one pass, if none is."""
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._pass)
+
+    def _pass(self) -> None:
+        self._scheduled = False
+        member = self._member
+        machine, proposals = member.machine, member.proposals
+        lead = machine.lead
+        if lead:
+            if lead == member.self_id:
+                self._propose()
+            elif proposals.queued:
+                proposals.forward_to(lead)
+            if member.reads.queued:
+                member.reads.flush(machine.raft)
+        elif proposals.queued:
+            proposals.refuse_foreign()
+        # The history writer wakes us when there is room again.
+        again = machine.run() if member.history.has_room() else False
+        if member.hub.behind:
+            again = member.hub.catch_up() or again
+        if again:
+            self.wake()
+
+    def _propose(self) -> None:
+        member = self._member
+        raft, proposals = member.machine.raft, member.proposals
+        if (
+            not proposals.queued
+            or member.leading_since_term != raft.term
+            or raft.conf_change_unapplied  # the barrier (5.5 a)
+            or member.handover.under_way is not None
+            or member.housekeeping.hold_writes()
+        ):
+            return
+        commands, batch = proposals.take_for_leader(member.state.last_time_ns)
+        if not commands:
+            return
+        try:
+            raft.propose(commands)
+        except ProposalDropped:
+            proposals.give_back(batch)
+
+    def on_durable(self, token: int) -> None:
+        """The log's writer finished a frame (called on the loop)."""
+        self._member.machine.durable_up_to(token)
+        self._member.installs.receiver.idle()
+        self._pass()
+
+    def on_messages(self, peer: NodeId, messages: Sequence[Message]) -> None:
+        """Raft messages of a peer whose certificate was checked by the transport."""
+        if self._member.joining:
+            # Born with no configuration, this member must not begin with the log's first entry.
+            messages = [m for m in messages if m.type is not MessageType.APP or m.index]
+        self._member.machine.step(messages)
+        self.wake()
