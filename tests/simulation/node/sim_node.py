@@ -1,8 +1,8 @@
 """A whole member in the simulator: the product's own ``Member`` on simulated ports.
 
 A ``Node`` is the machine: disk, history files, clocks, keys; it survives everything. A ``Life`` is
-one start of the program on it, wired as ``server.run`` and ``server.stores`` wire it: the real log
-is recovered from the simulated disk, the state is read from the history that the log names, and
+one start of the program on it, wired as ``server.composing`` and ``server.stores`` do it: the real log is
+recovered from the simulated disk, the state is read from the history that the log names, and
 the real runtime (machine, proposals, reads, leases, watches, membership, installs, housekeeping)
 runs on top. A life ends by a crash, by the member's own decision, or with the power.
 
@@ -339,7 +339,7 @@ class Life:
     # --- a start ----------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """As ``server.stores.open_stores`` and ``server.run.Server.serve`` do it."""
+        """As ``server.stores.open_stores`` and ``server.composing.Composed`` do it."""
         SimExecutor.current = self.loop
         node, config = self.node, self.node.config
         wal, recovered, history = self._open_stores()
