@@ -158,9 +158,9 @@ def _prepare_writer(connection: Any, _record: object) -> None:
 
 
 def _prepare_reader(connection: Any, _record: object) -> None:
+    # Not ``query_only``, which would forbid temporary tables; ``mode=ro`` guards the file.
     set_busy_timeout(connection, BUSY_TIMEOUT_S)
     for pragma in (
-        "query_only = ON",
         f"cache_size = -{HISTORY_READER_CACHE_KIB}",
         *_COMMON_PRAGMAS,
     ):

@@ -14,11 +14,11 @@ from typing import Any, Final
 from sqlalchemy import func, select
 
 from configsvc.errors import DecodeError, ensure
-from configsvc.limits import SQL_SIDE_LOG_BYTES_MAX
+from configsvc.limits import SQL_FOLD_ROWS_MAX, SQL_SIDE_LOG_BYTES_MAX
 from configsvc.storage.history import statements
 from configsvc.storage.history.batch import small_row
 from configsvc.storage.history.engine import BUSY_TIMEOUT_S
-from configsvc.storage.history.live import fold_live
+from configsvc.storage.history.folding import fold
 from configsvc.storage.history.messages import Actor, CommitInfo, Meta, Opening
 from configsvc.storage.history.schema import COMMITS, REVISIONS
 from configsvc.storage.history.small_tables import SMALL_TABLES, store_value
@@ -43,6 +43,11 @@ class FillingHistory(History):
                 blob = seal(tail, value)
                 stored.append((revision, sub, key, blob, create, version, lease, flag, seq))
             self._insert(statements.INSERT_REVISIONS, stored)
+            self._unfolded += len(stored)
+            if self._unfolded > SQL_FOLD_ROWS_MAX:
+                # The last revision may go on in the next call. Nobody reads by key before the end.
+                fold(self._cursor, stored[-1][0] - 1)
+                self._unfolded = 1
 
     def add_commits(self, commits: Sequence[tuple[CommitInfo, Opening | None]]) -> None:
         """Commits in order of seq, with their openings; None: erased.
@@ -109,7 +114,8 @@ class FillingHistory(History):
                 identity=self._meta.identity,
             )
             self._guard(after, self._last_batch, self._sealed)
-            fold_live(self._connection)
+            fold(self._cursor, after.visible_revision)
+            self._unfolded = 0
         self._meta = after
         ensure(self.checkpoint(wait_s=BUSY_TIMEOUT_S) == after.applied, "nobody reads it yet")
 

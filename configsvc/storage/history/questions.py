@@ -1,13 +1,13 @@
 """Questions about the past on one read transaction: events, logs, blame, differences, hashes.
 
-Each function takes a ``Session``: a cursor inside one transaction, and the vault of its
-connection. The pool of connections is ``reader``'s.
+Each function takes a ``Session``: a cursor inside one transaction, and the vault and key index of
+its connection. The pool of connections is ``reader``'s.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from google_crc32c import extend
 from sqlalchemy import bindparam, select
@@ -26,27 +26,16 @@ from configsvc.storage.history.messages import (
 )
 from configsvc.storage.history.ranges import key_value, live_rows, raw_live_rows
 from configsvc.storage.history.scans import Stretch, scan
-from configsvc.storage.history.schema import ACTORS, COMMITS, OPENINGS, REVISIONS
-from configsvc.storage.history.statements import ROW_COLUMNS, compiled, constant
-from configsvc.storage.history.values import Vault
+from configsvc.storage.history.schema import ACTORS, COMMITS, OPENINGS
+from configsvc.storage.history.session import Session
+from configsvc.storage.history.statements import ROW_LIST, compiled
 from configsvc.types import KeySpan
 
-
-class Session(NamedTuple):
-    """One read transaction."""
-
-    cursor: Any
-    vault: Vault
-    visible: int  # newest revision in it
-
-
-_PREVIOUS: Final = compiled(
-    select(*ROW_COLUMNS)
-    .where(REVISIONS.c.key == bindparam("key"), REVISIONS.c.revision < bindparam("revision"))
-    .order_by(REVISIONS.c.revision.desc(), REVISIONS.c.sub.desc())
-    .limit(constant(1))
-    .offset(constant(0))
-).sql
+_PREVIOUS: Final = f"""
+SELECT {ROW_LIST} FROM {{places}} p CROSS JOIN revisions r
+ON r.revision = p.revision AND r.sub = p.sub
+WHERE p.key = ? AND p.revision <= ? ORDER BY p.revision DESC, p.sub DESC LIMIT 1
+"""  # noqa: S608 - names of ours
 COMMIT_COLUMNS: Final = tuple(COMMITS.c[name] for name in CommitInfo._fields)
 _COMMIT: Final = compiled(select(*COMMIT_COLUMNS).where(COMMITS.c.seq == bindparam("seq"))).sql
 _OPENING: Final = compiled(select(OPENINGS.c.sealed).where(OPENINGS.c.seq == bindparam("seq"))).sql
@@ -75,7 +64,7 @@ def events(
     high = min(high, session.visible)
     raws: list[tuple[Any, ...]] = []
     size, revisions, last, through = 0, 0, -1, high
-    for raw in scan(session.cursor, span, Stretch(low, high)):
+    for raw in scan(session, span, Stretch(low, high)):
         if raw[0] != last:
             if revisions == revisions_max or size > HISTORY_EVENTS_BYTES_MAX:
                 through = last
@@ -104,10 +93,7 @@ class _Previous:
 
     def of(self, row: Row) -> KeyValue | None:
         if row.key not in self._known:
-            raws = self._session.cursor.execute(_PREVIOUS, (row.key, row.revision)).fetchall()
-            found = self._session.vault.open_rows(raws)
-            alive = bool(found) and not found[0].tombstone
-            self._known[row.key] = key_value(found[0]) if alive else None
+            self._known[row.key] = _value_at(self._session, row.key, row.revision - 1)
         return self._known[row.key]
 
     def advance(self, rows: Iterable[Row]) -> None:
@@ -132,7 +118,7 @@ def key_log(
     high = min(stretch.high, session.visible)
     raws: list[tuple[Any, ...]] = []
     size, more = 0, False
-    for raw in scan(session.cursor, span, Stretch(stretch.low, high), newest_first=newest_first):
+    for raw in scan(session, span, Stretch(stretch.low, high), newest_first=newest_first):
         full = len(raws) >= most or size > HISTORY_EVENTS_BYTES_MAX
         if full and raw[0] != raws[-1][0]:  # a page ends between revisions: it is asked on by them
             more = True
@@ -145,7 +131,7 @@ def key_log(
 def blame(session: Session, span: KeySpan, revision: int, limit: int) -> LogPage:
     """The last change of every key of ``span`` that exists at ``revision``, in key order."""
     most = min(limit, HISTORY_LOG_ROWS_MAX) if limit > 0 else HISTORY_LOG_ROWS_MAX
-    raws = raw_live_rows(session.cursor, RangeOp(span), revision, most + 1)
+    raws = raw_live_rows(session, RangeOp(span), revision, most + 1)
     return LogPage(_with_authors(session, raws[:most]), len(raws) > most)
 
 
@@ -189,7 +175,7 @@ def actor_of(session: Session, actor_hash: bytes) -> Actor | None:
 
 def difference(session: Session, span: KeySpan, older: int, newer: int) -> list[Difference]:
     """Keys of ``span`` that differ between two revisions, in key order."""
-    changed = {raw[2] for raw in scan(session.cursor, span, Stretch(older + 1, newer))}
+    changed = {raw[2] for raw in scan(session, span, Stretch(older + 1, newer))}
     found = []
     for key in sorted(changed):
         before = _value_at(session, key, older)
@@ -200,9 +186,13 @@ def difference(session: Session, span: KeySpan, older: int, newer: int) -> list[
 
 
 def _value_at(session: Session, key: bytes, revision: int) -> KeyValue | None:
-    raws = session.cursor.execute(_PREVIOUS, (key, revision + 1)).fetchall()
-    found = session.vault.open_rows(raws)
-    return key_value(found[0]) if found and not found[0].tombstone else None
+    for table in reversed(session.places(0, revision)):
+        sql = _PREVIOUS.format(places=table)
+        raws = session.cursor.execute(sql, (key, revision)).fetchall()
+        if raws:
+            (row,) = session.vault.open_rows(raws)
+            return None if row.tombstone else key_value(row)
+    return None
 
 
 def revision_at(session: Session, time_ns: int, tree_size: int, first_seq: int) -> int:
@@ -221,12 +211,10 @@ def hash_kv(session: Session, revision: int, compact_revision: int) -> int:
     """See ``HistoryReader.hash_kv``."""
     crc = 0
     if compact_revision > 0:
-        kept = live_rows(
-            session.cursor, session.vault, RangeOp(KeySpan(b"", None)), compact_revision
-        )
+        kept = live_rows(session, RangeOp(KeySpan(b"", None)), compact_revision)
         crc = _extend(crc, kept)
     page: list[tuple[Any, ...]] = []
-    for raw in scan(session.cursor, None, Stretch(max(compact_revision + 1, 0), revision)):
+    for raw in scan(session, None, Stretch(max(compact_revision + 1, 0), revision)):
         page.append(raw)
         if len(page) == 256:
             crc = _extend(crc, session.vault.open_rows(page))

@@ -9,30 +9,40 @@ Semantics: wire/behaviour.md R1 to R15; floors and rights are checked by the cal
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from configsvc.mvcc.messages import KeyValue, RangeOp, RangeResult, Row
+from configsvc.storage.history.session import Session
 from configsvc.storage.history.statements import ROW_LIST
-from configsvc.storage.history.values import Vault
 from configsvc.types import KeySpan
 
 # ``{end}`` is the upper bound, absent for an open span. Parameters are named: they repeat.
-_KEYS: Final = """
+_NAMES: Final = """
 WITH RECURSIVE names(key) AS (
-  SELECT (SELECT n.key FROM revisions n WHERE n.key >= :start {end} ORDER BY n.key LIMIT 1)
+  SELECT {first}
   UNION ALL
-  SELECT (SELECT n.key FROM revisions n WHERE n.key > names.key {end} ORDER BY n.key LIMIT 1)
-  FROM names WHERE names.key IS NOT NULL
+  SELECT {next} FROM names WHERE names.key IS NOT NULL
 )
+"""
+_NAME: Final = "(SELECT n.key FROM {table} n WHERE n.key {beyond} {end} ORDER BY n.key LIMIT 1)"
+_ONE: Final = "SELECT {name} AS key"
+_SMALLEST: Final = "(SELECT min(key) FROM ({each}))"
+_KEYS: Final = """
+{names}
 SELECT {columns} FROM names CROSS JOIN revisions r
-ON r.key = names.key AND (r.revision, r.sub) = (
-  SELECT v.revision, v.sub FROM revisions v
-  WHERE v.key = names.key AND v.revision <= :revision
-  ORDER BY v.revision DESC, v.sub DESC LIMIT 1
-)
+ON r.key = names.key AND (r.revision, r.sub) = ({newest})
 WHERE names.key IS NOT NULL AND r.tombstone = 0 {filters}
 """
+_COUNT: Final = """
+{names}
+SELECT count(*) FROM names WHERE names.key IS NOT NULL AND ({newest}) = 0
+"""
+_NEWEST: Final = """
+SELECT {columns} FROM {table} v WHERE v.key = names.key AND v.revision <= :revision
+ORDER BY v.revision DESC, v.sub DESC LIMIT 1
+"""
+_FIRST: Final = "SELECT * FROM ({place})"
 _END: Final = "AND n.key < :end"
 _FILTERS: Final = (
     ("min_mod_revision", "AND r.revision >= :min_mod_revision"),
@@ -53,17 +63,17 @@ _UNSORTED: Final = 0
 _DESCENDING: Final = 2
 
 
-def read_range(cursor: Any, vault: Vault, op: RangeOp, revision: int) -> RangeResult:
+def read_range(session: Session, op: RangeOp, revision: int) -> RangeResult:
     """``op.span`` at ``revision``, which the database holds. Raises SealBroken on a bad row."""
     if op.span.is_empty():
         return RangeResult((), 0, more=False, revision=revision)
-    count = _count(cursor, op.span, revision)
+    count = _count(session, op.span, revision)
     if op.count_only:
         return RangeResult((), count, more=False, revision=revision)
     limit = max(op.limit, 0)
     # Without an order the limit comes first, and only what it lets through is sorted (R11).
     early = limit + 1 if limit and op.sort_order == _UNSORTED else 0
-    kvs = [key_value(row) for row in live_rows(cursor, vault, op, revision, early)]
+    kvs = [key_value(row) for row in live_rows(session, op, revision, early)]
     if op.sort_order != _UNSORTED or op.sort_target != _BY_KEY:
         kvs.sort(key=_SORT_KEYS[op.sort_target], reverse=op.sort_order == _DESCENDING)
     more = bool(limit) and len(kvs) > limit
@@ -74,28 +84,28 @@ def read_range(cursor: Any, vault: Vault, op: RangeOp, revision: int) -> RangeRe
     return RangeResult(tuple(kvs), count, more=more, revision=revision)
 
 
-def live_rows(
-    cursor: Any, vault: Vault, op: RangeOp, revision: int, rows_max: int = 0
-) -> list[Row]:
+def live_rows(session: Session, op: RangeOp, revision: int, rows_max: int = 0) -> list[Row]:
     """Rows of the keys that exist at ``revision``, filtered, in key order; ``rows_max`` 0: all."""
-    return vault.open_rows(raw_live_rows(cursor, op, revision, rows_max))
+    return session.vault.open_rows(raw_live_rows(session, op, revision, rows_max))
 
 
 def raw_live_rows(
-    cursor: Any, op: RangeOp, revision: int, rows_max: int = 0
+    session: Session, op: RangeOp, revision: int, rows_max: int = 0
 ) -> list[tuple[Any, ...]]:
     """``live_rows``, still sealed."""
     filters = [(name, clause) for name, clause in _FILTERS if getattr(op, name)]
     parameters = _parameters(op.span, revision)
     parameters.update((name, getattr(op, name)) for name, _ in filters)
+    tables = session.places(0, revision)
     sql = _KEYS.format(
-        end=_END if op.span.end is not None else "",
+        names=_names(tables, op.span),
+        newest=_newest(tables, "v.revision, v.sub"),
         columns=ROW_LIST,
         filters=" ".join(clause for _, clause in filters),
     )
     if rows_max:
         sql += f" LIMIT {int(rows_max)}"
-    rows: list[tuple[Any, ...]] = cursor.execute(sql, parameters).fetchall()
+    rows: list[tuple[Any, ...]] = session.cursor.execute(sql, parameters).fetchall()
     return rows
 
 
@@ -103,10 +113,31 @@ def key_value(row: Row) -> KeyValue:
     return KeyValue(row.key, row.value, row.create_revision, row.revision, row.version, row.lease)
 
 
-def _count(cursor: Any, span: KeySpan, revision: int) -> int:
+def _count(session: Session, span: KeySpan, revision: int) -> int:
+    tables = session.places(0, revision)
+    sql = _COUNT.format(names=_names(tables, span), newest=_newest(tables, "v.tombstone"))
+    return int(session.cursor.execute(sql, _parameters(span, revision)).fetchone()[0])
+
+
+def _names(tables: Sequence[str], span: KeySpan) -> str:
+    """The keys of ``tables`` in order, each found by a seek behind the one before."""
     end = _END if span.end is not None else ""
-    sql = _KEYS.format(end=end, columns="count(*)", filters="")
-    return int(cursor.execute(sql, _parameters(span, revision)).fetchone()[0])
+
+    def smallest(beyond: str) -> str:
+        found = [_NAME.format(table=table, beyond=beyond, end=end) for table in tables]
+        if len(found) == 1:
+            return found[0]
+        return _SMALLEST.format(each=" UNION ALL ".join(_ONE.format(name=one) for one in found))
+
+    return _NAMES.format(first=smallest(">= :start"), next=smallest("> names.key"))
+
+
+def _newest(tables: Sequence[str], columns: str) -> str:
+    """``columns`` of a name's newest place; later tables hold newer places only."""
+    found = [_NEWEST.format(table=table, columns=columns) for table in reversed(tables)]
+    if len(found) == 1:
+        return found[0]
+    return " UNION ALL ".join(_FIRST.format(place=one) for one in found) + " LIMIT 1"
 
 
 def _parameters(span: KeySpan, revision: int) -> dict[str, Any]:

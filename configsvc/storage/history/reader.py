@@ -14,7 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from sqlalchemy import Connection, select
 
@@ -34,17 +34,26 @@ from configsvc.storage.history.messages import (
     Meta,
     StoreIdentity,
 )
-from configsvc.storage.history.questions import Session
 from configsvc.storage.history.ranges import read_range
 from configsvc.storage.history.scans import Stretch
 from configsvc.storage.history.schema import PROGRESS
 from configsvc.storage.history.seeds import load_sealers
+from configsvc.storage.history.session import Recent, Session
 from configsvc.storage.history.tree import TILE_HEIGHT, perfect_root, split_tile
 from configsvc.storage.history.values import Vault
 from configsvc.storage.seal.keyfile import KeyFile
 from configsvc.types import KeySpan
 
 _NO_END = 2**63 - 1
+_PROGRESS = select(PROGRESS.c.visible_revision, PROGRESS.c.folded)
+
+
+class _Link(NamedTuple):
+    """One reading connection, with what was learnt on it."""
+
+    connection: Connection
+    vault: Vault
+    recent: Recent
 
 
 class HistoryReader:
@@ -58,7 +67,7 @@ class HistoryReader:
         self.identity = identity
         self._key_file = key_file
         self._engine = open_reader(self._path)
-        self._idle: deque[tuple[Connection, Vault]] = deque()
+        self._idle: deque[_Link] = deque()
         self._tiles: dict[tuple[int, int], bytes] = {}
         self._lock = threading.Lock()
         self._closed = False
@@ -79,7 +88,7 @@ class HistoryReader:
         """
         with self._session() as session:
             self._held(session, revision)
-            return read_range(session.cursor, session.vault, op, revision)
+            return read_range(session, op, revision)
 
     def events(
         self,
@@ -183,9 +192,14 @@ class HistoryReader:
         """Leaves ``[first_seq, end_seq)`` as ``audit.verify.verify_log`` takes them (TE-7).
 
         Raises:
-            SealBroken: a row or opening is not what was written; names it.
+            SealBroken: a row or opening is not what was written, or a row cannot be found by its
+                key; names it.
+            DecodeError: from leaf 0 on, at the end: the key index lists rows that do not exist.
         """
         yield from self._paged(first_seq, end_seq, verify.entries)
+        if first_seq == 0:
+            with self._session() as session:
+                verify.check_key_index(session)
 
     def actors(self) -> dict[bytes, ActorRow]:
         """Every actor record that is held, by its hash, as the verifier takes them."""
@@ -212,8 +226,8 @@ class HistoryReader:
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, deque()
-        for connection, _vault in idle:
-            connection.close()
+        for link in idle:
+            link.connection.close()
         self._engine.dispose()
 
     # --- copies -----------------------------------------------------------------------------------
@@ -294,12 +308,16 @@ class HistoryReader:
         with self._lock:
             ensure(not self._closed, "a closed reader is not asked")
             held = self._idle.pop() if self._idle else None
-        connection, vault = held or self._connect()
+        link = held or self._connect()
+        connection = link.connection
         try:
             with connection.begin():
-                visible = connection.execute(select(PROGRESS.c.visible_revision)).scalar_one()
+                visible, folded = connection.execute(_PROGRESS).one()
                 cursor = cast(Any, connection.connection.cursor())
-                yield connection, Session(cursor, vault, visible)
+                yield (
+                    connection,
+                    Session(cursor, link.vault, link.recent, visible=visible, folded=folded),
+                )
                 cursor.close()
         except BaseException:
             connection.close()
@@ -307,7 +325,7 @@ class HistoryReader:
         with self._lock:
             keep = not self._closed and len(self._idle) < HISTORY_READERS_MAX
             if keep:
-                self._idle.append((connection, vault))
+                self._idle.append(link)
         if not keep:
             connection.close()
 
@@ -316,7 +334,7 @@ class HistoryReader:
         with self.transaction() as (_connection, session):
             yield session
 
-    def _connect(self) -> tuple[Connection, Vault]:
+    def _connect(self) -> _Link:
         connection = self._engine.connect()
 
         def sealers() -> Any:
@@ -326,4 +344,4 @@ class HistoryReader:
             return loading.find_batch(connection, batch_id)
 
         with connection.begin():
-            return connection, Vault(sealers, find)
+            return _Link(connection, Vault(sealers, find), Recent())

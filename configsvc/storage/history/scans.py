@@ -8,9 +8,11 @@ bound; a single key always goes through the index.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from configsvc.limits import HISTORY_PLAN_ROWS_MAX
+from configsvc.storage.history.session import Session
 from configsvc.storage.history.statements import ROW_LIST
 from configsvc.types import KeySpan
 
@@ -25,7 +27,7 @@ ORDER BY r.revision {order}, r.sub {order}
 # The limit of -1 keeps SQLite from dropping the order of a part of a join.
 _THROUGH: Final = """
 WITH place(revision, sub) AS MATERIALIZED (
-  SELECT r.revision, r.sub FROM revisions r INDEXED BY revisions_by_key
+  SELECT r.revision, r.sub FROM {places} r
   WHERE r.key >= :start {end} AND r.revision >= :low AND r.revision <= :high
   ORDER BY r.revision {order}, r.sub {order} LIMIT -1
 )
@@ -34,13 +36,14 @@ ON r.revision = place.revision AND r.sub = place.sub
 """
 # For one key the index is already in the right order: nothing is sorted, a page reads a page.
 _ONE_KEY: Final = """
-SELECT {columns} FROM revisions r INDEXED BY revisions_by_key
-WHERE r.key = :start AND r.revision >= :low AND r.revision <= :high
-ORDER BY r.revision {order}, r.sub {order}
+SELECT {columns} FROM {places} p CROSS JOIN revisions r
+ON r.revision = p.revision AND r.sub = p.sub
+WHERE p.key = :start AND p.revision >= :low AND p.revision <= :high
+ORDER BY p.revision {order}, p.sub {order}
 """
 _VERSIONS: Final = """
 SELECT count(*) FROM (
-  SELECT 1 FROM revisions r INDEXED BY revisions_by_key WHERE r.key >= :start {end} LIMIT :most
+  SELECT 1 FROM versions r WHERE r.key >= :start {end} LIMIT :most
 )
 """
 
@@ -58,23 +61,29 @@ def is_single(span: KeySpan) -> bool:
 
 
 def scan(
-    cursor: Any, span: KeySpan | None, stretch: Stretch, *, newest_first: bool = False
+    session: Session, span: KeySpan | None, stretch: Stretch, *, newest_first: bool = False
 ) -> Iterator[tuple[Any, ...]]:
     """Raw rows (``ROW_COLUMNS``, sealed) of ``span`` (None: all keys), read as they are taken."""
     if stretch.high < stretch.low or (span is not None and span.is_empty()):
         return iter(())
     span = span or KeySpan(b"", None)
     end = "" if span.end is None else _END
-    template = _choose(cursor, span, stretch, end)
-    sql = template.format(columns=ROW_LIST, end=end, order="DESC" if newest_first else "ASC")
+    template = _choose(session.cursor, span, stretch, end)
+    order = "DESC" if newest_first else "ASC"
     parameters = {
         "start": span.start,
         "end": span.end,
         "low": stretch.low,
         "high": stretch.high,
     }
-    rows: Iterator[tuple[Any, ...]] = cursor.execute(sql, parameters)
-    return rows
+    # Either way the newer table's rows are all newer.
+    tables = ("",) if template is _ALONG else session.places(*stretch)
+    return chain.from_iterable(
+        session.cursor.execute(
+            template.format(places=table, columns=ROW_LIST, end=end, order=order), parameters
+        )
+        for table in (reversed(tables) if newest_first else tables)
+    )
 
 
 def _choose(cursor: Any, span: KeySpan, stretch: Stretch, end: str) -> str:

@@ -4,9 +4,11 @@ Owns names and columns; ``migrations/`` makes the same tables step by step, and 
 the two. Keys and values are BLOB, compared bytewise; the tables are STRICT, so that no text ever
 slips into a key column.
 
-  revisions     every change of every key, for ever; index (key, revision, sub)
-  live          which revision row is a key's present value, folded in from ``revisions`` up to
-                ``progress.folded`` now and then: a restart reads these and few rows behind them
+  revisions     every change of every key, for ever
+  versions      the same rows by key; filled, as ``live``, from ``revisions`` up to
+                ``progress.folded`` now and then (``folding``)
+  live          which revision row is a key's present value: a restart reads these and few rows
+                behind them
   commits       one row per audit leaf; ``openings`` beside it, so that an opening can be erased
   actors        actor records under their salted hash
   tiles         full tiles of 256 hashes of the Merkle tree (the unfinished rest is recomputed)
@@ -34,8 +36,8 @@ from sqlalchemy import (
 
 from configsvc.storage.history.small_tables import SMALL_TABLES, Kind
 
-SCHEMA_ID: Final = "0001"  # newest migration this program knows
-FORMAT: Final = 1  # meaning of the stored bytes; a store whose oldest reader is newer is refused
+SCHEMA_ID: Final = "0002"  # newest migration this program knows
+FORMAT: Final = 2  # meaning of the stored bytes; a store whose oldest reader is newer is refused
 
 METADATA: Final = MetaData()
 
@@ -72,13 +74,14 @@ REVISIONS: Final = _table(
     _int("seq"),
     PrimaryKeyConstraint("revision", "sub"),
 )
-# The tombstone is in the index so that counting and old key lists never touch the rows.
-Index(
-    "revisions_by_key",
-    REVISIONS.c.key,
-    REVISIONS.c.revision,
-    REVISIONS.c.sub,
-    REVISIONS.c.tombstone,
+# The tombstone is in here so that counting and old key lists never touch the rows.
+VERSIONS: Final = _table(
+    "versions",
+    _blob("key"),
+    _int("revision"),
+    _int("sub"),
+    _int("tombstone"),
+    PrimaryKeyConstraint("key", "revision", "sub"),
 )
 
 LIVE: Final = _table("live", _blob("key", primary_key=True), _int("revision"), _int("sub"))

@@ -73,7 +73,7 @@ def _insert_rows(table: Table) -> Insert:
     The driver gives up the interpreter's lock for every statement and must win it back from the
     serving loop: a block of rows does so once.
     """
-    rows = [
+    rows: list[dict[str, Any]] = [
         {column.name: bindparam(f"{column.name}_{number}") for column in table.columns}
         for number in range(BLOCK_ROWS)
     ]

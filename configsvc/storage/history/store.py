@@ -27,7 +27,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from configsvc.apply.commands import Effects
 from configsvc.errors import ExitCode, FatalError, ensure
-from configsvc.limits import SEALED_PER_SEED_MAX
+from configsvc.limits import SEALED_PER_SEED_MAX, SQL_FOLD_ROWS_MAX
 from configsvc.mvcc.messages import Row
 from configsvc.storage.history import loading, statements
 from configsvc.storage.history.batch import Batch, build
@@ -41,7 +41,7 @@ from configsvc.storage.history.engine import (
     sqlite_path,
     sync_dir,
 )
-from configsvc.storage.history.live import fold_live, superseded_bytes
+from configsvc.storage.history.folding import fold, superseded_bytes
 from configsvc.storage.history.messages import Actor, Meta, StoreIdentity
 from configsvc.storage.history.migrate import migrate, refuse_newer
 from configsvc.storage.history.schema import COMMITS, FORMAT, PROGRESS, STORE
@@ -139,9 +139,10 @@ class History:
             load_sealers(connection, identity, self._key_file, self.path)
             self._seed = choose_active(connection, identity, self._key_file, int(time.time()))
             connection.execute(update(PROGRESS).values(owner_epoch=PROGRESS.c.owner_epoch + 1))
-            fold_live(connection)
             self._vault = Vault(self._load_sealers, self._find_batch)
             self._meta = loading.read_meta(connection, identity)
+            fold(self._cursor, self._meta.visible_revision)
+            self._unfolded = 0  # rows that the key index lacks
             row = connection.execute(select(PROGRESS.c.last_batch, PROGRESS.c.sealed)).one()
             self._last_batch, self._sealed = row
             self._tree = loading.read_tree(connection, self._meta.tree_size)
@@ -254,6 +255,11 @@ class History:
                 batch_id = self._last_batch
             self._guard(after, batch_id, sealed)
             self._execute(batch)
+            unfolded = self._unfolded + len(batch.revisions)
+            if unfolded > SQL_FOLD_ROWS_MAX:
+                fold(self._cursor, after.visible_revision)
+                unfolded = 0
+        self._unfolded = unfolded
         self._meta, self._sealed, self._last_batch = after, sealed, batch_id
         self._broken = False
 
@@ -338,8 +344,10 @@ class History:
             The applied index that is durable now, 0 when a reader kept the checkpoint from
             completing: nothing new is durable then, try again later.
         """
-        with self._connection.begin():
-            fold_live(self._connection)
+        if self._unfolded:
+            with self._transaction():
+                fold(self._cursor, self._meta.visible_revision)
+            self._unfolded = 0
         mode = "TRUNCATE" if wait_s else "PASSIVE"
         # Past SQLAlchemy, which would open a transaction first.
         set_busy_timeout(self._cursor, wait_s)

@@ -14,11 +14,14 @@ from sqlalchemy import bindparam, func, select
 from configsvc.audit.binding import RevisionRow
 from configsvc.audit.merkle import leaf_hash
 from configsvc.audit.verify import Columns, Entry, Opening
+from configsvc.errors import DecodeError
 from configsvc.mvcc.messages import Row
 from configsvc.storage.history.messages import CommitInfo
-from configsvc.storage.history.questions import COMMIT_COLUMNS, Session
+from configsvc.storage.history.questions import COMMIT_COLUMNS
 from configsvc.storage.history.schema import COMMITS, OPENINGS, REVISIONS, TILES
+from configsvc.storage.history.session import Session
 from configsvc.storage.history.statements import ROW_COLUMNS, compiled
+from configsvc.storage.seal.errors import SealBroken
 
 SLICE: Final = 256  # leaves per transaction
 
@@ -44,6 +47,16 @@ _ROWS: Final = compiled(
     .where(REVISIONS.c.revision > bindparam("low"), REVISIONS.c.revision <= bindparam("high"))
     .order_by(REVISIONS.c.revision, REVISIONS.c.sub)
 ).sql
+# The key index is ours to keep: a row that is missing there would be hidden from who asks by key.
+_UNLISTED: Final = """
+SELECT r.revision, r.sub FROM revisions r
+WHERE r.revision > ? AND r.revision <= ? AND NOT EXISTS (
+  SELECT 1 FROM versions v WHERE v.key = r.key
+  AND v.revision = r.revision AND v.sub = r.sub AND v.tombstone = r.tombstone
+) LIMIT 1
+"""
+_LISTED: Final = "SELECT count(*) FROM versions"
+_FOLDED: Final = "SELECT count(*) FROM revisions WHERE revision <= ?"
 _TILE: Final = compiled(
     select(TILES.c.hashes).where(
         TILES.c.level == bindparam("level"), TILES.c.number == bindparam("number")
@@ -89,7 +102,9 @@ def entries(session: Session, first: int, end: int) -> list[Entry]:
         return []
     cursor, vault = session.cursor, session.vault
     openings = dict(cursor.execute(_OPENINGS, (first, end)))
-    rows = deque(vault.open_rows(cursor.execute(_ROWS, _stretch(session, held))))
+    stretch = _stretch(session, held)
+    rows = deque(vault.open_rows(cursor.execute(_ROWS, stretch)))
+    _check_listed(session, stretch)
     found = []
     for commit in held:
         own = []
@@ -99,6 +114,25 @@ def entries(session: Session, first: int, end: int) -> list[Entry]:
     if rows:  # behind the last leaf of all
         found[-1] = found[-1]._replace(rows=[*(found[-1].rows or ()), *map(_bound, rows)])
     return found
+
+
+def check_key_index(session: Session) -> None:
+    """That the key index lists no row which is not there. ``entries`` finds what it lacks.
+
+    Raises:
+        DecodeError: it does; a key's newest row could hide behind it.
+    """
+    listed = session.cursor.execute(_LISTED).fetchone()[0]
+    held = session.cursor.execute(_FOLDED, (session.folded,)).fetchone()[0]
+    if listed != held:
+        raise DecodeError(f"the key index lists {listed} rows, the history holds {held}")
+
+
+def _check_listed(session: Session, stretch: tuple[int, int]) -> None:
+    low, high = stretch
+    found = session.cursor.execute(_UNLISTED, (low, min(high, session.folded))).fetchone()
+    if found is not None:
+        raise SealBroken(f"row {found[0]}.{found[1]} of the history is not in the key index")
 
 
 def _entry(

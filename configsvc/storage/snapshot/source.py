@@ -17,9 +17,10 @@ from sqlalchemy import bindparam, select, tuple_
 from configsvc.errors import ensure
 from configsvc.limits import INSTALL_CHUNK_BYTES_MAX
 from configsvc.storage.history import loading, verify
-from configsvc.storage.history.questions import Session, opening_of
+from configsvc.storage.history.questions import opening_of
 from configsvc.storage.history.reader import HistoryReader
 from configsvc.storage.history.schema import REVISIONS
+from configsvc.storage.history.session import Session
 from configsvc.storage.history.statements import ROW_COLUMNS, compiled, constant
 from configsvc.storage.snapshot.stream import (
     HEAD_BYTES,

@@ -7,6 +7,7 @@ from history_world import World, as_kv
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from configsvc.apply.commands import Effects
 from configsvc.mvcc.messages import Event
 from configsvc.storage.history import questions, scans
 from configsvc.storage.history.errors import NotFlushedError
@@ -25,6 +26,14 @@ def events_of(world: World, span: KeySpan, low: int, high: int) -> list[tuple[in
             prev = None if before is None else as_kv(before)
             groups.setdefault(row.revision, []).append(Event(row, prev))
     return sorted(groups.items())
+
+
+def half_folded(history: History, effects: list[Effects]) -> None:
+    """Write so that one half of the rows is in the key index, and the other is not yet."""
+    middle = len(effects) // 2
+    history.write(effects[:middle])
+    history.checkpoint()
+    history.write(effects[middle:])
 
 
 def busy_world() -> World:
@@ -56,7 +65,7 @@ def test_events_agree_with_the_model(
 ) -> None:
     monkeypatch.setattr(scans, "HISTORY_PLAN_ROWS_MAX", plan)  # either way to the rows
     world = busy_world()
-    history.write(world.effects)
+    half_folded(history, world.effects)
     for low, high in ((0, world.revision), (5, 17), (world.revision, world.revision + 9), (9, 3)):
         page = reader.events(span, low, high, 10_000)
         assert page.groups == events_of(world, span, low, high)
@@ -65,7 +74,7 @@ def test_events_agree_with_the_model(
 
 def test_pages_of_events_join_without_gap_or_overlap(history: History, reader) -> None:
     world = busy_world()
-    history.write(world.effects)
+    half_folded(history, world.effects)
     groups, at = [], 1
     while at <= world.revision:
         page = reader.events(EVERYTHING, at, world.revision, 3)
@@ -83,7 +92,7 @@ def test_a_page_of_events_is_bounded_in_bytes(
     world = World()
     for _ in range(10):
         world.put(b"k", bytes(600))
-    history.write(world.effects)
+    half_folded(history, world.effects)
     page = reader.events(None, 1, 11, 100, with_previous=False)
     assert [revision for revision, _ in page.groups] == [2, 3]
     assert page.through == 3
@@ -95,7 +104,7 @@ def test_a_key_changed_twice_in_one_revision_keeps_the_value_before_it(history, 
     world.put(b"k", b"old")
     world.commit([("put", b"k", b"one", 0), ("delete", b"k", b"", 0), ("put", b"k", b"two", 0)])
     world.put(b"k", b"new")
-    history.write(world.effects)
+    half_folded(history, world.effects)
     page = reader.events(span_of(b"k", b""), 3, 4, 10)
     ((_, first), (_, second)) = page.groups
     assert [event.prev.value for event in first] == [b"old"] * 3
@@ -109,7 +118,7 @@ def test_a_key_changed_twice_in_one_revision_keeps_the_value_before_it(history, 
 @pytest.mark.parametrize("newest_first", [True, False])
 def test_a_log_has_every_change_with_its_author(history, reader, span, newest_first) -> None:
     world = busy_world()
-    history.write(world.effects)
+    half_folded(history, world.effects)
     page = reader.key_history(span, newest_first=newest_first)
     expected = [row for row in world.rows if span.holds(row.key)]
     assert [entry.row for entry in page.rows] == (expected[::-1] if newest_first else expected)
@@ -130,7 +139,7 @@ def test_a_log_has_every_change_with_its_author(history, reader, span, newest_fi
 @pytest.mark.parametrize("newest_first", [True, False])
 def test_pages_of_a_log_join(history, reader, newest_first) -> None:
     world = busy_world()
-    history.write(world.effects)
+    half_folded(history, world.effects)
     span = span_of(b"/", b"0")
     rows, before, after = [], 0, 0
     while True:
@@ -149,7 +158,7 @@ def test_an_actor_is_named_once_and_found_everywhere(history, reader) -> None:
     world = World()
     world.commit([("put", b"k", b"1", 0)], actor=b"A" * 32)
     world.put(b"k", b"2")  # by another, whose record is gone
-    history.write(world.effects)
+    half_folded(history, world.effects)
     newest, oldest = reader.key_history(span_of(b"k", b"")).rows
     assert oldest.actor.record == b"record of " + b"A" * 32
     assert newest.actor is None
@@ -158,7 +167,7 @@ def test_an_actor_is_named_once_and_found_everywhere(history, reader) -> None:
 def test_an_erased_opening_leaves_the_rest(history, reader) -> None:
     world = World()
     world.put(b"k", b"1")
-    history.write(world.effects)
+    half_folded(history, world.effects)
     with history._connection.begin():
         history._connection.exec_driver_sql("DELETE FROM openings")
     (entry,) = reader.key_history(span_of(b"k", b"")).rows
@@ -168,7 +177,7 @@ def test_an_erased_opening_leaves_the_rest(history, reader) -> None:
 
 def test_blame_names_the_last_change_of_each_living_key(history, reader) -> None:
     world = busy_world()
-    history.write(world.effects)
+    half_folded(history, world.effects)
     for revision in (5, 17, 0):
         page = reader.blame(EVERYTHING, revision=revision)
         expected = list(world.live(revision or None).values())
@@ -180,7 +189,7 @@ def test_blame_names_the_last_change_of_each_living_key(history, reader) -> None
 
 def test_diff_agrees_with_the_model(history, reader) -> None:
     world = busy_world()
-    history.write(world.effects)
+    half_folded(history, world.effects)
     for older, newer in ((1, world.revision), (7, 20), (12, 13), (9, 9)):
         before, after = world.live(older), world.live(newer)
         expected = []
@@ -194,7 +203,7 @@ def test_diff_agrees_with_the_model(history, reader) -> None:
 def test_at_time_finds_the_newest_revision_not_later(history, reader) -> None:
     world = busy_world()
     assert reader.at_time(10**18) == 1
-    history.write(world.effects)
+    half_folded(history, world.effects)
     commits = [effect.commit for effect in world.effects if effect.commit]
     for commit in commits:
         assert reader.at_time(commit.time_ns) == commit.revision
@@ -213,7 +222,7 @@ def test_hash_kv_is_of_the_clear_bytes_alone(history, reader, template, key_file
     from configsvc.storage.history.reader import HistoryReader
 
     world = busy_world()
-    history.write(world.effects)
+    half_folded(history, world.effects)
     path = history.path.with_name("other.db")
     path.write_bytes(template.read_bytes())
     path.chmod(0o600)
@@ -262,7 +271,7 @@ def test_hash_kv_forgets_what_compaction_drops(
     path.write_bytes(template.read_bytes())
     path.chmod(0o600)
     history = History.open(path, IDENTITY, key_file, create=False)
-    history.write(world.effects)
+    half_folded(history, world.effects)
     reader = HistoryReader(path, IDENTITY, key_file)
     kept = [row for row in world.rows if row.revision > floor or row in world.live(floor).values()]
     below = sorted((row for row in kept if row.revision <= floor), key=lambda row: row.key)
@@ -281,7 +290,7 @@ def test_commits_leaves_and_entries_are_read_in_slices(history, reader) -> None:
     for number in range(600):
         world.commit([("put", b"k%d" % number, b"v", 0)] if number % 3 else [])
     world.bookkeeping()
-    history.write(world.effects)
+    half_folded(history, world.effects)
     commits = [effect.commit for effect in world.effects if effect.commit]
     assert [c.seq for c in reader.commits(10, 20)] == list(range(10, 20))
     assert list(reader.leaves(590, 9_999)) == [(s, b"leaf %d" % s) for s in range(590, 600)]

@@ -261,8 +261,8 @@ def test_another_identity_is_refused(path: Path, key_file: KeyFile, field, value
 @pytest.mark.parametrize(
     "statement",
     [
-        "UPDATE alembic_version SET version_num = '0002'",
-        "UPDATE store SET minimum_reader = 2",
+        "UPDATE alembic_version SET version_num = '0003'",
+        "UPDATE store SET minimum_reader = 3",
     ],
 )
 def test_a_newer_store_is_refused(path: Path, key_file: KeyFile, statement: str) -> None:

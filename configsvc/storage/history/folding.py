@@ -1,0 +1,91 @@
+"""Keeps ``versions`` and ``live`` in step with ``revisions``: which rows a key has, and its newest.
+
+Rows come in the order of revisions, keys in any order: writing the two with every put would touch
+a random page of each per row. So the rows since the last time are folded in together, sorted by
+key, in SQL: whenever ``SQL_FOLD_ROWS_MAX`` rows have gathered, before each checkpoint and at start.
+
+Always true, in every transaction that a reader can see:
+  * ``versions`` holds exactly the places of the rows up to revision ``progress.folded``, and
+    ``live`` is a true picture of that revision.
+  * At most ``SQL_FOLD_ROWS_MAX`` rows lie above it; who asks by key looks at those, too
+    (``session``).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import Connection, text
+
+from configsvc.limits import SQL_FOLD_SLICE_ROWS
+from configsvc.storage.history.values import SEALED_OVERHEAD
+
+_FOLDED: Final = "SELECT folded FROM progress"
+_SET_FOLDED: Final = "UPDATE progress SET folded = :high"
+_SLICE_END: Final = f"""
+SELECT revision FROM revisions WHERE revision > :low
+ORDER BY revision, sub LIMIT 1 OFFSET {SQL_FOLD_SLICE_ROWS}
+"""  # noqa: S608 - a number of ours
+_INDEX: Final = """
+INSERT INTO versions (key, revision, sub, tombstone)
+SELECT key, revision, sub, tombstone FROM revisions
+WHERE revision > :low AND revision <= :high ORDER BY key, revision, sub
+"""
+# In order of revision and sub within a key, so that its last change stays; tombstones go in, too,
+# and out again: a key deleted and made anew must not be lost.
+_TAKE_IN: Final = """
+INSERT INTO live (key, revision, sub)
+SELECT key, revision, sub FROM revisions
+WHERE revision > :low AND revision <= :high ORDER BY key, revision, sub
+ON CONFLICT (key) DO UPDATE SET revision = excluded.revision, sub = excluded.sub
+"""
+_DROP_DEAD: Final = """
+DELETE FROM live WHERE key IN (
+  SELECT key FROM revisions WHERE revision > :low AND revision <= :high AND tombstone = 1
+) AND (
+  SELECT tombstone FROM revisions
+  WHERE revisions.revision = live.revision AND revisions.sub = live.sub
+) = 1
+"""
+
+_ALL_BYTES: Final = text(
+    """
+SELECT coalesce(sum(:row + length(key) + length(value) - :overhead), 0)
+FROM revisions WHERE revision > :floor
+"""
+)
+_LIVE_BYTES: Final = text(
+    """
+SELECT coalesce(sum(:row + length(r.key) + length(r.value) - :overhead), 0)
+FROM live CROSS JOIN revisions r ON r.revision = live.revision AND r.sub = live.sub
+WHERE live.revision > :floor
+"""
+)
+
+
+def superseded_bytes(connection: Connection, floor: int, row_bytes: int) -> int:
+    """Size of the rows above ``floor`` that are no key's present value (``History``)."""
+    bounds = {"floor": floor, "row": row_bytes, "overhead": SEALED_OVERHEAD}
+    everything, living = (
+        connection.execute(statement, bounds).scalar_one()
+        for statement in (_ALL_BYTES, _LIVE_BYTES)
+    )
+    return int(everything) - int(living)
+
+
+def fold(cursor: Any, through: int) -> None:
+    """Fold the rows up to revision ``through`` in, in the caller's transaction.
+
+    Every row up to there must have been written. Sorted in slices: the sorter's memory is bounded,
+    but for a single revision that is larger than one.
+    """
+    low = cursor.execute(_FOLDED).fetchone()[0]
+    while low < through:
+        end = cursor.execute(_SLICE_END, {"low": low}).fetchone()
+        high = through if end is None else min(end[0], through)
+        bounds = {"low": low, "high": high}
+        cursor.execute(_INDEX, bounds)
+        cursor.execute(_TAKE_IN, bounds)
+        cursor.execute(_DROP_DEAD, bounds)
+        cursor.execute(_SET_FOLDED, {"high": high})
+        low = high
