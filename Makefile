@@ -3,7 +3,7 @@ SHELL := /bin/sh
 PY := .venv/bin/python
 RAFT_TESTDATA ?= ../shared/raft-testdata
 
-.PHONY: help up down clean tour demo-patroni test check fmt proto bench sim mutants
+.PHONY: help up down clean tour demo-patroni test check fmt proto bench sim crash mutants faults
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -43,6 +43,10 @@ SEEDS ?= 400
 SEED_START ?= 0
 sim: ## whole members in virtual time under seeded faults (SEEDS=n SEED_START=k)
 	@.ci/bootstrap dev && $(PY) -m tests.simulation.node.run --seeds $(SEEDS) --start $(SEED_START)
+
+IMAGES ?= 1000000
+crash: ## crash images of the log's protocols (IMAGES=n, or STORY=n for one)
+	@.ci/bootstrap dev && $(PY) -m tests.faults.crash_images.run --images $(IMAGES) $(if $(STORY),--story $(STORY))
 
 mutants: ## known bugs planted one at a time; each must be caught (MUTANTS="5 31")
 	@.ci/bootstrap dev && $(PY) -m tests.simulation.mutants.run $(MUTANTS)

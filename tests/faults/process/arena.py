@@ -7,6 +7,7 @@ this machine has a compiler. Histories are judged by the simulator's checkers.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import random
 import shutil
@@ -162,7 +163,7 @@ class Load:
             op.returned for op in self.operations if op.acknowledged and op.kind != "read"
         )
         times = [since_ns, *(t for t in ends if t >= since_ns), time.monotonic_ns()]
-        return max((b - a) / 1e9 for a, b in zip(times, times[1:], strict=False))
+        return max((b - a) / 1e9 for a, b in itertools.pairwise(times))
 
     def judge(self) -> str:
         """Stop, and compare everything with the committed history; a line of figures."""
@@ -198,7 +199,7 @@ class Load:
                 watch.request_progress()
         return changes
 
-    # --- threads -----------------------------------------------------------------------------------
+    # --- threads ---------------------------------------------------------------------------------
 
     def _client(self, number: int, rng: random.Random) -> None:
         members = self.arena.members
