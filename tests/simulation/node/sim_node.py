@@ -1,12 +1,10 @@
 """A whole member in the simulator: the product's own ``Member`` on simulated ports.
 
 A ``Node`` is the machine: disk, history files, clocks, keys; it survives everything. A ``Life`` is
-one start of the program on it, wired as ``server.composing`` and ``server.stores`` do it: the real log is
-recovered from the simulated disk, the state is read from the history that the log names, and
-the real runtime (machine, proposals, reads, leases, watches, membership, installs, housekeeping)
-runs on top. A life ends by a crash, by the member's own decision, or with the power.
-
-Not here: what goes wrong and when (``sim_faults``).
+one start of the program on it, as ``server.stores`` and ``server.composing`` do it: the real log is
+recovered from the simulated disk, the state is read from the history that the log names, and the
+real runtime (machine, proposals, reads, leases, watches, membership, installs, housekeeping) runs
+on top. A life ends by a crash, by the member's own decision, or with the power.
 """
 
 from __future__ import annotations
