@@ -41,10 +41,10 @@ def listen_clients(
         ConfigError: 78, an address is taken or not ours.
     """
     split = bool(config.listen_client_http_urls)
-    for urls, grpc, http, app in (
-        (config.listen_client_urls, True, not split, None),
-        (config.listen_client_http_urls, False, True, None),
-        (config.listen_metrics_urls, False, True, probes),
+    for urls, grpc, http in (
+        (config.listen_client_urls, True, not split),
+        (config.listen_client_http_urls, False, True),
+        (config.listen_metrics_urls, False, True),
     ):
         for url in urls:
             scheme, host, port = split_url(url)
@@ -55,7 +55,6 @@ def listen_clients(
                     tls=tls.context if scheme == "https" else None,
                     serves_grpc=grpc,
                     serves_http=http,
-                    http=app,
                 )
             except OSError as error:
                 raise ConfigError(

@@ -5,6 +5,8 @@ one start of the program on it, as ``server.stores`` and ``server.composing`` do
 recovered from the simulated disk, the state is read from the history that the log names, and the
 real runtime (machine, proposals, reads, leases, watches, membership, installs, housekeeping) runs
 on top. A life ends by a crash, by the member's own decision, or with the power.
+
+Not here: what goes wrong and when (``sim_faults``).
 """
 
 from __future__ import annotations
