@@ -76,7 +76,7 @@ class KvService(Service):
 
     def put(self, caller: Caller, raw: bytes) -> Waiting:
         """Put (P1–P6)."""
-        op = requests.put_op(requests.parse(rpc_pb2.PutRequest, raw))
+        op = requests.put_of(raw)
         check_request(op)
         self.within_quota(quota_cost(op))
         return self.propose(

@@ -63,6 +63,7 @@ _SUSPECT: Final = b"\x48\x01"
 _ACTOR_TAG: Final = 0x12
 _SALT_HEAD: Final = b"\x2a\x20"  # field 5, 32 bytes
 _PUT_TAG: Final = b"\xa2\x01"  # field 20, length-delimited
+_PLAIN_HEAD = struct.Struct("<BQBBB")  # fields 1 and 2, with the first two bytes of 2's length
 _PLAIN_BYTES_MIN: Final = 9 + 2 + 34 + 4 + 18
 _parse_put = rpc_pb2.PutRequest.FromString
 _new = tuple.__new__  # skips the Python frame of a named tuple's constructor
@@ -169,13 +170,16 @@ class CommandDecoder:
         both ways read the same bytes alike.
         """
         size = len(data)
-        if size < _PLAIN_BYTES_MIN or data[0] != 0x09 or data[9] != _ACTOR_TAG:
+        if size < _PLAIN_BYTES_MIN:
             return None
-        length, at = data[10], 11
+        id_tag, request_id, actor_tag, length, more = _PLAIN_HEAD.unpack_from(data)
+        if id_tag != 0x09 or actor_tag != _ACTOR_TAG:
+            return None
+        at = 11
         if length >= 0x80:
-            if data[11] >= 0x80:
+            if more >= 0x80:
                 return None
-            length, at = (length & 0x7F) | data[11] << 7, 12
+            length, at = (length & 0x7F) | more << 7, 12
         end = at + length
         salt = end + 2
         op = salt + 32
@@ -201,30 +205,20 @@ class CommandDecoder:
         actor = self._actors.get(data[at:end])
         if actor is None:
             return None  # the general way remembers it
-        try:
-            m = _parse_put(data[op:tail])
-        except ProtobufDecodeError as error:
-            raise DecodeError("log entry is not a command") from error
-        put = _new(c.PutOp, (m.key, m.value, m.lease, m.prev_kv, m.ignore_value, m.ignore_lease))
-        request_id = int.from_bytes(data[1:9], "little")
-        envelope = _new(
-            c.Envelope,
-            (
-                request_id,
-                actor[0],
-                actor[1],
-                "",
-                "",
-                data[salt : salt + 32],
-                (),
-                "",
-                time_ns,
-                False,
-                accepted_by,
-                0,
-            ),
-        )
-        return _new(c.Command, (envelope, put, m.ByteSize()))
+        put = req.plain_put(data, op, tail)
+        if put is None:
+            try:
+                m = _parse_put(data[op:tail])
+            except ProtobufDecodeError as error:
+                raise DecodeError("log entry is not a command") from error
+            put = req.put_op(m)
+            op_bytes = m.ByteSize()
+        principal, source = actor
+        env = (
+            request_id, principal, source, "", "", data[salt : salt + 32], (), "", time_ns,
+            False, accepted_by, 0,
+        )  # fmt: skip
+        return _new(c.Command, (_new(c.Envelope, env), put, op_bytes))
 
     def _any(self, data: bytes) -> c.Command:
         rest = data
