@@ -21,7 +21,7 @@ from configsvc.apply import commands as c
 from configsvc.apply import digest
 from configsvc.apply.commands import Command, CommitRow, Effects, Envelope, Refused
 from configsvc.apply.describe import SILENT, describe
-from configsvc.apply.operations import OPERATIONS, Change, Context, refuse_alarms
+from configsvc.apply.operations import OPERATIONS, Change, Context, put
 from configsvc.apply.outcome import code_of
 from configsvc.apply.state import ApplyState
 from configsvc.audit.changes import KeyChange
@@ -30,8 +30,7 @@ from configsvc.audit.events import CODES
 from configsvc.audit.record import Resource
 from configsvc.errors import RequestError, ensure
 from configsvc.limits import KEY_BYTES_MAX
-from configsvc.mvcc.messages import KeyValue, PutOp, Row
-from configsvc.mvcc.shape import check_request
+from configsvc.mvcc.messages import KeyValue, PutOp, PutResult, Row
 
 _new = tuple.__new__  # skips the Python frame of a named tuple's constructor
 _OK: Final = 0  # its place in CODES
@@ -77,45 +76,43 @@ class Applier:
     # --- the hot path ----------------------------------------------------------------------------
 
     def _put(self, index: int, term: int, env: Envelope, op: PutOp) -> Effects:
-        """``operations.put`` and ``_done`` in one, for most entries are plain puts."""
+        """``operations.put`` and ``_done`` in one, for most entries are plain puts.
+
+        A put without options whose author surely may, while there is no alarm, cannot fail.
+        """
+        key, value, lease, prev_kv, ignore_value, ignore_lease = op
         state = self.state
-        store = state.store
         rights = self._rights
-        try:
-            rights.put(rights.view(env), env, op)
-            if state.alarms:
-                refuse_alarms(state, grows=True)
-            key = op[0]
-            if not key or len(key) > KEY_BYTES_MAX or op[4] or op[5]:
-                check_request(op)
-            staged = store.stage_put(op, state.lessor.leases)
-        except RequestError as error:
-            return self._refused(index, term, env, op, error)
-        moves = store.commit(staged)
-        if moves is not None:
-            for moved, before, after in moves:
-                state.lessor.move(moved, before, after)
-        rows, prevs, result = staged
-        row = rows[0]
-        prev = prevs[0]
+        plain = not (lease or prev_kv or ignore_value or ignore_lease or state.alarms)
+        if plain and 0 < len(key) <= KEY_BYTES_MAX and rights.plain_put(env, key):
+            row, prev = state.store.put(key, value)
+            if prev is not None and prev[5]:
+                state.lessor.move(key, prev[5], 0)
+            result: c.Result = _new(PutResult, (row[0], None))
+        else:
+            try:
+                change = put(env, op, Context(state, rights, index, term))
+            except RequestError as error:
+                return self._refused(index, term, env, op, error)
+            result, (row,), (prev,), _, _ = change
         revision = row[0]
         auth = state.auth
+        if prev is None:
+            before, prev_value = 0, None
+        else:
+            _, prev_value, _, before, _, _ = prev
         leaf, values = state.recorder.put(
-            env,
-            (index, term, revision, auth.revision, auth.policy.version),
-            rights.rule,
-            key,
-            row[3],
-            row[6],
-            0 if prev is None else prev[3],
-            None if prev is None else prev[1],
-        )
-        state.digest = chained = digest.step(state.digest, index, revision, _OK, rows, ())
-        commit = _new(CommitRow, values)
+            env, (index, term, revision, auth.revision, auth.policy.version), rights.rule,
+            key, row[3], row[6], before, prev_value,
+        )  # fmt: skip
+        state.digest = chained = digest.step_put(state.digest, index, revision, row)
         return _new(
             Effects,
-            (index, term, env[0], result, revision, rows, prevs, (), leaf, commit, chained),
-        )
+            (
+                index, term, env[0], result, revision, (row,), (prev,),
+                (), leaf, _new(CommitRow, values), chained,
+            ),
+        )  # fmt: skip
 
     # --- everything else -------------------------------------------------------------------------
 

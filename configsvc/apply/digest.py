@@ -23,6 +23,7 @@ GENESIS: Final = bytes(DIGEST_BYTES)
 
 _HEAD: Final = Struct("<QQBII")  # index, revision, code, rows, table changes
 _ROW: Final = Struct("<QIQQq?II")  # revision, sub, create, version, lease, tombstone, lengths
+_PUT: Final = Struct("<16s" + "QQBII" + "QIQQq?II")  # digest before, then head and row
 _SIZE: Final = Struct("<I")
 
 
@@ -43,6 +44,16 @@ def step(
     for change in tables:
         _encode(change, parts)
     return blake2b(b"".join(parts), digest_size=DIGEST_BYTES).digest()
+
+
+def step_put(before: bytes, index: int, revision: int, row: Row) -> bytes:
+    """``step`` of an entry that was done and changed one row and no table."""
+    _, sub, key, value, create, version, lease, tombstone = row
+    head = _PUT.pack(
+        before, index, revision, 0, 1, 0,
+        revision, sub, create, version, lease, tombstone, len(key), len(value),
+    )  # fmt: skip
+    return blake2b(head + key + value, digest_size=DIGEST_BYTES).digest()
 
 
 def _encode(value: Any, parts: list[bytes]) -> None:

@@ -102,6 +102,28 @@ class Rights:
             if lease is not None:  # an unknown lease is told as such, after this
                 self.lease_write(view, env, lease)
 
+    def plain_put(self, env: Envelope, key: bytes) -> bool:
+        """Whether the author surely may put ``key`` without options; False: ask ``view`` and
+        ``put``, which tell the same and why not.
+
+        Who stood when its view was made stands while the state has that version, unless there are
+        denials, which name times.
+        """
+        principal = env[1]
+        known = self._actors.get(id(principal))
+        auth = self._auth
+        if known is None or known[0] is not principal or known[1] is not env[2] or auth.denied:
+            return False
+        view = known[2]
+        if view.version != auth.version:
+            return False
+        rule = view.put_always or view.granted_put(key)
+        if rule is None:
+            return False
+        self.rule = rule
+        self.roles = view.roles
+        return True
+
     def delete(self, view: View, env: Envelope, op: DeleteOp) -> None:
         """WRITE on the whole span; READ too for prev_kv."""
         self._key(view, env, KV_DELETE, op.span)

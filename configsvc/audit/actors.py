@@ -94,17 +94,20 @@ def actor_hash(salt: bytes, record: bytes) -> bytes:
 class KnownActors:
     """Actor record -> hash, newest ``capacity`` ones."""
 
-    __slots__ = ("_by_principal", "_capacity", "_hashes")
+    __slots__ = ("_by_identity", "_by_principal", "_capacity", "_hashes")
 
     def __init__(self, capacity: int = ACTORS_KNOWN_MAX) -> None:
         self._capacity = capacity
         self._hashes: dict[bytes, bytes] = {}  # in order of making
         # A shortcut, not state: several principals (two tokens' times) may share one record.
         self._by_principal: dict[tuple[Principal, Source, tuple[str, ...]], _Known] = {}
+        # A shortcut to the shortcut, by the object's identity: one decoded principal writes many
+        # entries, and to hash all it consists of costs more than to find it.
+        self._by_identity: dict[int, tuple[Principal, Source, tuple[str, ...], _Known]] = {}
 
     def load(self, records: Iterable[tuple[bytes, bytes]]) -> None:
         """Become the newest of ``records``: (record, hash), in order of making."""
-        self._by_principal.clear()
+        self._forget()
         self._hashes.clear()
         for record, hashed in records:
             self._add(record, hashed)
@@ -124,15 +127,21 @@ class KnownActors:
 
         ``roles`` are those held at the entry's decision, ascending: another set is another record.
         """
+        near = self._by_identity.get(id(principal))
+        if near is not None and near[0] is principal and near[1] is source and near[2] == roles:
+            return near[3]
         found = self._by_principal.get((principal, source, roles))
         if found is not None:
+            if len(self._by_identity) >= self._capacity:
+                self._by_identity.clear()
+            self._by_identity[id(principal)] = (principal, source, roles, found)
             return found
         record = encode_actor(principal, source, roles)
         hashed = self._hashes.get(record)
         if hashed is not None:
             known = (hashed, b"", b"")
             if len(self._by_principal) >= self._capacity:
-                self._by_principal.clear()
+                self._forget()
             self._by_principal[(principal, source, roles)] = known
             return known
         salt = field_salt(entry_salt, "actor")
@@ -144,4 +153,8 @@ class KnownActors:
         self._hashes[record] = hashed
         if len(self._hashes) > self._capacity:
             del self._hashes[next(iter(self._hashes))]
-            self._by_principal.clear()
+            self._forget()
+
+    def _forget(self) -> None:
+        self._by_principal.clear()
+        self._by_identity.clear()

@@ -53,6 +53,7 @@ class View:
         "_put_denied",
         "_put_grants",
         "_unions",
+        "put_always",
         "roles",
         "version",
     )
@@ -82,6 +83,10 @@ class View:
         }
         self._put_grants = self._unions[KV_PUT]
         self._put_denied = self._denied.get(KV_PUT)
+        # Who lets every key be written, whatever else a request says; None: it depends.
+        self.put_always: str | None = None
+        if self._put_denied is None and self._fixed is not None and self._fixed.allowed:
+            self.put_always = self._fixed.rule
 
     def _bind_rules(
         self,

@@ -62,7 +62,7 @@ def range_op(m: Any) -> RangeOp:
 def plain_put(data: bytes, at: int, end: int) -> PutOp | None:
     """The put that ``data[at:end]`` encodes if it is a key and a value and nothing else.
 
-    Most puts are that, and reading it by hand takes a third of what protobuf does. None: ask
+    Most puts are that, and reading it by hand takes two thirds of what protobuf does. None: ask
     protobuf, be it a put with options, one that another encoder wrote, or no put at all.
     """
     if end - at < 6 or data[at] != 0x0A:
