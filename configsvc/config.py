@@ -209,9 +209,9 @@ def _check_timing(c: ServerConfig) -> list[str]:
 
 def _check_urls(c: ServerConfig) -> list[str]:
     found = []
-    listen = ("listen_client_urls", "listen_peer_urls", "listen_client_http_urls")
-    advertise = ("advertise_client_urls", "initial_advertise_peer_urls", "listen_metrics_urls")
-    for name in (*listen, *advertise):
+    client = ("listen_client_urls", "listen_client_http_urls", "listen_metrics_urls")
+    advertise = ("advertise_client_urls", "initial_advertise_peer_urls")
+    for name in (*client, "listen_peer_urls", *advertise):
         flag = "--" + name.replace("_", "-")
         for url in getattr(c, name):
             try:
@@ -231,7 +231,10 @@ def _check_urls(c: ServerConfig) -> list[str]:
 def _check_tls(c: ServerConfig) -> list[str]:
     found = []
     needed = {
-        "": (c.listen_client_urls + c.listen_client_http_urls, c.client_tls),
+        "": (
+            c.listen_client_urls + c.listen_client_http_urls + c.listen_metrics_urls,
+            c.client_tls,
+        ),
         "peer-": (c.listen_peer_urls, c.peer_tls),
     }
     for prefix, (urls, tls) in needed.items():

@@ -1,4 +1,4 @@
-"""A listening socket: accepting in slices, bounds on connections, running out of descriptors.
+"""Listening sockets: accepting in slices, bounds on connections, running out of descriptors.
 
 We accept ourselves instead of through ``create_server``: a burst of handshakes must not hold up
 the requests of others, and a process without free descriptors must neither spin nor die (N37).
@@ -11,7 +11,7 @@ import errno
 import ipaddress
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from configsvc.frontend.connection import ClientConnection
@@ -30,15 +30,16 @@ Refused = Callable[[str, str], None]  # peer address, constant reason
 
 _BACKLOG: Final = 1_024
 _OUT_OF_DESCRIPTORS: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+_NOT_HERE: Final = frozenset((errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT))  # no such address
 _GONE_ALREADY: Final = frozenset((errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.EINTR))
 
 
 class Listener:
-    """One bound socket and the connections that came in through it."""
+    """The sockets of one URL and the connections that came in through them."""
 
     def __init__(
         self,
-        sock: socket.socket,
+        socks: Sequence[socket.socket],
         shared: Shared,
         flusher: Flusher,
         sweeper: Sweeper,
@@ -50,29 +51,35 @@ class Listener:
         self.flusher = flusher
         self.sweeper = sweeper
         self.connections: dict[ClientConnection, None] = {}
-        self._sock = sock
+        self._socks = tuple(socks)
         self._tls = tls
         self._on_refused = on_refused
         self._loop = asyncio.get_running_loop()
         self._arriving: dict[ClientConnection, asyncio.Task[None]] = {}  # no transport yet
         self._pause: asyncio.TimerHandle | None = None
         self._complained = False
-        self._loop.add_reader(sock.fileno(), self._accept)
+        self._resume()
 
     @property
     def address(self) -> tuple[str, int]:
+        """The first of ``addresses``."""
+        return self.addresses[0]
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
         """Where it listens, with the port that the system chose for port 0."""
-        name = self._sock.getsockname()
-        return str(name[0]), int(name[1])
+        names = [sock.getsockname() for sock in self._socks]
+        return [(str(name[0]), int(name[1])) for name in names]
 
     def close(self) -> None:
         """Accept no more; connections go on."""
-        if self._sock.fileno() < 0:
+        if self._socks[0].fileno() < 0:
             return
         if self._pause is not None:
             self._pause.cancel()
-        self._loop.remove_reader(self._sock.fileno())
-        self._sock.close()
+        for sock in self._socks:
+            self._loop.remove_reader(sock.fileno())
+            sock.close()
 
     # --- told by connections ---------------------------------------------------------------------
 
@@ -94,10 +101,10 @@ class Listener:
 
     # --- accepting -------------------------------------------------------------------------------
 
-    def _accept(self) -> None:
+    def _accept(self, listening: socket.socket) -> None:
         for _ in range(ACCEPTS_PER_PASS_MAX):
             try:
-                sock, address = self._sock.accept()
+                sock, address = listening.accept()
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
@@ -114,12 +121,15 @@ class Listener:
         if not self._complained:
             self._complained = True
             log.warning("out of file descriptors: new connections wait")
-        self._loop.remove_reader(self._sock.fileno())
-        self._pause = self._loop.call_later(ACCEPT_PAUSE_S, self._resume)
+        for sock in self._socks:
+            self._loop.remove_reader(sock.fileno())
+        if self._pause is None:
+            self._pause = self._loop.call_later(ACCEPT_PAUSE_S, self._resume)
 
     def _resume(self) -> None:
         self._pause = None
-        self._loop.add_reader(self._sock.fileno(), self._accept)
+        for sock in self._socks:
+            self._loop.add_reader(sock.fileno(), self._accept, sock)
 
     def _welcome(self, sock: socket.socket, peer_ip: str) -> None:
         sock.setblocking(False)
@@ -175,16 +185,39 @@ def folded(address: str) -> str:
     return str(ip)
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A bound, listening, non-blocking socket.
+def bind(host: str, port: int) -> list[socket.socket]:
+    """Bound, listening, non-blocking sockets, one for each address that ``host`` stands for.
+
+    ``localhost`` is both ::1 and 127.0.0.1 for its clients, whichever they try first (P14). An
+    address that this machine does not have is left out, unless nothing else remains. Port 0 is
+    chosen once and then the same for all.
 
     Raises:
-        OSError: the address is taken or not ours.
+        OSError: an address is taken, or none of them is ours.
     """
-    family, kind, proto, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    sock = socket.socket(family, kind, proto)
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    socks: list[socket.socket] = []
+    absent: OSError | None = None
+    try:
+        for family, _, _, _, address in dict.fromkeys(found):
+            chosen = socks[0].getsockname()[1] if socks else port
+            try:
+                socks.append(_listening(family, (address[0], chosen, *address[2:])))
+            except OSError as error:
+                if error.errno not in _NOT_HERE:
+                    raise
+                absent = error
+        if absent is not None and not socks:
+            raise absent
+    except OSError:
+        for sock in socks:
+            sock.close()
+        raise
+    return socks
+
+
+def _listening(family: int, address: tuple[object, ...]) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)

@@ -65,23 +65,25 @@ class Frontend:
         tls: Callable[[], ssl.SSLContext] | None,
         serves_grpc: bool = True,
         serves_http: bool = True,
+        http: HttpApp | None = None,
     ) -> Listener:
         """Open one listener.
 
         Args:
-            host: Address to bind; a name is resolved to its first address.
+            host: Address to bind; of a name, all addresses (P14).
             port: 0 lets the system choose, see ``Listener.address``.
             tls: Gives the context for the next connection (``net.contexts``), so that a reload
                 counts for new ones; None is plaintext, which only ``--insecure-dev`` may ask for.
             serves_grpc: False for ``--listen-client-http-urls`` and ``--listen-metrics-urls``.
             serves_http: False when another listener takes HTTP off this one.
+            http: Answers what is not gRPC here; None is the application of all listeners.
 
         Raises:
             OSError: the address cannot be bound.
         """
         shared = Shared(
             self._api,
-            self._http if serves_http else None,
+            (http or self._http) if serves_http else None,
             self._loop.time,
             max_streams=self._max_streams,
             serves_grpc=serves_grpc,

@@ -171,7 +171,7 @@ class Gateway:
 
 
 class _Probes:
-    """The gateway without its POST paths: they are as unknown as any other."""
+    """The gateway with nothing but its probes: other paths are as unknown as any other."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
@@ -179,7 +179,7 @@ class _Probes:
     def handle(
         self, connection: ConnectionIdentity, request: HttpRequest, sink: HttpSink
     ) -> HttpExchange | None:
-        if request.path in ROUTES:
+        if request.path in ROUTES or request.path.startswith("/debug/"):
             request = request._replace(path="/")
         return self._gateway.handle(connection, request, sink)
 

@@ -28,8 +28,8 @@ async def listen_peers(config: ServerConfig, peers: PeerTransport) -> None:
 
 def listen_clients(
     config: ServerConfig, frontend: Frontend, tls: ClientTls, probes: HttpApp
-) -> None:
-    """Bind every client URL.
+) -> list[str]:
+    """Bind every client URL; those that serve clients, with the ports that were chosen for 0.
 
     Args:
         config: The settings.
@@ -40,24 +40,29 @@ def listen_clients(
     Raises:
         ConfigError: 78, an address is taken or not ours.
     """
+    served = []
     split = bool(config.listen_client_http_urls)
-    for urls, grpc, http in (
-        (config.listen_client_urls, True, not split),
-        (config.listen_client_http_urls, False, True),
-        (config.listen_metrics_urls, False, True),
+    for urls, grpc, http, app in (
+        (config.listen_client_urls, True, not split, None),
+        (config.listen_client_http_urls, False, True, None),
+        (config.listen_metrics_urls, False, True, probes),
     ):
         for url in urls:
             scheme, host, port = split_url(url)
             try:
-                frontend.listen(
+                listener = frontend.listen(
                     host,
                     port,
                     tls=tls.context if scheme == "https" else None,
                     serves_grpc=grpc,
                     serves_http=http,
+                    http=app,
                 )
             except OSError as error:
                 raise ConfigError(
                     f"cannot listen on {url}: {error.strerror}",
                     "free the port, or choose another with --listen-client-urls",
                 ) from None
+            if app is None:
+                served.append(f"{url.rpartition(':')[0]}:{listener.address[1]}")
+    return served

@@ -56,6 +56,7 @@ class Server:
         self._ends = Ends(log)
         self._stop = asyncio.Event()
         self._signals = 0
+        self._client_urls: list[str] = []
 
     async def serve(self) -> None:
         """Run until a signal."""
@@ -134,7 +135,7 @@ class Server:
             on_refused=self._client_refused,
             refuse=api.refusals.refuse,
         )
-        listen_clients(self.config, frontend, tls, gateway.probes)
+        self._client_urls = listen_clients(self.config, frontend, tls, gateway.probes)
         return frontend
 
     def _client_refused(self, ip: str, reason: str) -> None:
@@ -145,12 +146,11 @@ class Server:
 
     def _announce_when_ready(self) -> None:
         member = self.member
-        urls = (*self.config.listen_client_urls, *self.config.listen_client_http_urls)
 
         def tell() -> None:
             if member.ready:
                 member.forget_ready_change(self)
-                for url in urls:
+                for url in self._client_urls:
                     self.log.info("server", "ready to serve client requests", url=url)
 
         member.on_ready_change(self, tell)

@@ -348,7 +348,9 @@ def test_running_out_of_descriptors_is_survived(run: Loop) -> None:
 
     async def scenario() -> None:
         async with World() as world:
-            world.listener._sock = Poor(world.listener._sock)  # type: ignore[assignment]
+            (sock,) = world.listener._socks
+            world.listener._socks = (Poor(sock),)  # type: ignore[assignment]
+            world.listener._resume()
             reader, writer = await world.connect()
             writer.write(GET)
             await asyncio.wait_for(reader.readuntil(b"}"), 5)
@@ -439,6 +441,87 @@ def test_a_listener_without_http(run: Loop) -> None:
             assert b"404" in await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
 
     run(scenario())
+
+
+def test_a_listener_with_an_application_of_its_own(run: Loop) -> None:
+    async def scenario() -> None:
+        async with World() as world:
+            own = FakeHttp()
+            listener = world.frontend.listen("127.0.0.1", 0, tls=None, serves_grpc=False, http=own)
+            reader, writer = await asyncio.open_connection(*listener.address)
+            world.writers.append(writer)
+            writer.write(GET)
+            await asyncio.wait_for(reader.readuntil(b"}"), 5)
+            assert [request.path for request in own.requests] == ["/health"]
+            assert not world.http.requests
+
+    run(scenario())
+
+
+def two_loopbacks(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+    """A resolver for which every name has both loopback addresses, each of them twice."""
+    rows = [
+        (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", port, 0, 0)),
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)),
+    ]
+    return rows * 2
+
+
+def has_ipv6() -> bool:
+    with socket.socket(socket.AF_INET6) as probe:
+        try:
+            probe.bind(("::1", 0))
+        except OSError:
+            return False
+    return True
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no ::1")
+def test_p14_localhost_is_both_loopbacks(run: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with World() as world:
+            with monkeypatch.context() as patched:
+                patched.setattr(listener_module.socket, "getaddrinfo", two_loopbacks)
+                listener = world.frontend.listen("localhost", 0, tls=None)
+            (six, port), (four, same) = listener.addresses
+            assert (six, four, port) == ("::1", "127.0.0.1", same)
+            for host in ("::1", "127.0.0.1"):
+                reader, writer = await asyncio.open_connection(host, port)
+                world.writers.append(writer)
+                writer.write(GET)
+                assert b"200 OK" in await asyncio.wait_for(reader.readuntil(b"}"), 5)
+            listener.close()
+            for host in ("::1", "127.0.0.1"):
+                with pytest.raises(OSError, match=r"refused|Connect"):
+                    await asyncio.open_connection(host, port)
+
+    run(scenario())
+
+
+def test_an_address_that_is_not_here_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 0)),
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0)),
+    ]
+    monkeypatch.setattr(listener_module.socket, "getaddrinfo", lambda *_, **__: rows)
+    (sock,) = listener_module.bind("localhost", 0)
+    with sock:
+        assert sock.getsockname()[0] == "127.0.0.1"
+    rows.pop()
+    with pytest.raises(OSError, match="assign"):
+        listener_module.bind("localhost", 0)
+
+
+def test_an_address_that_is_taken_is_not_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.2", 0)) as taken:
+        port = taken.getsockname()[1]
+        rows = [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)),
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.2", port)),
+        ]
+        monkeypatch.setattr(listener_module.socket, "getaddrinfo", lambda *_, **__: rows)
+        with pytest.raises(OSError, match="in use"):
+            listener_module.bind("localhost", port)
 
 
 @pytest.mark.parametrize(

@@ -172,6 +172,7 @@ def test_the_version_is_not_known_before_the_first_entry(world: World) -> None:
 def test_a_listener_for_metrics_has_no_other_paths(world: World) -> None:
     for path in ROUTES:
         assert world.ask(path, probes=True).status == 404
+    assert world.ask("/debug/vars", method="GET", probes=True).status == 404
     assert world.api.callers == []
     assert world.ask("/livez", method="GET", probes=True).status == 200
     assert world.ask("/version", method="GET", probes=True).status == 200
