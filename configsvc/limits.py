@@ -176,6 +176,7 @@ CHECKPOINT_BYTES_MAX: Final = 64 * KIB  # a longer note is refused unread
 CHECKPOINT_SIGNATURES_MAX: Final = 64
 
 # --- frontend (security.md LIM-1, 2, 3, 5, 18; GW-5) ----------------------------------------------
+REFUSAL_LOG_SECONDS: Final = 10.0  # one log line per kind of refused peers and interval
 HANDSHAKE_SECONDS_MAX: Final = 5.0  # TLS; closed beyond
 OPENING_SECONDS_MAX: Final = 5.0  # HTTP/2 preface and SETTINGS, or an HTTP/1.1 header; likewise
 TLS_SHUTDOWN_SECONDS_MAX: Final = 0.5

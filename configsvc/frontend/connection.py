@@ -20,7 +20,8 @@ from configsvc.errors import ConfigServiceError
 from configsvc.frontend.admission import Tally
 from configsvc.frontend.http1_session import Http1Session
 from configsvc.frontend.http2_session import Http2Session
-from configsvc.frontend.shared import Shared, judge, log
+from configsvc.frontend.refusals import CERTIFICATE, CROWDED, SLOW, TLS
+from configsvc.frontend.shared import RefusedIdentity, Shared, judge, log
 from configsvc.http2.protocol import PREFACE
 from configsvc.limits import (
     HANDSHAKE_SECONDS_MAX,
@@ -148,7 +149,7 @@ class ClientConnection(asyncio.Protocol):
                 try:
                     data = self._tls.send(data)
                 except ssl.SSLError:
-                    self._listener.refused(self, "TLS would not write")
+                    self._listener.refused(self, TLS, "TLS would not write")
                     self.abort()
                     return
             self._write(data)
@@ -156,7 +157,7 @@ class ClientConnection(asyncio.Protocol):
             self._listener.sweeper.watch(self)
         if session.finished:
             if session.fault:
-                self._listener.refused(self, session.fault)
+                self._listener.refused(self, session.fault_kind, session.fault)
             self.close()
 
     def _write(self, data: bytes) -> None:
@@ -213,7 +214,7 @@ class ClientConnection(asyncio.Protocol):
     def overdue(self) -> None:
         """The deadline of youth has passed."""
         what = "handshake" if self._tls is not None and self.session is None else "first request"
-        self._listener.refused(self, f"{what} took too long")
+        self._listener.refused(self, SLOW, f"{what} took too long")
         self.abort()
 
     def sweep(self, now: float) -> bool:
@@ -235,7 +236,7 @@ class ClientConnection(asyncio.Protocol):
         if self._stuck_since is None or taken - self._stuck_taken >= SLOW_READER_BYTES_MIN:
             self._stuck_since, self._stuck_taken = now, taken
         elif now - self._stuck_since >= SLOW_READER_SECONDS_MAX:
-            self._listener.refused(self, "reads too slowly")
+            self._listener.refused(self, SLOW, "reads too slowly")
             self.abort()
             return False
         return True
@@ -265,9 +266,11 @@ class ClientConnection(asyncio.Protocol):
     ) -> None:
         der = tls.peer_der if tls is not None else None
         identity = judge(self._shared, der, self.peer_ip, tls.version if tls is not None else "")
+        if isinstance(identity, RefusedIdentity):
+            self._listener.refused(self, CERTIFICATE, "certificate not acceptable")
         tally = self._shared.admission.join(identity.key)
         if tally is None:
-            self._listener.refused(self, "too many connections of one identity")
+            self._listener.refused(self, CROWDED, "too many connections of one identity")
             self.abort()
             return
         self._tally = tally
@@ -289,7 +292,7 @@ class ClientConnection(asyncio.Protocol):
         self.flush()
 
     def _tls_failed(self, failure: TlsFailed) -> None:
-        self._listener.refused(self, failure.reason)
+        self._listener.refused(self, TLS, failure.reason)
         if failure.answer:
             self._write(failure.answer)
         self._closing = True

@@ -21,6 +21,7 @@ from configsvc.api.contract import ConnectionIdentity, HttpRequest
 from configsvc.errors import ConfigServiceError, ensure
 from configsvc.frontend.admission import Tally
 from configsvc.frontend.exchanges import Exchange, Fields, clean
+from configsvc.frontend.refusals import CROWDED, FLOOD, MALFORMED
 from configsvc.frontend.shared import Shared
 from configsvc.http2.request import BAD_IN_VALUE
 from configsvc.limits import (
@@ -54,6 +55,7 @@ class Http1Session:
         self.identity = identity
         self.tally = tally
         self.wake = on_dirty
+        self.fault_kind = MALFORMED
         self.fault = ""  # why the peer is being cut off; a constant of ours
         self.closing = False  # no request is read any more
         self._refusals = 0
@@ -245,6 +247,7 @@ class Http1Session:
     def _refuse(self, status: int, reason: str) -> None:
         """Answer without a body and close; ``reason`` is for the log."""
         self.fault = reason
+        self.fault_kind = {431: FLOOD, 503: CROWDED}.get(status, MALFORMED)
         self.closing = True
         self._head = b""
         self._request = None

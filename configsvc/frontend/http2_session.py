@@ -24,11 +24,12 @@ from configsvc.frontend.admission import Tally
 from configsvc.frontend.exchanges import Http2Exchange
 from configsvc.frontend.grpc_calls import ENDING, StreamCall, UnaryCall, UnaryRead
 from configsvc.frontend.intake import Intake
+from configsvc.frontend.refusals import FLOOD, MALFORMED
 from configsvc.frontend.shared import Refuse, Shared
 from configsvc.http2 import grpc
 from configsvc.http2.connection import DATA, DATA_END, HEAD, Connection
 from configsvc.http2.grpc import GrpcFault
-from configsvc.http2.protocol import INTERNAL_ERROR
+from configsvc.http2.protocol import ENHANCE_YOUR_CALM, INTERNAL_ERROR
 from configsvc.http2.request import Field, RequestHead
 from configsvc.http2.stream import CLOSED, Stream
 from configsvc.limits import (
@@ -99,6 +100,12 @@ class Http2Session:
     def fault(self) -> str:
         """Why the peer is being cut off, or ""; a constant of ours."""
         return self.http2.fault.reason if self.http2.fault is not None else ""
+
+    @property
+    def fault_kind(self) -> str:
+        """Which kind of refusal that is."""
+        fault = self.http2.fault
+        return FLOOD if fault is not None and fault.code == ENHANCE_YOUR_CALM else MALFORMED
 
     @property
     def waiting_bytes(self) -> int:

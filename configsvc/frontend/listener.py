@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from configsvc.frontend.connection import ClientConnection
+from configsvc.frontend.refusals import CROWDED, Refusals
 from configsvc.frontend.shared import Shared, log
 from configsvc.frontend.sweeper import Flusher, Sweeper
 from configsvc.limits import (
@@ -25,8 +26,6 @@ from configsvc.limits import (
     HANDSHAKES_PER_ADDRESS_MAX,
 )
 from configsvc.net.shell import TlsConnection
-
-Refused = Callable[[str, str], None]  # peer address, constant reason
 
 _BACKLOG: Final = 1_024
 _OUT_OF_DESCRIPTORS: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
@@ -44,7 +43,7 @@ class Listener:
         flusher: Flusher,
         sweeper: Sweeper,
         tls: Callable[[], ssl.SSLContext] | None,
-        on_refused: Refused | None = None,
+        refusals: Refusals,
     ) -> None:
         """``tls`` gives the context for the next connection; None is plaintext."""
         self.shared = shared
@@ -53,7 +52,7 @@ class Listener:
         self.connections: dict[ClientConnection, None] = {}
         self._socks = tuple(socks)
         self._tls = tls
-        self._on_refused = on_refused
+        self._refusals = refusals
         self._loop = asyncio.get_running_loop()
         self._arriving: dict[ClientConnection, asyncio.Task[None]] = {}  # no transport yet
         self._pause: asyncio.TimerHandle | None = None
@@ -93,11 +92,9 @@ class Listener:
         self.connections.pop(connection, None)
         self.sweeper.forget(connection)
 
-    def refused(self, connection: ClientConnection, reason: str) -> None:
-        """A peer was cut off; ``reason`` is a constant of ours."""
-        log.debug("connection refused: %s", reason)
-        if self._on_refused is not None:
-            self._on_refused(connection.peer_ip, reason)
+    def refused(self, connection: ClientConnection, kind: str, reason: str) -> None:
+        """A peer was cut off; ``kind`` is one of ``refusals``, ``reason`` a constant of ours."""
+        self._refusals.refused(kind, connection.peer_ip, reason)
 
     # --- accepting -------------------------------------------------------------------------------
 
@@ -136,12 +133,14 @@ class Listener:
         self._complained = False
         if len(self.connections) + len(self._arriving) >= CONNECTIONS_MAX:
             oldest = self.sweeper.oldest_young()
+            self._refusals.refused(CROWDED, peer_ip, "too many connections")
             if oldest is None:
                 sock.close()
                 return
             oldest.abort()
         if self.sweeper.young_of(peer_ip) >= HANDSHAKES_PER_ADDRESS_MAX:
             oldest = self.sweeper.oldest_young(peer_ip)
+            self._refusals.refused(CROWDED, peer_ip, "too many handshakes of one address")
             if oldest is not None:
                 oldest.abort()
         _tune(sock)

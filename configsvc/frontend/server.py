@@ -9,13 +9,15 @@ import asyncio
 import contextlib
 import resource
 import ssl
+from collections import Counter
 from collections.abc import Callable
 
 from configsvc.api.contract import ApiTable, ConnectionIdentity, HttpApp
 from configsvc.errors import StoppedError
 from configsvc.frontend.admission import Admission
 from configsvc.frontend.connection import ClientConnection
-from configsvc.frontend.listener import Listener, Refused, bind
+from configsvc.frontend.listener import Listener, bind
+from configsvc.frontend.refusals import Refusals, Refused
 from configsvc.frontend.shared import Refuse, Shared, UnknownMethod
 from configsvc.frontend.sweeper import Flusher, Sweeper
 from configsvc.limits import DRAIN_NOTICE_S, HTTP2_STREAMS_MAX
@@ -31,6 +33,7 @@ class Frontend:
         *,
         max_streams: int = HTTP2_STREAMS_MAX,
         on_refused: Refused | None = None,
+        refused_counts: Counter[str] | None = None,
         on_unknown_method: UnknownMethod | None = None,
         refuse: Refuse | None = None,
     ) -> None:
@@ -41,6 +44,7 @@ class Frontend:
             http: Answers what is not gRPC; None answers 404.
             max_streams: Per connection.
             on_refused: ``(peer_ip, reason)`` of every peer that is cut off.
+            refused_counts: Where they are counted by kind (``refusals``); None: nobody looks.
             on_unknown_method: The identity of every call of a method that does not exist.
             refuse: Tells a refused gRPC call its status once that is recorded; None: at once.
         """
@@ -51,7 +55,7 @@ class Frontend:
         self._http = http
         self._loop = loop
         self._max_streams = max_streams
-        self._on_refused = on_refused
+        self._refusals = Refusals(loop.time, on_refused, refused_counts)
         self._on_unknown_method = on_unknown_method
         self._refuse = refuse
         self._flusher = Flusher(loop)
@@ -92,7 +96,7 @@ class Frontend:
             refuse=self._refuse,
         )
         listener = Listener(
-            bind(host, port), shared, self._flusher, self._sweeper, tls, self._on_refused
+            bind(host, port), shared, self._flusher, self._sweeper, tls, self._refusals
         )
         self.listeners.append(listener)
         return listener

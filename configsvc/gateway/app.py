@@ -10,7 +10,7 @@ Not here: HTTP itself (``frontend``), what a method does (``api``).
 from __future__ import annotations
 
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from configsvc.api.contract import (
@@ -51,13 +51,14 @@ Get = Callable[[HttpRequest, HttpSink], "HttpExchange | None"]
 class Gateway:
     """Answers the requests that are not gRPC."""
 
-    def __init__(self, member: Member, api: Api) -> None:
+    def __init__(self, member: Member, api: Api, refused: Mapping[str, int] | None = None) -> None:
+        """``refused`` counts peers that were cut off, by kind, for the metrics."""
         self._member = member
         self._api = api
         self._calls = Calls(member.loop, api.status_of)
         self._origin = OriginGuard(member.config)
         self._health = Health(member)
-        self._metrics = Metrics(member, api, self._health)
+        self._metrics = Metrics(member, api, self._health, {} if refused is None else refused)
         held = api.refusals.held
         self._methods = {path: held(api.methods[rpc.encode()]) for path, rpc in ROUTES.items()}
         self._gets: dict[str, Get] = {

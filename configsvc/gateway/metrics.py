@@ -5,7 +5,7 @@ Everything is read from counters that exist anyway when a scrape comes; nothing 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -33,10 +33,13 @@ _TYPES: Final = {
 class Metrics(Collector):
     """All families of one member, in a fixed order."""
 
-    def __init__(self, member: Member, api: Api, health: Health) -> None:
+    def __init__(
+        self, member: Member, api: Api, health: Health, refused: Mapping[str, int]
+    ) -> None:
         self._member = member
         self._api = api
         self._health = health
+        self._refused = refused
         self._process = ProcessCollector(registry=None)
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -55,6 +58,7 @@ class Metrics(Collector):
         yield from self._healthchecks()
         yield self._calls()
         yield self._requests()
+        yield self._peers_refused()
         yield from self._process.collect()
 
     def _server(self) -> Iterator[Metric]:
@@ -161,6 +165,14 @@ class Metrics(Collector):
             total[kind] += self._api.started[method.path]
         for kind, count in total.items():
             family.add_metric([kind, "unknown"], count)
+        return family
+
+    def _peers_refused(self) -> Metric:
+        family = CounterMetricFamily(
+            "configsvc_peers_refused", "Client connections cut off, by kind", labels=["kind"]
+        )
+        for kind, count in sorted(self._refused.items()):
+            family.add_metric([kind], count)
         return family
 
 

@@ -15,6 +15,7 @@ import os
 import resource
 import signal
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +24,7 @@ from configsvc.api.table import Api
 from configsvc.audit.record import Resource
 from configsvc.config import ServerConfig
 from configsvc.errors import ConfigError, ExitCode, FatalError, InvariantViolationError
+from configsvc.frontend.refusals import KINDS
 from configsvc.frontend.server import Frontend, raise_descriptor_limit
 from configsvc.gateway.app import Gateway
 from configsvc.runtime.member import Member
@@ -127,12 +129,14 @@ class Server:
 
     def _serve_clients(self, tls: ClientTls) -> Frontend:
         api = Api(self.member)
-        gateway = Gateway(self.member, api)
+        refused = Counter(dict.fromkeys(KINDS, 0))
+        gateway = Gateway(self.member, api, refused)
         frontend = Frontend(
             api,
             gateway,
             max_streams=self.config.max_concurrent_streams,
             on_refused=self._client_refused,
+            refused_counts=refused,
             refuse=api.refusals.refuse,
         )
         self._client_urls = listen_clients(self.config, frontend, tls, gateway.probes)

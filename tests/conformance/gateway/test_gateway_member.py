@@ -353,6 +353,7 @@ def test_metrics_have_etcds_names_and_no_values(root: JsonClient, bob: JsonClien
         "etcd_server_proposals_committed_total", "etcd_server_proposals_applied_total",
         "etcd_server_proposals_failed_total", "etcd_server_proposals_pending",
         "etcd_server_quota_backend_bytes", "etcd_server_health_success",
+        "configsvc_peers_refused_total",
         "etcd_server_health_failures", "etcd_server_healthcheck", "etcd_server_healthchecks_total",
         "etcd_server_slow_read_indexes_total", "etcd_server_read_indexes_failed_total",
         "etcd_mvcc_db_total_size_in_bytes", "etcd_mvcc_db_total_size_in_use_in_bytes",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -38,8 +39,12 @@ class World:
         self.http = FakeHttp()
         self.refused: list[str] = []
         self.writers: list[asyncio.StreamWriter] = []
+        self.counts: Counter[str] = Counter()
         self.frontend = Frontend(
-            self.api, self.http, on_refused=lambda _ip, reason: self.refused.append(reason)
+            self.api,
+            self.http,
+            on_refused=lambda _ip, reason: self.refused.append(reason),
+            refused_counts=self.counts,
         )
         self.listener: Listener = self.frontend.listen("127.0.0.1", 0, tls=None, **options)
 
@@ -193,6 +198,26 @@ def test_a_fault_is_told_reported_and_closed(run: Loop) -> None:
             assert last.kind == h2.GOAWAY
             assert last.payload[8:] == b"ping on a stream"
             assert world.refused == ["ping on a stream"]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (Client.hello() + frame(h2.DATA, 0, 0), "malformed"),
+        (Client.hello() + frame(h2.PRIORITY, 0, 1, bytes(5)) * 1_500, "flood"),
+        (b"GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n", "malformed"),
+        (b"GET / HTTP/1.1\r\nX: " + b"x" * 20_000, "flood"),
+    ],
+)
+def test_every_refusal_is_counted_by_its_kind(run: Loop, data: bytes, kind: str) -> None:
+    async def scenario() -> None:
+        async with World() as world:
+            reader, writer = await world.connect()
+            writer.write(data)
+            await ended(reader)
+            assert world.counts == {kind: 1}
 
     run(scenario())
 
