@@ -38,6 +38,7 @@ class General(Applier):
     __slots__ = ()
 
     def _put(self, index: int, term: int, env: Envelope, op: PutOp) -> Effects:
+        self.state.rights.forget()
         context = Context(self.state, self.state.rights, index, term)
         try:
             change = OPERATIONS[PutOp](env, op, context)
