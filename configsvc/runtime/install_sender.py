@@ -54,6 +54,7 @@ class _Sending:
         self.reading = False
         self.began = now
         self.heard = now
+        self.connected_since: float | None = None
 
 
 class InstallSender:
@@ -101,6 +102,7 @@ class InstallSender:
         self._sending = sending = _Sending(
             peer, install, snapshot.index, InstallSource(member.reader.current), now
         )
+        sending.connected_since = member.net.active_since(peer)
         member.report.info(
             "install", "install begins", peer=f"{peer:016x}", index=snapshot.index, install=install
         )
@@ -137,7 +139,8 @@ class InstallSender:
         member = self._member
         sending = self._sending
         if sending is not None:
-            if not member.net.connected(sending.peer):
+            # Another connection is another start of the receiver, which knows nothing of this.
+            if member.net.active_since(sending.peer) != sending.connected_since:
                 self._end(sending, "the connection broke")
             elif now - sending.heard > limits.INSTALL_SILENCE_S:
                 self._end(sending, "the receiver is silent")

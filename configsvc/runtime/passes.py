@@ -48,7 +48,9 @@ class Passes:
                 self._propose()
             elif proposals.queued:
                 proposals.forward_to(lead)
-            if member.reads.queued:
+            # While a write hangs the core may have another leader than was told: a read asked of
+            # that one would not be noticed if leadership went there and back (R4).
+            if member.reads.queued and lead == machine.raft.lead:
                 member.reads.flush(machine.raft)
         elif proposals.queued:
             proposals.refuse_foreign()

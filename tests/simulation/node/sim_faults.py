@@ -88,14 +88,15 @@ class Nemesis:
         rest = set(rng.sample(ids, rng.randint(1, most)))
         if leader is not None and rng.random() < 0.5:
             rest = {leader.id}
-        core = set(ids) - rest
+        whole = sorted(set(ids) - rest)
+        core = set(whole)
         for broken in sorted(rest):
             how = rng.choice(("deaf", "mute", "isolated", "bridge", "hung disk"))
             self._fault(f"for good: {how}", node=world.nodes[broken].name)
             if how == "hung disk":
                 world.nodes[broken].hang_until = 2**62
                 continue
-            apart = sorted(core)
+            apart = whole[:]
             if how == "bridge":
                 core = {apart.pop(0)}
             for peer in apart:

@@ -86,6 +86,12 @@ class Net:
                         if not self.blocked(node.id, who):
                             node.life.post(attempt * 60 * MS, _refused_dial, node.life, who)
 
+    def started(self, who: NodeId) -> None:
+        """Whoever held on to a connection of the start before learns that it is gone."""
+        for pair in self._connections:
+            if who in pair:
+                self._break(pair)
+
     def blocked(self, one: NodeId, other: NodeId) -> bool:
         return (one, other) in self.cut or (other, one) in self.cut
 
@@ -246,6 +252,7 @@ class SimLink:
     def __init__(self, net: Net, life: Life) -> None:
         self._net = net
         self._life = life
+        self._since: dict[NodeId, tuple[Connection, float]] = {}
 
     def send(self, messages: Sequence[Message]) -> None:
         self._life.crash_point()
@@ -272,8 +279,13 @@ class SimLink:
         connection = self._net.standing(self._life.node.id, peer)
         if connection is None:
             return None
+        known = self._since.get(peer)
+        if known is not None and known[0] is connection:
+            return known[1]
         age = (self._net.kernel.now - connection.since) / S
-        return float(self._life.clock.monotonic()) - age
+        since = float(self._life.clock.monotonic()) - age
+        self._since[peer] = (connection, since)
+        return since
 
     def connected(self, peer: NodeId) -> bool:
         return self._net.standing(self._life.node.id, peer) is not None

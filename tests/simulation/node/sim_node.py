@@ -171,6 +171,7 @@ class Node:
     def start(self) -> None:
         """The program starts; what it finds on the disk decides whether it gets anywhere."""
         assert self.life is None
+        self.world.net.started(self.id)
         self.life = life = Life(self)
         try:
             life.begin()

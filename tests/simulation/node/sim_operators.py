@@ -52,6 +52,7 @@ class Operators:
         leader = self.world.leader()
         life = leader.life if leader is not None else None
         if life is None or life.paused:
+            self._start_added(self.world.lives())
             return
         self._look_after(life)
         if not self.running:
@@ -78,15 +79,21 @@ class Operators:
 
     def _look_after(self, life: Life) -> None:
         """Start who was added, remove whose disk was lost."""
+        self._start_added([life])
         known = life.member.state.members
-        for who in sorted(known.by_id):
-            if who not in self.world.nodes:
-                self.world.count("member added")
-                self.world.join(NodeId(who), known.by_id[who].peer_urls)
         for who in sorted(self.wiped & self.world.gone):
             waits = self._busy or self.kernel.now - self._last_change < S
             if who in known.by_id and not waits:
                 life.post(0, self._change, life, life.member.membership.plan_remove(who))
+
+    def _start_added(self, lives: list[Life]) -> None:
+        """Also where nobody leads: with two voters of which one never started, nobody will."""
+        for life in lives:
+            known = life.member.state.members.by_id
+            for who in sorted(known):
+                if who not in self.world.nodes:
+                    self.world.count("member added")
+                    self.world.join(NodeId(who), known[who].peer_urls)
 
     def _churn(self, life: Life) -> None:
         rng, membership = self.kernel.rng, life.member.membership

@@ -239,7 +239,9 @@ class World:
         applied = {life.member.applied for life in members}
         if len(applied) != 1:
             late.append(f"applied {sorted(applied)}")
-        strangers = [x.node.name for x in self.lives() if x not in members]
+        # One that was removed before it heard of anybody waits to be called, harmless, for good.
+        heard = [x for x in self.lives() if x.member.machine.conf_state.voters]
+        strangers = [x.node.name for x in heard if x not in members]
         if strangers:
             late.append(f"removed, and they still run: {strangers}")
         return late
