@@ -237,6 +237,9 @@ PEER_SILENCE_S: Final = 5.0  # nothing heard although we asked: closed
 PEER_PROGRESS_S: Final = 1.0  # bytes wait and none leaves: closed
 PEER_MISBEHAVED_MAX: Final = 3  # malformed frames of one peer, then it is reported
 
+# --- runtime: what is held between the core and the link ------------------------------------------
+COMMIT_NEWS_HOLD_S: Final = 0.001  # an append that tells a commit index only waits for another one
+
 # --- member-local audit stream (security.md AUD-5, AUD-6, LIM-9) ----------------------------------
 ANCHOR_RECORDS: Final = 256  # new local records after which their head is anchored
 ANCHOR_INTERVAL_NS: Final = 10_000_000_000  # or this long after the first of them

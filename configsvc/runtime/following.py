@@ -62,7 +62,7 @@ class Following:
         member.history.submit(effects, encode_conf_state(conf) if changed else None)
         accepted = [c.envelope.accepted_by if c is not None else 0 for c in commands]
         if member.is_leader:
-            self._as_leader(effects)
+            self._as_leader(effects, accepted)
         member.proposals.answer(effects, accepted)
         member.hub.feed(effects)
         member.housekeeping.note_digest(effects[-1].index, effects[-1].digest)
@@ -71,8 +71,11 @@ class Following:
         if member.checkpoints.waited_for:
             member.checkpoints.look_for_good(member.clock.monotonic())
 
-    def _as_leader(self, effects: Sequence[Effects]) -> None:
+    def _as_leader(self, effects: Sequence[Effects], accepted: Sequence[int]) -> None:
         member = self._member
+        for who in set(accepted):
+            if who != member.self_id:
+                member.news.release(NodeId(who))  # a caller of that member waits
         term = member.machine.raft.term
         if member.leading_since_term != term and effects[-1].term == term:
             member.leading_since_term = term  # everything of earlier terms is applied

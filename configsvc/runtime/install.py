@@ -96,6 +96,9 @@ class Installs:
             if message.type is MessageType.SNAP:
                 self.sender.begin(message)
 
+    def flush(self) -> None:
+        self._member.net.flush()
+
     def name_snapshot(self) -> Snapshot:
         """What a peer would be offered: the index that SQL holds now. The stream may end later.
 

@@ -75,6 +75,9 @@ class Net(Protocol):
     def send(self, messages: Sequence[Message]) -> None:
         """Hand messages over; loss is allowed, order within a peer and class is kept."""
 
+    def flush(self) -> None:
+        """What was handed over leaves now, not at the end of the pass."""
+
 
 class Listener(Protocol):
     """What the shell wants to know, always called between two steps of the machine."""
@@ -160,6 +163,7 @@ class Machine:
             self._installed(pending.write.snapshot)
         if pending.send_late:
             self._net.send(pending.send_late)
+            self._net.flush()  # a leader waits for it, and apply can wait
         if pending.apply_after:
             self._apply(pending.apply_after)
         self.raft.advance()
@@ -197,6 +201,8 @@ class Machine:
         if ready.hard_state is not None:
             self._hard_state = ready.hard_state
         if steps.write is not None:
+            if steps.send_early:
+                self._net.flush()  # the followers' disks work beside our own
             self._write(steps)
         if ready.soft_state is not None:
             self._role(ready.soft_state)

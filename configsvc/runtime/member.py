@@ -27,6 +27,7 @@ from configsvc.mvcc.store import Store
 from configsvc.raft.messages import Role
 from configsvc.runtime.checkpoints import Checkpoints
 from configsvc.runtime.cluster_health import ClusterHealth
+from configsvc.runtime.commit_news import CommitNews
 from configsvc.runtime.disk_health import DiskHealth
 from configsvc.runtime.elections import Elections
 from configsvc.runtime.following import Following
@@ -163,12 +164,13 @@ class Member:
             election_timeout=parts.config.election_timeout_ms / 1000,
         )
         self.installs = Installs(self, parts.install)
+        self.news = CommitNews(self.installs, parts.loop, parts.clock.monotonic)
         self.machine = Machine(
             raft=parts.raft,
             log=parts.log,
             applier=parts.applier,
             writer=parts.writer,
-            net=self.installs,
+            net=self.news,
             listener=self.following,
             conf_state=parts.conf_state,
             hard_state=parts.hard_state,

@@ -44,6 +44,12 @@ class Report(Protocol):
 class PeerLink(Net, Protocol):
     """``transport``, as the member uses it."""
 
+    def cork(self) -> None:
+        """What is sent from here on waits for ``flush`` or ``uncork``."""
+
+    def uncork(self) -> None:
+        """The end of a pass: what still waits leaves."""
+
     def send_frame(self, peer: NodeId, kind: int, body: bytes, *, bulk: bool = False) -> bool: ...
 
     def set_peers(self, peers: dict[NodeId, Sequence[str]]) -> None: ...

@@ -81,6 +81,9 @@ class Owner(Protocol):
     def misbehaved(self, connection: PeerConnection) -> None:
         """The other side sent what it should not."""
 
+    def has_output(self, connection: PeerConnection) -> None:
+        """Something waits to be written: ``flush`` is to be called, soon and once."""
+
     def closed(self, connection: PeerConnection, reason: str) -> None: ...
 
 
@@ -321,10 +324,10 @@ class PeerConnection(asyncio.Protocol):
     def _schedule(self) -> None:
         if not self._flushing and not self._paused and self._outbox.waiting:
             self._flushing = True
-            self._loop.call_soon(self._flush)
+            self._owner.has_output(self)
 
-    def _flush(self) -> None:
-        """Write what gathered since the last pass, once."""
+    def flush(self) -> None:
+        """Write what gathered since the last time, once."""
         self._flushing = False
         if self._closing or self._paused:
             return

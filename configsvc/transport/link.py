@@ -38,6 +38,7 @@ from configsvc.transport.admission import REMOVED, judge_hello, judge_leaf, plau
 from configsvc.transport.connection import PeerConnection
 from configsvc.transport.dialling import NOBODY_LISTENS, Dialler
 from configsvc.transport.frames import FRAME_OWN_MIN, FRAME_RAFT
+from configsvc.transport.gathering import Gathering
 from configsvc.transport.hello import BULK, CONTROL, LANES, Hello, Refusal
 from configsvc.transport.joining import JoinAnswer, decode_question, encode_join_answer
 from configsvc.transport.ports import Handler, HelloState, LinkCounters, PeerTls, Report
@@ -138,6 +139,9 @@ class PeerTransport:
         self._lost: set[NodeId] = set()  # to be reported as unreachable after this pass
         self._complaints: dict[str, tuple[str, float]] = {}  # last one, by peer or address
         self._misbehaved: dict[NodeId, int] = {}
+        gathering = Gathering(loop)
+        self.has_output = gathering.add
+        self.cork, self.uncork, self.flush = gathering.cork, gathering.uncork, gathering.flush
         self._stopping = False
         self._looker: asyncio.TimerHandle | None = None
         self._looked = loop.time()

@@ -261,6 +261,15 @@ class SimLink:
             self._life.checks.sent(self._life.node, message)
         self._net.datagrams(self._life, messages)
 
+    def cork(self) -> None:
+        """Everything leaves at once here."""
+
+    def uncork(self) -> None:
+        """As ``cork``."""
+
+    def flush(self) -> None:
+        """As ``cork``."""
+
     def send_frame(self, peer: NodeId, kind: int, body: bytes, *, bulk: bool = False) -> bool:
         self._life.crash_point()
         return self._net.frame(self._life, peer, kind, body, bulk)
