@@ -195,8 +195,12 @@ class Agent:
             runner.feed = Feed(
                 runner.pipeline.spec, self.settings.store, self._client, self.link, self.log,
                 floor=runner.pipeline.record.target_revision, on_change=runner.data_changed,
+                on_away=runner.store_away if self.settings.offline_start else lambda state: None,
             )  # fmt: skip
             tasks.append(asyncio.create_task(self._guarded(runner, runner.feed.run)))
+            if run and self._acts:
+                keeper = runner.keep_inputs()
+                tasks.append(asyncio.create_task(self._guarded(runner, keeper.run)))
         self._tasks[runner.name] = tasks
 
     async def _guarded(self, runner: SetRunner, life: Callable[[], Awaitable[None]]) -> None:
@@ -235,7 +239,7 @@ class Agent:
         )  # fmt: skip
         return SetRunner(
             pipeline, renderer, self._writer, self.log, settings.limits, self._report,
-            state_dir=settings.state_dir,
+            state_dir=settings.state_dir, key=key,
         )  # fmt: skip
 
     async def stop(self) -> None:
@@ -424,7 +428,7 @@ def _set_status(runner: SetRunner) -> dict[str, Any]:
         "attempts": plan.attempts, "step": runner.step_name, "next_in_s": retry_in,
         "lag_ms": record.lag_ms, "changed_ns": record.changed_ns,
         "to_notify": record.to_notify, "cause": record.cause,
-        "deviations": runner.deviations, "decided": runner.decided.is_set(),
+        "deviations": runner.deviations, "cache": runner.cache, "decided": runner.decided.is_set(),
     }  # fmt: skip
 
 

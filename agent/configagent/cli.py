@@ -70,6 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     plan = add("plan", run_plan, "show what apply would change")
     plan.add_argument("--set", action="append", default=[], metavar="SET")
     plan.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS")
+    plan.add_argument("--rev", type=int, default=0, metavar="N", help="at an older revision")
+    plan.add_argument("--check", action="store_true", help="run the check commands too")
     render = add("render", run_render, "render a template without a store")
     render.add_argument("template")
     render.add_argument("--data", metavar="FILE", help="JSON object: key -> value")
@@ -161,7 +163,10 @@ def run_plan(arguments: Arguments) -> int:
         agent = Agent(settings, Log("warning"))
         try:
             await agent.start(act=False, report=False)
-            found = await show_plan(agent, arguments.set, arguments.timeout)
+            found = await show_plan(
+                agent, arguments.set, arguments.timeout,
+                revision=arguments.rev, check=arguments.check,
+            )  # fmt: skip
         finally:
             await agent.stop()
         for one in found:

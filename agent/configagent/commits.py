@@ -341,6 +341,26 @@ def remove_tree(folder: int, leaf: str) -> None:
     _remove_tree(folder, leaf)
 
 
+def make_tree(base: str, items: list[Item]) -> dict[str, str]:
+    """All files below ``base`` under their final names, for a check command.
+
+    Returns the values of its placeholders. Raises OSError: what was made stays.
+    """
+    for item in items:
+        path = os.path.join(base, item.name.lstrip("/"))
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            leaf = os.path.basename(path)
+            write_new(folder, leaf, item.content, item.mode, item.uid, item.gid)
+        finally:
+            os.close(folder)
+    if not items[0].name.startswith("/"):
+        return {"dir": base, "file": os.path.join(base, items[0].name)}
+    common = os.path.commonpath([os.path.dirname(item.name) for item in items])
+    return {"dir": base + common.rstrip("/"), "file": base + items[0].name}
+
+
 def deviation(
     roots: Roots, path: str, facts: dict[str, Any], key: bytes
 ) -> tuple[str, bytes] | None:

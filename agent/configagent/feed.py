@@ -71,7 +71,11 @@ class Link:
 
 
 class Feed:
-    """The keys of one set. ``on_change`` gets the keys that changed, after ``snapshot`` did."""
+    """The keys of one set.
+
+    ``on_change`` gets the keys that changed, after ``snapshot`` did. ``on_away`` is called with the
+    link's state whenever the store gave no snapshot yet; it may offer a stored one.
+    """
 
     def __init__(
         self,
@@ -83,8 +87,10 @@ class Feed:
         *,
         floor: int,
         on_change: Callable[[set[str]], None],
+        on_away: Callable[[str], None] = lambda state: None,
     ) -> None:
         self.snapshot: Snapshot | None = None
+        self.from_cache = False  # ``snapshot`` was stored here earlier and not read just now
         self._spec = spec
         self._store = store
         self._client = client
@@ -92,8 +98,14 @@ class Feed:
         self._log = log
         self._floor = floor  # the highest revision seen before
         self._on_change = on_change
+        self._on_away = on_away
         self._failures = 0
         self._healthy_since = 0.0
+
+    @property
+    def cluster_id(self) -> int:
+        """The cluster that the snapshot came from."""
+        return self._link.cluster_id
 
     async def run(self) -> None:
         """Follow the store until cancelled."""
@@ -105,7 +117,7 @@ class Feed:
 
     async def _one_life(self) -> None:
         try:
-            if self.snapshot is None:
+            if self.snapshot is None or self.from_cache:
                 self._accept(await self._list())
                 self._connected()
             await self._watch()
@@ -122,11 +134,22 @@ class Feed:
         except DENIED as error:
             self._link.set(self._spec.name, "denied")
             self._log.event("denied", set=self._spec.name, why=str(error))
+            self._away("denied")
             await self._pause(*(DENIED_S if self._failures > 5 else (_QUICK_S / 5, _QUICK_S)))
         except (ClientError, RequestError, ConfigServiceError) as error:
             self._link.set(self._spec.name, "offline")
             self._log.event("offline", set=self._spec.name, why=str(error))
+            self._away("offline")
             await self._pause(self._store.backoff_min_s, self._store.backoff_max_s)
+
+    def _away(self, state: str) -> None:
+        if self.snapshot is None:
+            self._on_away(state)
+
+    def offer(self, snapshot: Snapshot) -> None:
+        """Go on with a stored snapshot until the store answers."""
+        self.snapshot, self.from_cache = snapshot, True
+        self._on_change(set(snapshot.keys))
 
     async def _relist(self, kept: Snapshot | None) -> None:
         """List at once, and say what differs from what was known, deletes included."""
@@ -155,12 +178,21 @@ class Feed:
 
     # --- lists ------------------------------------------------------------------------------------
 
-    async def _list(self, *, keys_only: bool = False) -> Snapshot:
-        """All pages at one revision; any error aborts."""
+    async def read_at(self, revision: int) -> Snapshot:
+        """The keys as they stood at a revision, beside everything else.
+
+        Raises:
+            CompactedError: the store does not keep it any more.
+            ConfigServiceError: it is not there yet, or the store does not answer.
+        """
+        return await self._list(at=revision)
+
+    async def _list(self, *, keys_only: bool = False, at: int = 0) -> Snapshot:
+        """All pages at one revision (``at`` 0: the present one); any error aborts."""
         start = self._spec.span_prefix
         end = operations.prefix_end(start)
         found: dict[str, Entry] = {}
-        revision, key = 0, start
+        revision, key = at, start
         while True:
             page = await self._client.do(
                 operations.range_(
@@ -192,9 +224,10 @@ class Feed:
     def _accept(self, fresh: Snapshot) -> None:
         known = self.snapshot
         changed = set(fresh.keys) if known is None else fresh.differing(known)
+        cached, self.from_cache = self.from_cache, False
         self.snapshot = fresh
         self._floor = max(self._floor, fresh.revision)
-        if changed or known is None:
+        if changed or known is None or cached:
             self._on_change(changed)
 
     # --- watch ------------------------------------------------------------------------------------

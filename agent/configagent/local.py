@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from configagent.commits import deviation, digest
 from configagent.errors import Exit
+from configagent.inputs import InputsError, load_inputs, stored_number
 from configagent.once import unified
 from configagent.paths import Roots
 from configagent.records import (
@@ -147,6 +148,11 @@ def verify(settings: Settings, key: NodeKey, spec: SetSpec) -> Verdict:
     if not record.generation:
         return Verdict(spec.name, Exit.CONVERGED, [])
     problems = _sidecar_problems(settings, key, record)
+    if stored_number(settings.state_dir, spec.name):
+        try:
+            load_inputs(settings.state_dir, key, spec, record)
+        except InputsError as error:
+            problems.append(str(error))
     if problems:
         return Verdict(spec.name, Exit.REFUSED, problems)
     roots = Roots(settings.allow_roots)

@@ -6,15 +6,20 @@ The same runners, pipelines and plans as in the daemon (M6); only who waits diff
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import difflib
 import time
 from typing import Any, Final, NamedTuple
 
 from configagent.agent import Agent
-from configagent.errors import Exit, StepError, worst
+from configagent.errors import Exit, SettingsError, StepError, worst
+from configagent.feed import Feed
 from configagent.pipeline import Prepared
 from configagent.records import read_generation
 from configagent.runner import SetRunner
+from configagent.snapshot import Snapshot
+from configagent.trial import try_check
+from configsvc.errors import CompactedError, FutureRevError
 
 POLL_S: Final = 0.02
 _EXITS: Final = {
@@ -76,15 +81,20 @@ async def apply_once(
         _answer(
             runner,
             before[runner.name],
-            offline=not runner.decided.is_set() and runner.plan.outcome in ("converged", "pending"),
+            offline=not _is_live(runner) and runner.plan.outcome in ("converged", "pending"),
         )
         for runner in chosen
     ]
 
 
+def _is_live(runner: SetRunner) -> bool:
+    """Whether the store itself was asked; stored inputs are only the second best."""
+    return runner.decided.is_set() and runner.feed is not None and not runner.feed.from_cache
+
+
 def _is_done(runner: SetRunner, *, wait: bool) -> bool:
     plan = runner.plan
-    if not runner.decided.is_set() or plan.busy is not None:
+    if not _is_live(runner) or plan.busy is not None or plan.behind:
         return False
     if plan.outcome in ("pending", "rendering"):
         return False
@@ -100,36 +110,61 @@ class Difference(NamedTuple):
     text: str  # unified diff, secrets masked; or the reason why there is none
 
 
-async def show_plan(agent: Agent, names: list[str], timeout_s: float) -> list[Difference]:
-    """What ``apply`` would change; changes nothing."""
+async def show_plan(
+    agent: Agent, names: list[str], timeout_s: float, *, revision: int = 0, check: bool = False
+) -> list[Difference]:
+    """What ``apply`` would change; changes nothing.
+
+    Args:
+        agent: Started without acting.
+        names: Which sets; empty: all.
+        timeout_s: For the store's answer; then what is stored here decides, with exit 14.
+        revision: Judge this revision of the store instead of the present one; 0: the present one.
+        check: Run the sets' check commands too, on a tree of its own.
+
+    Raises:
+        SettingsError: the store has no such revision (any more).
+    """
     agent.follow(names, run=False)
     found = []
     for name, runner in agent.runners.items():
         if names and name not in names:
             continue
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while runner.feed is None or runner.feed.snapshot is None:
+                while runner.feed is None or runner.feed.snapshot is None or runner.feed.from_cache:
                     await asyncio.sleep(POLL_S)
-        except TimeoutError:
-            found.append(Difference(name, Exit.OFFLINE, "the store does not answer"))
-            continue
-        found.append(await _difference(agent, runner))
+        found.append(await _difference(agent, runner, revision, check=check))
     return found
 
 
-async def _difference(agent: Agent, runner: SetRunner) -> Difference:
-    snapshot = runner.feed.snapshot if runner.feed else None
-    if snapshot is None:
-        return Difference(runner.name, Exit.OFFLINE, "the store does not answer")
+async def _difference(agent: Agent, runner: SetRunner, revision: int, *, check: bool) -> Difference:
+    feed = runner.feed
+    if feed is None or feed.snapshot is None or (revision and feed.from_cache):
+        return Difference(runner.name, Exit.OFFLINE, "the store does not answer\n")
+    snapshot = await _at(feed, revision) if revision else feed.snapshot
     try:
         bounds = snapshot.too_large(agent.settings.limits)
         prepared = await runner.pipeline.prepare(snapshot, bounds=bounds)
+        if check:
+            await try_check(
+                runner.pipeline.spec, prepared.items, snapshot, agent.settings.state_dir
+            )
     except StepError as error:
-        return Difference(runner.name, error.exit, str(error))
-    if prepared.root == runner.pipeline.record.root:
-        return Difference(runner.name, Exit.CONVERGED, "")
-    return Difference(runner.name, Exit.WOULD_CHANGE, _diff_text(agent, runner, prepared))
+        return Difference(runner.name, error.exit, f"{error}\n")
+    same = prepared.root == runner.pipeline.record.root
+    text = "" if same else _diff_text(agent, runner, prepared)
+    if feed.from_cache:
+        note = f"the store does not answer; inputs of {runner.cache}\n"
+        return Difference(runner.name, Exit.OFFLINE, note + text)
+    return Difference(runner.name, Exit.CONVERGED if same else Exit.WOULD_CHANGE, text)
+
+
+async def _at(feed: Feed, revision: int) -> Snapshot:
+    try:
+        return await feed.read_at(revision)
+    except (CompactedError, FutureRevError) as error:
+        raise SettingsError(f"revision {revision}: {error}") from None
 
 
 def _diff_text(agent: Agent, runner: SetRunner, prepared: Prepared) -> str:

@@ -35,6 +35,7 @@ from configagent.services import Services
 from configagent.settings import SetSpec
 from configagent.sidecar import file_facts, make_sidecar
 from configagent.snapshot import Snapshot, redact
+from configagent.trial import check_error
 from configagent.writer import items_root, make_item
 from configsvc import limits
 
@@ -336,10 +337,7 @@ class Pipeline:
             raise
         if not ran.ok:
             await self._writer.ask("abandon", set=self.spec.name)
-            raise CheckError(f"check: {ran.explain()}: {self._said(ran, snapshot)}".rstrip(": "))
-
-    def _said(self, ran: commands.Ran, snapshot: Snapshot | None) -> str:
-        return redact(ran.output, snapshot or Snapshot(0), limits.AGENT_REASON_CHARS_MAX // 2)
+            raise check_error(ran, snapshot)
 
     # --- notify -----------------------------------------------------------------------------------
 

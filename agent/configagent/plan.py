@@ -195,6 +195,11 @@ class Plan:
         return None
 
     @property
+    def behind(self) -> bool:
+        """Whether data came that no APPLY has looked at yet."""
+        return self._dirty_first is not None
+
+    @property
     def restart(self) -> bool:
         """Whether the next NOTIFY is a second try, for which a service may want a restart."""
         return self._restart

@@ -5,7 +5,8 @@ is rolled forward before anything else happens to the set. ``to_notify`` names s
 still hear of the present generation; it is written with the commit and cleared after success (E7).
 
 Layout below ``state_dir/sets/<name>/``: ``record.json``, ``gen/<n>.gen`` (a line of JSON, the
-sidecar, then the sealed contents), ``tree/`` while a check runs, ``drift/`` for copies.
+sidecar, then the sealed contents), ``inputs.sealed``, ``tree/`` while a check runs, ``drift/`` for
+copies.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class Record:
     approved: str = ""  # root that a person let through the guard
     files: list[dict[str, Any]] = field(default_factory=list)  # name, digest, mode, uid, gid, link
     where: list[str] = field(default_factory=list)  # [commit, dir] that ``files`` belong to
+    inputs: int = 0  # the highest number of stored inputs ever written (G3)
     cause: str = ""  # "intentional", "corrective", "rollback"
 
 

@@ -17,12 +17,15 @@ from typing import Final
 from configagent.authors import Authors
 from configagent.errors import StepError
 from configagent.feed import Feed
+from configagent.inputs import InputsError, InputsKeeper, load_inputs
 from configagent.log import Log
 from configagent.pipeline import Pipeline, WriterDoor
 from configagent.plan import DRIFT_OUTCOMES, Plan, Result, Step
 from configagent.records import generation_numbers
 from configagent.render import Renderer
+from configagent.seal import NodeKey
 from configagent.settings import Limits
+from configagent.snapshot import Snapshot
 from configsvc.errors import ensure
 
 HINT_S: Final = 0.1  # after the last file event, before the scan
@@ -52,14 +55,19 @@ class SetRunner:
         on_report: Callable[[], None],
         *,
         state_dir: str,
+        key: NodeKey,
     ) -> None:
         self.pipeline = pipeline
+        self.keeper: InputsKeeper | None = None
+        self.cache = ""  # what became of the stored inputs while the store is away
+        self._key = key
         self.authors: Authors | None = None
         self._state_dir = state_dir
         self._lookup: asyncio.Task[None] | None = None
         self.feed: Feed | None = None
         self.deviations: list[dict[str, str]] = []
-        self.decided = asyncio.Event()  # a first decision was made with the store's data
+        self.decided = asyncio.Event()  # a first decision was made with the set's data
+        self.ready = asyncio.Event()  # that, or the store is away and what is here stays
         self.step_name = ""
         self.plan = plan_of(pipeline, time.monotonic())
         self.counts = dict.fromkeys(("apply", "rollback", "repair"), 0)  # committed, by step
@@ -81,6 +89,9 @@ class SetRunner:
     def data_changed(self, changed: set[str]) -> None:
         """The feed's snapshot changed."""
         self.pipeline.seen_at = time.monotonic()
+        if self.keeper is not None and self.feed is not None and not self.feed.from_cache:
+            self.cache = ""
+            self.keeper.changed()
         first = not self.decided.is_set()
         concerned = self._renderer.concerned(changed)
         self._renderer.note(changed)
@@ -96,6 +107,45 @@ class SetRunner:
         if snapshot is not None and self.plan.outcome == "converged":
             self.pipeline.record.target_revision = snapshot.revision
             self._on_report()
+
+    def store_away(self, state: str) -> None:
+        """The store gave no snapshot: what was stored here decides, or nothing changes (G1)."""
+        if state == "offline" and self.feed is not None:
+            try:
+                stored = load_inputs(
+                    self._state_dir, self._key, self.pipeline.spec, self.pipeline.record
+                )
+                self.cache = f"revision {stored.snapshot.revision}, stored here"
+                self._log.event("cache_used", set=self.name, revision=stored.snapshot.revision)
+                self.feed.offer(stored.snapshot)
+                return
+            except InputsError as error:
+                self.cache = f"not used: {error}"
+                self._log.event("cache_refused", level="warning", set=self.name, why=str(error))
+        self.ready.set()
+
+    def keep_inputs(self) -> InputsKeeper:
+        """Store the set's inputs from now on; whoever asks runs the keeper."""
+        self.keeper = InputsKeeper(
+            self._state_dir, self._key, self.pipeline.spec,
+            number=self.pipeline.record.inputs, current=self._inputs, on_kept=self._inputs_kept,
+            on_failed=lambda why: self._log.event(
+                "inputs_not_stored", level="warning", set=self.name, why=why
+            ),
+        )  # fmt: skip
+        return self.keeper
+
+    def _inputs(self) -> tuple[int, Snapshot] | None:
+        feed = self.feed
+        if feed is None or feed.snapshot is None or feed.from_cache:
+            return None
+        too_large = feed.snapshot.too_large(self._bounds)
+        return None if too_large else (feed.cluster_id, feed.snapshot)
+
+    async def _inputs_kept(self) -> None:
+        """The record must know the new number; a step that is busy saves it when it ends."""
+        if not self._is_busy():
+            await self._remember(durable=False)
 
     def hint(self) -> None:
         """A file event came."""
@@ -177,6 +227,7 @@ class SetRunner:
             return
         if not self.plan.undecided:
             self.decided.set()
+            self.ready.set()
         self._wake.clear()
         wake_at = self.plan.wake_at()
         with contextlib.suppress(TimeoutError):
@@ -197,7 +248,8 @@ class SetRunner:
         self._finished(step, result)
         if step is Step.APPLY:
             self.plan.undecided = False
-        if result is not Result.UNCHANGED or self.plan.outcome != before:
+        kept = self.keeper is not None and self.keeper.number > self.pipeline.record.inputs
+        if result is not Result.UNCHANGED or self.plan.outcome != before or kept:
             await self._remember(durable=True)
         self._on_report()
 
@@ -250,6 +302,8 @@ class SetRunner:
             record.changed_ns = time.time_ns()
         record.outcome, record.reason = plan.outcome, plan.reason
         record.attempts = plan.attempts
+        if self.keeper is not None:
+            record.inputs = max(record.inputs, self.keeper.number)
         try:
             await self._writer.ask("save", set=self.name, record=asdict(record), durable=durable)
         except StepError as error:

@@ -1,7 +1,7 @@
 """The node's own secret, and what is kept under it.
 
-One 32-byte key per node, in a private file. From it come the key of stored generations
-(AES-256-GCM, bound to node, set and generation) and the key of digests that must not let anybody
+One 32-byte key per node, in a private file. From it come the keys of stored generations and stored
+inputs (AES-256-GCM, bound to what they belong to) and the key of digests that must not let anybody
 guess a short secret (J2).
 """
 
@@ -31,6 +31,7 @@ class NodeKey:
 
     def __init__(self, key: bytes, node: str) -> None:
         self._aead = AESGCM(_derive(key, b"configagent generation"))
+        self._inputs = AESGCM(_derive(key, b"configagent inputs"))
         self._node = node
         self.digest_key = _derive(key, b"configagent digest")
 
@@ -53,6 +54,23 @@ class NodeKey:
             raise ValueError(f"generation {generation} of {set_name} was changed") from None
         found: Contents = marshal.loads(plain)  # noqa: S302  # authenticated above
         return found
+
+    def seal_inputs(self, bound: str, plain: bytes) -> bytes:
+        """Inputs of a set; ``bound`` names the only place where they may be opened again."""
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        return nonce + self._inputs.encrypt(nonce, plain, f"{self._node}\0{bound}".encode())
+
+    def open_inputs(self, bound: str, sealed: bytes) -> bytes:
+        """The inputs again.
+
+        Raises:
+            ValueError: changed, or of another place.
+        """
+        nonce, text = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
+        try:
+            return self._inputs.decrypt(nonce, text, f"{self._node}\0{bound}".encode())
+        except InvalidTag:
+            raise ValueError("the inputs were changed") from None
 
     def _bound(self, set_name: str, generation: int) -> bytes:
         return f"{self._node}\0{set_name}\0{generation}".encode()

@@ -23,6 +23,7 @@ from configagent.commits import (
     Mark,
     deviation,
     digest,
+    make_tree,
     remove_tree,
     root_digest,
 )
@@ -90,27 +91,13 @@ class Writer:
             moves = self._files(name).stage(generation, items)
             self._staged[name] = request | {"moves": moves}
             if request["tree"]:
-                answer = self._tree(name, items)
+                tree = os.path.join(set_folder(self._state_dir, name), "tree")
+                answer = dict(make_tree(tree, items))
         self._staged[name] = request | {"moves": moves, "items": [i.facts() for i in items]}
         self._mark("stage.done")
         if "record" in request:
             self.commit(request)
         return answer
-
-    def _tree(self, name: str, items: list[Item]) -> dict[str, Any]:
-        """A copy of all files under their final names, for the check command."""
-        base = os.path.join(set_folder(self._state_dir, name), "tree")
-        for item in items:
-            path = base + item.name
-            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-            folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
-            leaf = os.path.basename(path)
-            try:
-                write_new(folder, leaf, item.content, item.mode, item.uid, item.gid)
-            finally:
-                os.close(folder)
-        common = os.path.commonpath([os.path.dirname(item.name) for item in items])
-        return {"dir": base + common.rstrip("/"), "file": base + items[0].name}
 
     def commit(self, request: dict[str, Any]) -> dict[str, Any]:
         """Make what was staged the present generation.
