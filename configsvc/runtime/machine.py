@@ -16,7 +16,7 @@ Not here: who waits for what (``runtime.proposals``, ``runtime.reads``), watches
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from configsvc.apply.applier import Applier
 from configsvc.apply.commands import Command, Effects, Refused
@@ -47,6 +47,7 @@ from configsvc.storage.wal.format import Installed
 from configsvc.types import NodeId
 
 PASSES_MAX = 8  # Readys handled in one run; then sockets and timers get their turn (P5)
+APPLY_LATER_MAX: Final = 8  # entries that a follower does not apply beside a write
 
 # A configuration change that apply refused is told to the core as a change of nobody.
 _NO_CHANGE = ConfChange((ConfChangeSingle(ConfChangeType.UPDATE_NODE, NodeId(0)),))
@@ -203,6 +204,7 @@ class Machine:
         if steps.write is not None:
             if steps.send_early:
                 self._net.flush()  # the followers' disks work beside our own
+            steps = self._postponed(steps)
             self._write(steps)
         if ready.soft_state is not None:
             self._role(ready.soft_state)
@@ -216,6 +218,20 @@ class Machine:
             if steps.apply_after:
                 self._apply(steps.apply_after)
             self.raft.advance()
+
+    def _postponed(self, steps: Plan) -> Plan:
+        """A follower's few entries are applied after its write: its leader waits for that.
+
+        Many are applied beside the write, which then costs no time of its own.
+        """
+        if (
+            self.role is Role.LEADER
+            or not steps.apply_now
+            or len(steps.apply_now) > APPLY_LATER_MAX
+            or (steps.write is not None and steps.write.snapshot is not None)
+        ):
+            return steps
+        return steps._replace(apply_now=(), apply_after=steps.apply_now + steps.apply_after)
 
     def _write(self, steps: Plan) -> None:
         ensure(steps.write is not None, "a write step has something to write")

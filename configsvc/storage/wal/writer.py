@@ -29,6 +29,7 @@ from configsvc.storage.wal.format import Installed
 from configsvc.storage.wal.start import NO_SPACE
 from configsvc.storage.wal.wal import Wal
 
+REST_S: Final = 0.005  # after a frame, before the thread looks for work that nobody waits for
 _STDERR: Final = 2
 
 
@@ -79,7 +80,11 @@ class WalWriter:
         self._on_space = on_space
         self._die = die
         self._clock = clock
-        self._wake = threading.Condition()
+        # Only the loop appends and only the thread pops: a deque needs no lock for that. The bell
+        # is a lock that is free when the thread has something to look at.
+        self._bell = threading.Lock()
+        self._bell.acquire()
+        self._aside = threading.Lock()  # for what is not a frame
         self._waiting: deque[Submission] = deque()
         self._jobs: deque[Callable[[Wal], object]] = deque()
         self._compact_to = 0
@@ -126,24 +131,24 @@ class WalWriter:
 
     def compact(self, up_to: int) -> None:
         """Give up what holds nothing above ``up_to``, when the thread has time for it."""
-        with self._wake:
+        with self._aside:
             self._compact_to = max(self._compact_to, up_to)
-            self._wake.notify()
+        self._ring()
 
     def run_job(self, job: Callable[[Wal], object]) -> bool:
         """Run ``job`` with the log in the writer's thread, between frames; False: too many wait."""
-        with self._wake:
+        with self._aside:
             if len(self._jobs) >= limits.WAL_JOBS_MAX:
                 return False
             self._jobs.append(job)
-            self._wake.notify()
-            return True
+        self._ring()
+        return True
 
     def oldest_unsynced_age(self, now: float) -> float:
         """Seconds since the oldest submission that is not durable yet; 0: there is none (D1)."""
-        with self._wake:
-            since = self._in_flight_since
-            if since is None and self._waiting:
+        since = self._in_flight_since
+        if since is None:
+            with suppress(IndexError):  # the thread may take it at this moment
                 since = self._waiting[0].since
         return max(0.0, now - since) if since is not None else 0.0
 
@@ -153,9 +158,9 @@ class WalWriter:
         Returns:
             False: the disk hangs, the thread did not end in ``timeout`` seconds.
         """
-        with self._wake:
-            self._stopping, self._clean = True, clean
-            self._wake.notify()
+        self._clean = clean
+        self._stopping = True
+        self._ring()
         if self._thread.ident is None:
             return True
         self._thread.join(timeout)
@@ -170,12 +175,19 @@ class WalWriter:
         token: int,
         installed: Installed | None,
     ) -> None:
-        asked = Submission(hard_state, first_index, count, records, token, installed, self._clock())
-        with self._wake:
-            ensure(len(self._waiting) < limits.WAL_SUBMISSIONS_MAX, "the machine waits for its log")
-            ensure(not self._stopping, "nothing is written while the log is closed")
-            self._waiting.append(asked)
-            self._wake.notify()
+        ensure(len(self._waiting) < limits.WAL_SUBMISSIONS_MAX, "the machine waits for its log")
+        ensure(not self._stopping, "nothing is written while the log is closed")
+        now = self._clock()
+        self._waiting.append(
+            Submission(hard_state, first_index, count, records, token, installed, now)
+        )
+        self._ring()
+
+    def _ring(self) -> None:
+        """Make the thread look; what it is to see is in place already."""
+        if self._bell.locked():
+            with suppress(RuntimeError):  # somebody else rang
+                self._bell.release()
 
     # --- the thread ------------------------------------------------------------------------------
 
@@ -197,28 +209,30 @@ class WalWriter:
             self._write(work)
             if not self._wal.spare_ready and self._wal.half_full:
                 self._prepare()  # under steady load there is no idle time
+            # To wait is to give the interpreter to the loop, which has just been told to go on.
+            self._bell.acquire(timeout=REST_S)
             return True
         if self._stopping:
             return False
         if self._idle():
             return True
-        with self._wake:
-            if not (self._waiting or self._jobs or self._compact_to or self._stopping):
-                self._wake.wait(self._patience())
+        self._bell.acquire(timeout=self._patience())
         return True
 
     def _take(self) -> Submission | None:
         """The submissions that fit into one frame."""
-        with self._wake:
-            if not self._waiting:
-                return None
-            parts = [self._waiting.popleft()]
-            size = len(parts[0].records)
-            while self._waiting and may_merge(parts[-1], self._waiting[0], size):
-                parts.append(self._waiting.popleft())
-                size += len(parts[-1].records)
-            self._in_flight_since = parts[0].since
-        return parts[0] if len(parts) == 1 else merge(parts)
+        waiting = self._waiting
+        if not waiting:
+            return None
+        first = waiting[0]
+        self._in_flight_since = first.since  # before it is taken: it is under way all the time
+        waiting.popleft()
+        parts = [first]
+        size = len(first.records)
+        while waiting and may_merge(parts[-1], waiting[0], size):
+            parts.append(waiting.popleft())
+            size += len(parts[-1].records)
+        return first if len(parts) == 1 else merge(parts)
 
     def _write(self, work: Submission) -> None:
         began = self._clock()
@@ -237,7 +251,7 @@ class WalWriter:
 
     def _idle(self) -> bool:
         """Do one thing that nobody waits for; False when there is none to be done now."""
-        with self._wake:
+        with self._aside:
             up_to, self._compact_to = self._compact_to, 0
             job = self._jobs.popleft() if self._jobs and not up_to else None
         if self._seal_at is not None and self._clock() >= self._seal_at:
@@ -271,13 +285,13 @@ class WalWriter:
             self._on_space(True)
         return True
 
-    def _patience(self) -> float | None:
-        """Seconds to wait for work; None: for ever."""
+    def _patience(self) -> float:
+        """Seconds to wait for work; -1: for ever."""
         now = self._clock()
         ends = [] if self._seal_at is None else [self._seal_at - now]
         if not self._wal.spare_ready:
             ends.append(self._space_retry_at - now)
-        return max(0.0, min(ends)) if ends else None
+        return max(0.0, min(ends)) if ends else -1
 
     def _note(self) -> None:
         self.segments = self._wal.segment_count
