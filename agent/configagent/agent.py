@@ -287,13 +287,30 @@ class Agent:
                     self.log.event("certificate_bad", level="warning", why=str(error))
 
     async def _feed_watchdog(self) -> None:
-        """READY after a first decision for every set, then the service manager's watchdog."""
-        if self._client is not None and not self.settings.offline_start:
-            await asyncio.gather(*(runner.decided.wait() for runner in self.runners.values()))
+        """READY after a first decision for every set, then the service manager's watchdog.
+
+        Without the store the decision may be that what is here stays (``offline_start``). The
+        watchdog is fed by what answers: the event loop, and the writer behind it (M10).
+        """
+        if not self._notifier.listens:
+            return
+        if self._client is not None:
+            offline = self.settings.offline_start
+            waits = [(r.ready if offline else r.decided).wait() for r in self.runners.values()]
+            await asyncio.gather(*waits)
         self._notifier.ready()
         while True:
-            self._notifier.alive(f"{self.link.state}, {len(self.runners)} sets")
+            try:
+                await self._writer.ask("ping")
+                self._notifier.alive(self._summary())
+            except StepError as error:
+                self.log.event("writer_silent", level="error", why=str(error))
             await asyncio.sleep(self._notifier.interval_s)
+
+    def _summary(self) -> str:
+        plans = [runner.plan for runner in self.runners.values()]
+        bad = sum(plan.outcome != "converged" for plan in plans)
+        return f"{self.link.state}, {len(plans)} sets, {bad} not converged"
 
     # --- reports and requests ---------------------------------------------------------------------
 

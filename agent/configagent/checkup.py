@@ -14,12 +14,14 @@ from configagent.config import check_secret_file, destinations
 from configagent.errors import Exit, RefusedError, RenderError, SettingsError
 from configagent.paths import Roots
 from configagent.render import check_version, read_template
-from configagent.report import certificate_expiry_ns
+from configagent.report import certificate_lifetime_ns
 from configagent.settings import SetSpec, Settings
+from configagent.state import last_saved
 from configsvc.client import parse_endpoint
 
 _FREE_BYTES_MIN: Final = 16 * 1024 * 1024
 _DIAL_S: Final = 2.0
+_CLOCK_S: Final = 60.0  # what a clock may differ
 
 
 class Finding(NamedTuple):
@@ -41,6 +43,7 @@ def check_node(settings: Settings) -> list[Finding]:
     found += _endpoints(settings)
     found += _kernel()
     found += _disk(settings)
+    found += _clock(settings)
     return found
 
 
@@ -55,7 +58,7 @@ def _identity(settings: Settings) -> Iterator[Finding]:
     if not settings.store.cert:
         yield Finding("identity", Exit.CONVERGED, "none: only a loopback development server")
         return
-    expires = certificate_expiry_ns(settings.store.cert)
+    expires = certificate_lifetime_ns(settings.store.cert)[1]
     left = expires / 1e9 - time.time()
     code = Exit.CONVERGED if left > 0 else Exit.REFUSED
     text = (
@@ -113,3 +116,18 @@ def _disk(settings: Settings) -> Iterator[Finding]:
             continue  # made at the first start, or already reported as a root
         code = Exit.CONVERGED if free >= _FREE_BYTES_MIN else Exit.DISK
         yield Finding("disk", code, f"{path}: {free // 1024 // 1024} MiB free")
+
+
+def _clock(settings: Settings) -> Iterator[Finding]:
+    """Whether the time can be true: not before what was signed or saved already."""
+    now = time.time()
+    issued = certificate_lifetime_ns(settings.store.cert)[0] / 1e9 if settings.store.cert else 0.0
+    for what, past in (
+        ("the certificate", issued),
+        ("the agent's last save", last_saved(settings.state_dir)),
+    ):
+        if now < past - _CLOCK_S:
+            text = f"{(past - now) / 3600:.1f} h before {what}: set the time"
+            yield Finding("clock", Exit.REFUSED, text)
+            return
+    yield Finding("clock", Exit.CONVERGED, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)))

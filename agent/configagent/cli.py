@@ -1,7 +1,9 @@
-"""``configagent``: the daemon and the local commands (agent.md 7).
+"""``configagent``: the daemon, one pass, and requests to a running daemon (agent.md 7).
 
 Commands that change something ask the running daemon over its socket, or act themselves when
 none runs. Every command takes ``--config`` and most ``--json``.
+
+Not here: commands that only look at this node (``questions``).
 """
 
 from __future__ import annotations
@@ -16,15 +18,14 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from configagent import local
+from configagent import questions
 from configagent.agent import Agent, serve
 from configagent.config import load
 from configagent.control import ask
-from configagent.errors import Exit, SettingsError, worst
+from configagent.errors import Exit, SettingsError
 from configagent.log import Log
 from configagent.once import apply_once, show_plan, worst_of
-from configagent.seal import NodeKey, load_key
-from configagent.settings import SetSpec, Settings
+from configagent.settings import Settings
 from configsvc.errors import ConfigServiceError
 
 CONFIG_DEFAULT: Final = "/etc/configagent/agent.toml"
@@ -76,18 +77,23 @@ def _parser() -> argparse.ArgumentParser:
     render.add_argument("template")
     render.add_argument("--data", metavar="FILE", help="JSON object: key -> value")
     for name, run, text in (
-        ("check", run_check, "judge the configuration and this node"),
-        ("status", run_status, "what is applied here"),
-        ("verify", run_verify, "files against what was committed, offline"),
+        ("check", questions.run_check, "judge the configuration and this node"),
+        ("doctor", questions.run_doctor, "what is weaker here than it could be"),
+        ("status", questions.run_status, "what is applied here"),
+        ("verify", questions.run_verify, "files against what was committed, offline"),
     ):
         add(name, run, text).add_argument("--json", action="store_true")
-    explain = add("explain", run_explain, "where a file comes from")
-    explain.add_argument("path")
+    status = commands.choices["status"]
+    status.add_argument("--watch", action="store_true", help="again at every change")
+    status.add_argument("--strict", action="store_true", help="exit with the worst set's code")
+    explain = add("explain", questions.run_explain, "where a file comes from, or where a key goes")
+    explain.add_argument("path", nargs="?")
+    explain.add_argument("--key", metavar="KEY", help="the files that come from a key")
     explain.add_argument("--json", action="store_true")
-    listed = add("generations", run_generations, "stored generations")
+    listed = add("generations", questions.run_generations, "stored generations")
     listed.add_argument("set", nargs="?")
     listed.add_argument("--json", action="store_true")
-    compare = add("diff", run_diff, "what changed between two generations")
+    compare = add("diff", questions.run_diff, "what changed between two generations")
     compare.add_argument("set")
     compare.add_argument("first", type=int)
     compare.add_argument("second", type=int)
@@ -221,101 +227,6 @@ def run_render(arguments: Arguments) -> int:
     return Exit.CONVERGED
 
 
-# --- questions ------------------------------------------------------------------------------------
-
-
-def run_check(arguments: Arguments) -> int:
-    """``check``."""
-    from configagent.checkup import check_node
-
-    settings = load(arguments.config)
-    findings = check_node(settings)
-    if arguments.json:
-        _print_json([one._asdict() for one in findings])
-    else:
-        for one in findings:
-            print(f"{'ok' if one.code is Exit.CONVERGED else 'PROBLEM':<8} {one.what}: {one.text}")
-    return worst(one.code for one in findings)
-
-
-def run_status(arguments: Arguments) -> int:
-    """``status``."""
-    settings = load(arguments.config)
-    try:
-        found = ask(settings.socket, {"command": "status"})
-    except (OSError, ValueError):
-        found = {"node": settings.node, "link": "stopped", "sets": local.statuses(settings)}
-    if arguments.json:
-        _print_json(found)
-    else:
-        print(f"{found['node']}: {found['link']}")
-        for one in found["sets"]:
-            line = f"{one['set']:<16} {one['outcome']:<16} generation {one['generation']}"
-            print(f"{line} revision {one['content_revision']} {one['reason']}".rstrip())
-    return Exit.CONVERGED
-
-
-def run_verify(arguments: Arguments) -> int:
-    """``verify``."""
-    settings = load(arguments.config)
-    key = _key(settings)
-    verdicts = [local.verify(settings, key, spec) for spec in settings.sets]
-    if arguments.json:
-        _print_json([one._asdict() for one in verdicts])
-    else:
-        for one in verdicts:
-            print(f"{one.name}: {'; '.join(one.problems) or 'as committed'}")
-    return worst(one.code for one in verdicts)
-
-
-def run_explain(arguments: Arguments) -> int:
-    """``explain``."""
-    settings = load(arguments.config)
-    found = local.explain(settings, arguments.path)
-    if found is None:
-        raise SettingsError(f"{arguments.path}: no set manages it")
-    if arguments.json:
-        _print_json(found)
-        return Exit.CONVERGED
-    keys = found.pop("keys", [])
-    for name, value in found.items():
-        print(f"{name:<18} {value}")
-    for one in keys:
-        who = one.get("changed_by", "author not known here")
-        print(
-            f"  {one['key']:<32} {who} {one.get('changed_at', '')} {one.get('reason', '')}".rstrip()
-        )
-    return Exit.CONVERGED
-
-
-def run_generations(arguments: Arguments) -> int:
-    """``generations``."""
-    settings = load(arguments.config)
-    chosen = [_spec(settings, arguments.set)] if arguments.set else list(settings.sets)
-    found = {spec.name: list(local.generations(settings, spec)) for spec in chosen}
-    if arguments.json:
-        _print_json(found)
-        return Exit.CONVERGED
-    for name, rows in found.items():
-        for row in rows:
-            marks = " ".join(m for m in ("current", "good", "damaged") if row.get(m))
-            text = f"revision {row.get('content_revision', '?')} {row.get('cause', '')}"
-            print(f"{name} {row['generation']:>5} {text} {marks}".rstrip())
-    return Exit.CONVERGED
-
-
-def run_diff(arguments: Arguments) -> int:
-    """``diff``."""
-    settings = load(arguments.config)
-    spec = _spec(settings, arguments.set)
-    try:
-        text = local.diff(settings, _key(settings), spec, arguments.first, arguments.second)
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"{arguments.set}: {error}") from None
-    sys.stdout.write(text)
-    return Exit.WOULD_CHANGE if text else Exit.CONVERGED
-
-
 # --- requests -------------------------------------------------------------------------------------
 
 
@@ -366,28 +277,9 @@ async def _rollback_alone(settings: Settings, name: str, to: int) -> int:
     return Exit.CHANGED if done else Exit.ROLLBACK_FAILED
 
 
-# --- helpers --------------------------------------------------------------------------------------
-
-
 def _known(settings: Settings, names: list[str]) -> None:
     for name in names:
-        _spec(settings, name)
-
-
-def _spec(settings: Settings, name: str) -> SetSpec:
-    spec = settings.set_named(name)
-    if spec is None:
-        raise SettingsError(f"there is no set {name}")
-    return spec
-
-
-def _key(settings: Settings) -> NodeKey:
-    path = settings.cache_key or os.path.join(settings.state_dir, "node.key")
-    return load_key(path, settings.node, create=False)
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, sort_keys=True))
+        questions.known_set(settings, name)
 
 
 if __name__ == "__main__":

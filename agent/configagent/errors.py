@@ -33,6 +33,28 @@ class Exit(IntEnum):
     USAGE = 20
 
 
+_EXITS: Final = {
+    "converged": Exit.CONVERGED,
+    "render_failed": Exit.RENDER,
+    "write_failed": Exit.DISK,
+    "check_failed": Exit.CHECK,
+    "reload_failed": Exit.ROLLED_BACK,
+    "unhealthy": Exit.ROLLED_BACK,
+    "rolled_back": Exit.ROLLED_BACK,
+    "rollback_failed": Exit.ROLLBACK_FAILED,
+    "held": Exit.HELD,
+    "frozen": Exit.HELD,
+    "refused": Exit.REFUSED,
+    "drifted": Exit.DRIFT,
+    "contended": Exit.DRIFT,
+}
+
+
+def exit_of(outcome: str) -> Exit:
+    """The code of a set's outcome; an unsettled one is a timeout of whoever waited for it."""
+    return _EXITS.get(outcome, Exit.TIMEOUT)
+
+
 # Several sets: the worst speaks.
 WORST_FIRST: Final = (20, 13, 12, 15, 18, 11, 10, 16, 17, 4, 14, 2, 3, 0)
 

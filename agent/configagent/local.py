@@ -94,6 +94,33 @@ def explain(settings: Settings, path: str) -> dict[str, Any] | None:
     return None
 
 
+def explain_key(settings: Settings, key: str) -> dict[str, Any] | None:
+    """Which files of present generations come from a key, and who set it; None: out of all scopes.
+
+    A key that no template has read yet, or that is read only through a glob without a match, has
+    no files.
+    """
+    scopes = [spec for spec in settings.sets if key.startswith(spec.prefix + "/")]
+    if not scopes:
+        return None
+    files = []
+    for spec in scopes:
+        record = load_record(settings.state_dir, spec.name)
+        if not record.generation:
+            continue
+        sidecar, _ = read_generation(settings.state_dir, spec.name, record.generation)
+        known = authors(settings, spec.name, record.generation)
+        files += [
+            {
+                "set": spec.name, "path": path_of(spec, facts["name"]), "outcome": record.outcome,
+                "generation": record.generation,
+                "content_revision": sidecar["content_revision"],
+            } | known.get(key, {})
+            for facts in sidecar["files"] if key in facts["keys"]
+        ]  # fmt: skip
+    return {"key": key, "sets": [spec.name for spec in scopes], "files": files}
+
+
 def generations(settings: Settings, spec: SetSpec) -> Iterator[dict[str, Any]]:
     """Stored generations, newest first."""
     record = load_record(settings.state_dir, spec.name)

@@ -19,6 +19,11 @@ class Notifier:
         usec = os.environ.get("WATCHDOG_USEC", "")
         self.interval_s = int(usec) / 2e6 / 2 if usec.isdigit() and int(usec) else _IDLE_S
 
+    @property
+    def listens(self) -> bool:
+        """Whether anybody wants to hear it."""
+        return bool(self._path)
+
     def ready(self) -> None:
         """The present configuration is in force."""
         self._send("READY=1")
@@ -28,7 +33,7 @@ class Notifier:
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def alive(self, status: str) -> None:
-        """The event loop turns."""
+        """What has to work does."""
         self._send(f"WATCHDOG=1\nSTATUS={status}")
 
     def _send(self, text: str) -> None:

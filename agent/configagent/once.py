@@ -12,7 +12,7 @@ import time
 from typing import Any, Final, NamedTuple
 
 from configagent.agent import Agent
-from configagent.errors import Exit, SettingsError, StepError, worst
+from configagent.errors import Exit, SettingsError, StepError, exit_of, worst
 from configagent.feed import Feed
 from configagent.pipeline import Prepared
 from configagent.records import read_generation
@@ -22,21 +22,6 @@ from configagent.trial import try_check
 from configsvc.errors import CompactedError, FutureRevError
 
 POLL_S: Final = 0.02
-_EXITS: Final = {
-    "converged": Exit.CONVERGED,
-    "render_failed": Exit.RENDER,
-    "write_failed": Exit.DISK,
-    "check_failed": Exit.CHECK,
-    "reload_failed": Exit.ROLLED_BACK,
-    "unhealthy": Exit.ROLLED_BACK,
-    "rolled_back": Exit.ROLLED_BACK,
-    "rollback_failed": Exit.ROLLBACK_FAILED,
-    "held": Exit.HELD,
-    "frozen": Exit.HELD,
-    "refused": Exit.REFUSED,
-    "drifted": Exit.DRIFT,
-    "contended": Exit.DRIFT,
-}
 
 
 class Answer(NamedTuple):
@@ -50,7 +35,7 @@ class Answer(NamedTuple):
 
 def _answer(runner: SetRunner, before: int, *, offline: bool) -> Answer:
     plan, record = runner.plan, runner.pipeline.record
-    code = _EXITS.get(plan.outcome, Exit.TIMEOUT)
+    code = exit_of(plan.outcome)
     if offline:
         code = Exit.OFFLINE
     elif code is Exit.CONVERGED and record.generation != before:

@@ -133,14 +133,20 @@ class Reporter:
 
 def certificate_expiry_ns(path: str) -> int:
     """When our certificate ends; 0 when there is none to read."""
+    return certificate_lifetime_ns(path)[1]
+
+
+def certificate_lifetime_ns(path: str) -> tuple[int, int]:
+    """When our certificate begins and ends; zeros when there is none to read."""
     from cryptography import x509
 
     try:
         size = os.stat(path).st_size
         if size > limits.TRUST_BUNDLE_BYTES_MAX:
-            return 0
+            return 0, 0
         with open(path, "rb") as file:
             leaf = x509.load_pem_x509_certificate(file.read())
     except (OSError, ValueError):
-        return 0
-    return int(leaf.not_valid_after_utc.timestamp()) * 1_000_000_000
+        return 0, 0
+    begins, ends = leaf.not_valid_before_utc, leaf.not_valid_after_utc
+    return int(begins.timestamp()) * 1_000_000_000, int(ends.timestamp()) * 1_000_000_000

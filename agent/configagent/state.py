@@ -81,3 +81,11 @@ class StateDir:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def last_saved(path: str) -> float:
+    """When an agent saved its state last, in seconds since 1970; 0 for never."""
+    try:
+        return os.stat(os.path.join(path, _FILE)).st_mtime
+    except OSError:
+        return 0.0
