@@ -22,7 +22,7 @@ from configsvc.limits import (
     PEER_SNAPSHOT_NOTE_BYTES_MAX,
 )
 from configsvc.raft.messages import Entry, Message, MessageType, Snapshot
-from configsvc.types import LogIndex, NodeId, Term
+from configsvc.types import LogIndex, Term
 
 # type, flags, to, from, term, log term, index, commit, vote, reject hint, read round,
 # context length, entry count, entry bytes, snapshot bytes
@@ -32,6 +32,7 @@ _SNAPSHOT = struct.Struct("<QQHI")
 _FLAG_REJECT: Final = 1
 _FLAG_SNAPSHOT: Final = 2
 _FLAGS: Final = _FLAG_REJECT | _FLAG_SNAPSHOT
+_new = tuple.__new__  # skips the Python frame of a named tuple's constructor
 _KINDS: Final = {int(kind): kind for kind in MessageType}
 _REMOTE: Final = frozenset(
     {
@@ -149,21 +150,11 @@ def _message(kind: MessageType, f: tuple[int, ...], body: bytes, at: int) -> Mes
         snapshot = _decode_snapshot(body[at : at + snapshot_bytes])
     elif snapshot_bytes:
         raise DecodeError("snapshot bytes without a snapshot")
-    return Message(
-        kind,
-        NodeId(f[2]),
-        NodeId(f[3]),
-        Term(f[4]),
-        Term(f[5]),
-        LogIndex(f[6]),
-        entries,
-        LogIndex(f[7]),
-        NodeId(f[8]),
-        bool(flags & _FLAG_REJECT),
-        LogIndex(f[9]),
-        snapshot,
-        context,
-        f[10],
+    reject = bool(flags & _FLAG_REJECT)
+    # to, from, term, log term, index; commit, vote; reject hint; read round
+    return _new(
+        Message,
+        (kind, *f[2:7], entries, f[7], f[8], reject, f[9], snapshot, context, f[10], ()),
     )
 
 

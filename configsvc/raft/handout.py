@@ -45,8 +45,9 @@ class Handout:
             or log.unstable.in_progress <= log.last_index
             or log.has_next_committed(allow_unstable=not self._asynchronous)
             or log.unstable.next_snapshot() is not None
-            or raft.soft_state() != self._soft
-            or self._changed_hard_state() is not None
+            or raft.lead != self._soft.lead
+            or raft.role is not self._soft.role
+            or self._hard_state_changed()
         )
 
     def take(self) -> Ready:
@@ -54,7 +55,10 @@ class Handout:
         ensure(not self._advance_due, "a Ready must be advanced before the next one")
         raft = self._raft
         log, unstable = raft.log, raft.log.unstable
-        soft, hard = raft.soft_state(), self._changed_hard_state()
+        soft = None
+        if raft.lead != self._soft.lead or raft.role is not self._soft.role:
+            soft = self._soft = raft.soft_state()
+        hard = raft.hard_state() if self._hard_state_changed() else None
         entries = unstable.next_entries()
         snapshot = unstable.next_snapshot()
         committed = log.next_committed(allow_unstable=not self._asynchronous)
@@ -68,7 +72,7 @@ class Handout:
         else:
             messages = self._synchronous_messages(stored, applied)
         ready = Ready(
-            soft_state=None if soft == self._soft else soft,
+            soft_state=soft,
             hard_state=hard,
             read_states=tuple(raft.read_states),
             entries=entries,
@@ -77,7 +81,7 @@ class Handout:
             messages=tuple(messages),
             must_sync=must_sync,
         )
-        self._soft, self._hard = soft, hard or self._hard
+        self._hard = hard or self._hard
         raft.outbox, raft.outbox_after_append, raft.read_states = [], [], []
         unstable.accept()
         if committed:
@@ -91,9 +95,13 @@ class Handout:
         steps, self._on_advance = self._on_advance, []
         return steps
 
-    def _changed_hard_state(self) -> HardState | None:
-        hard = self._raft.hard_state()
-        return None if hard in (self._hard, _NO_HARD_STATE) else hard
+    def _hard_state_changed(self) -> bool:
+        """Whether it differs from the one told last; all zero is never told."""
+        raft = self._raft
+        term, vote, commit = self._hard
+        if raft.log.committed == commit and raft.term == term and raft.vote == vote:
+            return False
+        return raft.hard_state() != _NO_HARD_STATE
 
     def _stored(self, snapshot: Snapshot | None) -> Message | None:
         """Answer to the write: the log is stable up to its present end, the snapshot installed.

@@ -9,7 +9,7 @@ from configsvc.errors import DecodeError, ExitCode, FatalError
 from configsvc.raft import reads
 from configsvc.raft.membership import confchange
 from configsvc.raft.membership.switching import restore_conf_state
-from configsvc.raft.messages import Message, MessageType, Snapshot
+from configsvc.raft.messages import Message, MessageType, Snapshot, append_answer
 from configsvc.raft.progress import Progress, ProgressState
 from configsvc.raft.sending import broadcast_append, maybe_commit, send_append, send_timeout_now
 from configsvc.raft.state import Raft
@@ -94,7 +94,7 @@ def _restore(raft: Raft, snapshot: Snapshot) -> bool:
 
 
 def _acknowledge(raft: Raft, message: Message, index: int) -> None:
-    raft.send(Message(MessageType.APP_RESP, to=message.from_, index=LogIndex(index)))
+    raft.outbox_after_append.append(append_answer(message.from_, raft.id, raft.term, index))
 
 
 def _check_consecutive(message: Message) -> None:

@@ -10,7 +10,14 @@ from itertools import repeat
 
 from configsvc.errors import ensure
 from configsvc.raft.errors import Compacted, SnapshotTemporarilyUnavailable, Unavailable
-from configsvc.raft.messages import Entry, EntryKind, Message, MessageType
+from configsvc.raft.messages import (
+    Entry,
+    EntryKind,
+    Message,
+    MessageType,
+    append_answer,
+    append_message,
+)
 from configsvc.raft.progress import Progress, ProgressState
 from configsvc.raft.sizes import payload_bytes
 from configsvc.raft.state import Raft
@@ -57,7 +64,8 @@ def _append(raft: Raft, entries: tuple[Entry, ...], size: int) -> None:
     raft.uncommitted_bytes += size
     raft.log.append(entries)
     # The leader counts itself only when its own write is durable (C3).
-    raft.send(Message(MessageType.APP_RESP, to=raft.id, index=LogIndex(raft.log.last_index)))
+    own = raft.id
+    raft.outbox_after_append.append(append_answer(own, own, raft.term, raft.log.last_index))
 
 
 def reduce_uncommitted(raft: Raft, applied: tuple[Entry, ...]) -> None:
@@ -117,16 +125,7 @@ def send_append(raft: Raft, to: NodeId, progress: Progress, *, if_empty: bool = 
     if not entries and not if_empty:
         return False
     raft.outbox.append(
-        Message(
-            MessageType.APP,
-            to,
-            raft.id,
-            raft.term,
-            previous_term,  # type: ignore[arg-type]
-            previous,  # type: ignore[arg-type]
-            entries,
-            log.committed,  # type: ignore[arg-type]
-        )
+        append_message(to, raft.id, raft.term, previous_term, previous, entries, log.committed)
     )
     if entries:
         progress.sent_entries(len(entries), payload_bytes(entries))

@@ -15,7 +15,7 @@ Not here: who waits for what (``runtime.proposals``, ``runtime.reads``), watches
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from configsvc.apply.applier import Applier
@@ -179,14 +179,19 @@ class Machine:
         """The newest hard state handed to the log."""
         return self._hard_state
 
-    def run(self) -> bool:
-        """Handle what the core has ready; True when there is more for another pass."""
+    def run(self, may_apply: Callable[[], bool] = lambda: True) -> bool:
+        """Handle what the core has ready; True when there is more for another pass.
+
+        ``may_apply`` is asked when something is, and may put it off.
+        """
         ensure(not self._running, "the machine is not re-entrant")
         self._running = True
         try:
             raft = self.raft
-            for _ in range(PASSES_MAX):
+            for count in range(PASSES_MAX):
                 if self._in_flight is not None or not raft.has_ready():
+                    return False
+                if not count and not may_apply():
                     return False
                 self._handle(raft.ready())
             return self._in_flight is None and raft.has_ready()

@@ -66,7 +66,7 @@ class Passes:
         elif proposals.queued:
             proposals.refuse_foreign()
         # The history writer wakes us when there is room again.
-        again = machine.run() if member.history.has_room() else False
+        again = machine.run(member.history.has_room)
         if member.hub.behind:
             again = member.hub.catch_up() or again
         if again:

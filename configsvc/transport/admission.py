@@ -7,7 +7,7 @@ with a good certificate is accepted and its messages are the core's to judge.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Final
 
@@ -76,7 +76,7 @@ def judge_hello(
 
 
 def plausible(
-    messages: Sequence[Message], *, sender: NodeId, to: NodeId, term: int
+    messages: Sequence[Message], *, sender: NodeId, to: NodeId, term: Callable[[], int]
 ) -> Sequence[Message]:
     """The messages without those whose term or index cannot be (RAFT-3).
 
@@ -84,12 +84,12 @@ def plausible(
         messages: of one frame.
         sender: whose connection they came over.
         to: this member.
-        term: ours; elections do not leap by billions.
+        term: ours; elections do not leap by billions. Asked only when a term is that large.
 
     Raises:
         DecodeError: one is sent in somebody else's name or meant for somebody else.
     """
-    term_max = term + PEER_TERM_LEAP_MAX
+    term_max = PEER_TERM_LEAP_MAX
     absurd = False
     for m in messages:
         if m.from_ != sender or m.to != to:
@@ -98,6 +98,7 @@ def plausible(
             absurd = True
     if not absurd:
         return messages
+    term_max += term()
     return [
         m
         for m in messages

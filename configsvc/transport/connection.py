@@ -103,6 +103,7 @@ class PeerConnection(asyncio.Protocol):
         """``tls`` None is plaintext; ``expected`` is whom a dialler means to reach."""
         self.expected = expected
         self.hello: Hello | None = None
+        self.peer = _NOBODY  # who is at the other end; 0 before the hello
         self.lane = lane
         self.dialled = dialled
         self.address = ""
@@ -244,6 +245,7 @@ class PeerConnection(asyncio.Protocol):
             self.refuse(refusal)
             return
         self.hello = hello
+        self.peer = NodeId(hello.member_id)
         self._reader.greeted = True
         self.since = self._asked = self._loop.time()
         self._met_deadline()
@@ -274,19 +276,9 @@ class PeerConnection(asyncio.Protocol):
     # --- sending ---------------------------------------------------------------------------------
 
     @property
-    def peer(self) -> NodeId:
-        """Who is at the other end; 0 before the hello."""
-        return NodeId(self.hello.member_id) if self.hello is not None else _NOBODY
-
-    @property
     def leaf_name(self) -> str:
         """Name part of the peer's certificate; "" in plaintext and before the handshake."""
         return self.leaf.name if self.leaf is not None else ""
-
-    @property
-    def usable(self) -> bool:
-        """Whether the hellos are done and nobody closes."""
-        return self.hello is not None and not self._closing
 
     @property
     def queued_bytes(self) -> int:
@@ -312,9 +304,10 @@ class PeerConnection(asyncio.Protocol):
         return True
 
     def _has_room(self, size: int) -> bool:
-        if not self.usable:
+        transport = self._transport
+        if self._closing or self.hello is None or transport is None:
             return False
-        queued = self.queued_bytes
+        queued = self._outbox.waiting + transport.get_write_buffer_size()
         return not queued or queued + size <= _QUEUE_BYTES[self.lane]
 
     def _put(self, kind: int, body: bytes) -> None:
@@ -334,7 +327,8 @@ class PeerConnection(asyncio.Protocol):
         parts = self._outbox.take()
         if parts:
             self._write_plain(b"".join(parts))
-            self._schedule()
+            if self._outbox.waiting:
+                self._schedule()
 
     def _write_plain(self, data: bytes) -> None:
         if self._tls is None:

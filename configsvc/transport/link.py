@@ -119,6 +119,7 @@ class PeerTransport:
         self._insecure = insecure
         self._tls = tls
         self._state = state
+        self._term_of = lambda: state().term
         self._handler = handler
         self._records = records
         self._report = report
@@ -444,7 +445,7 @@ class PeerTransport:
             return
         messages, unknown = decode_messages(body)
         self.counters.unknown += unknown
-        good = plausible(messages, sender=who, to=self._self_id, term=self._state().term)
+        good = plausible(messages, sender=who, to=self._self_id, term=self._term_of)
         self.counters.absurd += len(messages) - len(good)
         self.counters.received_messages += len(good)
         if good:
