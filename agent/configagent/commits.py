@@ -376,7 +376,7 @@ def deviation(
     except OSError as error:
         return f"cannot be read ({error.strerror})", b""
     except RefusedError as error:
-        return str(error), b""
+        return str(error).removeprefix(f"{path}: "), b""
     if digest(key, content) != facts["digest"]:
         return "was edited", content
     if stat.S_IMODE(info.st_mode) != facts["mode"]:

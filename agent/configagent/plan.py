@@ -149,7 +149,10 @@ class Plan:
             return
         window = limits.AGENT_DRIFT_FIGHT_WINDOW_S
         self._fights = [at for at in self._fights if now - at < window]
-        if len(self._fights) >= limits.AGENT_DRIFT_FIGHTS_MAX:
+        if self.outcome == "refused":  # what is in the way is named already, and stays named
+            if self._repair_at is None and len(self._fights) < limits.AGENT_DRIFT_FIGHTS_MAX:
+                self._repair_at = now
+        elif len(self._fights) >= limits.AGENT_DRIFT_FIGHTS_MAX:
             self._settle("contended", reason)
             self._repair_at = None
         elif self._repair_at is None:
@@ -305,7 +308,11 @@ class Plan:
         if result in _BY_TIME:
             self._apply_at = now + backoff_s(self.attempts, jitter)
         elif result is Result.REFUSED:
-            self._apply_at = now + self.drift_interval_s * (0.8 + 0.4 * jitter)
+            again = now + self.drift_interval_s * (0.8 + 0.4 * jitter)
+            if step is Step.REPAIR:  # an APPLY of what is there already would find all well
+                self._repair_at = again
+            else:
+                self._apply_at = again
         if self.to_notify and self._notify_at is None:
             self._notify_at = now  # the committed generation still has to be told of
 

@@ -75,7 +75,7 @@ class FakeMember:
     def start(self) -> None:
         self.services = Services(self._store, self._id, self._ports)
         self.server = grpc.server(
-            futures.ThreadPoolExecutor(max_workers=8), options=(("grpc.so_reuseport", 0),)
+            futures.ThreadPoolExecutor(max_workers=64), options=(("grpc.so_reuseport", 0),)
         )
         for name, add in _SERVICES:
             add(_Servicer(self.services, name), self.server)

@@ -258,3 +258,32 @@ def test_any_story_leaves_a_plan_that_can_go_on(
         assert plan.outcome != "rendering"
     plan.data_changed(now)
     assert plan.stopped or plan.next(now + 1e6) in (Step.APPLY, Step.ROLLBACK)
+
+
+def test_a_destination_in_the_way_stays_refused_and_is_tried_each_interval() -> None:
+    """Neither the scan nor the repair makes another outcome of it: every change is recorded."""
+    plan = applied(new_plan(), Result.REFUSED, reason="a symlink is in the way")
+    seen, tries, now = set(), 0, 10.0
+    while now < 1000.0:
+        now += 1.0
+        plan.drifted(now, "a part of the path is a symlink", repair=True)
+        seen.add(plan.outcome)
+        step = plan.next(now)
+        if step is not None:
+            tries += 1
+            plan.done(Result.REFUSED, now, 0.5, reason="a symlink is in the way")
+            seen.add(plan.outcome)
+    assert seen == {"refused"}
+    assert 16 <= tries <= 35  # an apply and a repair each minute
+
+
+def test_a_repair_that_is_refused_is_not_called_well_by_an_apply() -> None:
+    plan = applied(new_plan(), Result.COMMITTED, notify_at=None)
+    plan.drifted(20.0, "is gone", repair=True)
+    assert plan.next(20.0) is Step.REPAIR
+    plan.done(Result.REFUSED, 20.0, 0.5, reason="a symlink is in the way")
+    assert plan.outcome == "refused"
+    assert plan.next(79.0) is None
+    assert plan.next(80.0) is Step.REPAIR
+    plan.done(Result.COMMITTED, 80.0, 0.5)
+    assert plan.outcome == "converged"
