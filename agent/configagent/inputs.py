@@ -37,6 +37,10 @@ class InputsError(Exception):
     """Why stored inputs are not used; the text is safe to show."""
 
 
+class NoInputsError(InputsError):
+    """Nothing was stored yet."""
+
+
 class Stored(NamedTuple):
     """What was stored."""
 
@@ -78,7 +82,7 @@ def load_inputs(state_dir: str, key: NodeKey, spec: SetSpec, record: Record) -> 
         number, revision, cluster = (int(head[k]) for k in ("number", "revision", "cluster"))
         plain = key.open_inputs(_bound(spec, head), sealed)
     except FileNotFoundError:
-        raise InputsError("none are stored") from None
+        raise NoInputsError("none are stored") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         why = error.strerror if isinstance(error, OSError) else "changed, or of another set or node"
         raise InputsError(f"the stored inputs are {why}") from None

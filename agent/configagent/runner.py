@@ -17,7 +17,7 @@ from typing import Final
 from configagent.authors import Authors
 from configagent.errors import StepError
 from configagent.feed import Feed
-from configagent.inputs import InputsError, InputsKeeper, load_inputs
+from configagent.inputs import InputsError, InputsKeeper, NoInputsError, load_inputs
 from configagent.log import Log
 from configagent.pipeline import Pipeline, WriterDoor
 from configagent.plan import DRIFT_OUTCOMES, Plan, Result, Step
@@ -119,6 +119,8 @@ class SetRunner:
                 self._log.event("cache_used", set=self.name, revision=stored.snapshot.revision)
                 self.feed.offer(stored.snapshot)
                 return
+            except NoInputsError:
+                self.cache = "nothing is stored here"
             except InputsError as error:
                 self.cache = f"not used: {error}"
                 self._log.event("cache_refused", level="warning", set=self.name, why=str(error))
