@@ -87,6 +87,7 @@ def test_missed_revisions_make_one_generation(world: World) -> None:
         await w.until(lambda: w.status()["cache"] != "")
         await w.in_thread(w.cluster.members[0].start)
         await w.until(lambda: w.text().startswith("n=missed-9"))
+        await w.until(lambda: w.status()["content_revision"] > 3)  # the commit is known, too
         await w.outcome("converged")
         assert w.status()["generation"] == 2
 
