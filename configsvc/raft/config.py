@@ -37,6 +37,7 @@ class RaftConfig:
     validate_conf_changes: bool = True  # off: proposals of changes are appended unchecked
     forward_proposals: bool = True  # followers send proposals on to the leader
     async_storage_writes: bool = False
+    tell_commits: bool = True  # off: the shell says when, by ``RawNode.tell_commit``
     max_append_bytes: int = NO_LIMIT  # per MsgApp; 0: one entry per message
     inflight_messages: int = 2**31 - 1  # unanswered MsgApp per replicating peer
     inflight_bytes: int = NO_LIMIT  # unanswered payload bytes per replicating peer
@@ -78,7 +79,7 @@ def product_config(node_id: NodeId, election_ticks: int, heartbeat_ticks: int) -
 
     Pre-vote and check-quorum are never off: each alone lets an unlucky network keep a cluster
     without a usable leader. Proposals are not forwarded inside the core, because the leader
-    stamps them (C7).
+    stamps them (C7). Commits are told by the shell, which lets them ride on the next entries.
     """
     return RaftConfig(
         id=node_id,
@@ -90,6 +91,7 @@ def product_config(node_id: NodeId, election_ticks: int, heartbeat_ticks: int) -
         step_down_on_removal=True,
         validate_conf_changes=True,
         forward_proposals=False,
+        tell_commits=False,
         max_append_bytes=limits.APPEND_BYTES_MAX,
         inflight_messages=limits.INFLIGHT_MESSAGES_MAX,
         inflight_bytes=limits.INFLIGHT_BYTES_MAX,

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from configsvc.errors import ensure
-from configsvc.raft import clock, dispatch, election, proposing, reads, transfer
+from configsvc.raft import clock, dispatch, election, proposing, reads, sending, transfer
 from configsvc.raft.confchange_codec import encode_conf_change
 from configsvc.raft.config import RaftConfig
 from configsvc.raft.handout import Handout
@@ -225,6 +225,18 @@ class RawNode:
     def transfer_leader(self, to: NodeId) -> None:
         """Hand leadership to the voter ``to``; naming the leader itself calls it off."""
         dispatch.handle(self.raft, Message(MessageType.TRANSFER_LEADER, from_=to))
+
+    @property
+    def commit_untold(self) -> bool:
+        """Whether followers may wait for ``tell_commit``; never with ``tell_commits``."""
+        return self.raft.commit_untold and self.raft.role is Role.LEADER
+
+    def tell_commit(self, up_to: int, *, to: NodeId = NOBODY) -> bool:
+        """Tell followers, or ``to`` alone, that what ``up_to`` covers is committed, unless
+        something sent to them said so already; whether there was somebody to be told. Nothing
+        happens on other roles.
+        """
+        return sending.tell_commit(self.raft, up_to, to)
 
     def forget_leader(self) -> None:
         """Free a follower's vote within its leader's lease; nothing on other roles."""

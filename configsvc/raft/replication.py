@@ -130,9 +130,15 @@ def on_append_response(raft: Raft, message: Message) -> None:
     own = peer == raft.id
     if maybe_commit(raft):
         reads.on_commit(raft)
-        broadcast_append(raft)
+        if raft.config.tell_commits:
+            broadcast_append(raft)
+        else:
+            raft.commit_untold = len(raft.progress) > 1
     elif not own and progress.can_bump_commit(raft.log.committed):
-        send_append(raft, peer, progress)
+        if raft.config.tell_commits:
+            send_append(raft, peer, progress)
+        else:
+            raft.commit_untold = len(raft.progress) > 1
     if own:
         return
     # One message may have freed room for several.

@@ -15,12 +15,13 @@ from configsvc.raft.messages import (
     EntryKind,
     Message,
     MessageType,
+    Role,
     append_answer,
     append_message,
 )
 from configsvc.raft.progress import Progress, ProgressState
 from configsvc.raft.sizes import payload_bytes
-from configsvc.raft.state import Raft
+from configsvc.raft.state import NOBODY, Raft
 from configsvc.types import LogIndex, NodeId
 
 
@@ -101,6 +102,23 @@ def broadcast_append(raft: Raft) -> None:
     """One append to everybody who is not paused, empty if need be."""
     for peer, progress in peers(raft):
         send_append(raft, peer, progress)
+
+
+def tell_commit(raft: Raft, up_to: int, to: NodeId) -> bool:
+    """Tell followers that were not told yet that everything up to ``up_to`` is committed.
+
+    ``to`` 0 means all; then only a later commit leaves something untold again. Returns whether
+    somebody had to be told.
+    """
+    if raft.role is not Role.LEADER:
+        return False
+    told = False
+    if to == NOBODY:
+        raft.commit_untold = up_to < raft.log.committed
+    for peer, progress in peers(raft):
+        if progress.sent_commit < up_to and to in (NOBODY, peer):
+            told = send_append(raft, peer, progress) or told
+    return told
 
 
 def send_append(raft: Raft, to: NodeId, progress: Progress, *, if_empty: bool = True) -> bool:

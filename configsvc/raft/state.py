@@ -48,6 +48,7 @@ class Raft:
     """Everything one core knows."""
 
     __slots__ = (
+        "commit_untold",
         "conf",
         "config",
         "election_elapsed",
@@ -97,6 +98,7 @@ class Raft:
         self.transferee = NOBODY  # leadership is being handed to it
         self.pending_conf_index = 0  # nothing above it changes the configuration
         self.leadership_start = 0  # the last index when it took office
+        self.commit_untold = False  # the commit index moved, and nothing was sent that says so
         self.uncommitted_bytes = 0  # payloads of this leadership that are not applied yet
         self.reads = ReadQueue(config.pending_reads)
         # Clocks, in ticks.

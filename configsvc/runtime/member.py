@@ -164,13 +164,13 @@ class Member:
             election_timeout=parts.config.election_timeout_ms / 1000,
         )
         self.installs = Installs(self, parts.install)
-        self.news = CommitNews(self.installs, parts.loop, parts.clock.monotonic)
+        self.news = CommitNews(parts.raft, parts.loop, self.wake)
         self.machine = Machine(
             raft=parts.raft,
             log=parts.log,
             applier=parts.applier,
             writer=parts.writer,
-            net=self.news,
+            net=self.installs,
             listener=self.following,
             conf_state=parts.conf_state,
             hard_state=parts.hard_state,

@@ -67,6 +67,8 @@ class Passes:
             proposals.refuse_foreign()
         # The history writer wakes us when there is room again.
         again = machine.run(member.history.has_room)
+        if machine.raft.commit_untold:
+            member.news.look()
         if member.hub.behind:
             again = member.hub.catch_up() or again
         if again:

@@ -290,6 +290,63 @@ def test_uncommitted_bytes_return_to_zero_over_changes_of_leader() -> None:
     assert [e.data for e in group.applied[TWO] if e.data] == [b"x" * 60, b"x" * 99]
 
 
+# --- commits that the shell tells ---------------------------------------------------------
+
+
+def appends(messages: list[Message]) -> list[tuple[int, int, int]]:
+    """(to, entries, commit) of each append."""
+    return [(m.to, len(m.entries), m.commit) for m in messages if m.type is MessageType.APP]
+
+
+def untold(core: RawNode) -> bool:
+    """A call, because it changes between two looks."""
+    return core.commit_untold
+
+
+def test_a_commit_waits_for_entries_or_for_the_shell() -> None:
+    group = Group(tell_commits=False)
+    leader = group.lead()
+    first = leader.commit_index
+    assert untold(leader)
+    leader.propose([b"x"])
+    group.settle()
+    assert appends(group.sent) == [(TWO, 1, first), (THREE, 1, first)]
+    assert group.cores[TWO].commit_index == first
+    assert leader.tell_commit(first + 1)
+    assert not untold(leader)
+    group.settle()
+    assert appends(group.sent)[2:] == [(TWO, 0, first + 1), (THREE, 0, first + 1)]
+    assert [e.data for e in group.applied[TWO] if e.data] == [b"x"]
+    assert not leader.tell_commit(first + 1)
+
+
+def test_one_follower_can_be_told_alone() -> None:
+    group = Group(tell_commits=False)
+    leader = group.lead()
+    assert leader.tell_commit(leader.commit_index, to=THREE)
+    assert untold(leader)  # the other one still waits
+    group.settle()
+    assert appends(group.sent) == [(THREE, 0, leader.commit_index)]
+
+
+def test_news_of_a_former_leader_is_not_told() -> None:
+    group = Group(tell_commits=False)
+    leader = group.lead()
+    leader.step_down()
+    assert not untold(leader)
+    assert not leader.tell_commit(leader.commit_index)
+    group.settle()
+    assert appends(group.sent) == []
+
+
+def test_a_member_alone_has_nobody_to_tell() -> None:
+    group = Group(1, tell_commits=False)
+    leader = group.lead()
+    leader.propose([b"x"])
+    group.settle()
+    assert not untold(leader)
+
+
 # --- reads --------------------------------------------------------------------------------
 
 

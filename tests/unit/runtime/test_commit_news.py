@@ -1,36 +1,68 @@
-"""What only tells a commit index waits a moment, and goes away when something better leaves."""
+"""A commit index waits a moment for entries, and is told when none came."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import pytest
 
 from configsvc.limits import COMMIT_NEWS_HOLD_S
-from configsvc.raft.messages import Entry, EntryKind, Message, MessageType
 from configsvc.runtime.commit_news import CommitNews
-from configsvc.types import LogIndex, NodeId, Term
+from configsvc.types import NodeId
 
-A, B = NodeId(2), NodeId(3)
+A, B, ALL = NodeId(2), NodeId(3), NodeId(0)
 
 
-class FakeLoop:
-    """One clock, timers fired by hand, and the link's end of the way."""
+class FakeCore:
+    """A leader with two followers: what is committed, and what each was told."""
 
     def __init__(self) -> None:
-        self.now = 100.0
+        self.commit_index = 0
+        self.told = {A: 0, B: 0}
+        self.messages: list[tuple[NodeId, int]] = []
+        self.commit_untold = False
+
+    def commit(self, index: int) -> None:
+        self.commit_index = index
+        self.commit_untold = True
+
+    def send_entries(self) -> None:
+        self.told = dict.fromkeys(self.told, self.commit_index)
+
+    def tell_commit(self, up_to: int, *, to: NodeId = ALL) -> bool:
+        if to == ALL:
+            self.commit_untold = up_to < self.commit_index
+        late = [who for who in self.told if self.told[who] < up_to and to in (ALL, who)]
+        for who in late:
+            self.told[who] = self.commit_index
+            self.messages.append((who, self.commit_index))
+        return bool(late)
+
+
+class Rig:
+    """Passes, one clock, timers that ring when time is moved."""
+
+    def __init__(self) -> None:
+        self.core = FakeCore()
+        self.now = 0.0
         self.timers: list[tuple[float, Callable[[], None]]] = []
-        self.sent: list[Message] = []
-        self.flushed = 0
+        self.wakes = 0
+        self.news = CommitNews(self.core, self, self._wake)
+
+    def _wake(self) -> None:
+        self.wakes += 1
+        self.end_of_pass()
 
     def call_later(self, delay: float, fn: Callable[[], None]) -> None:
         self.timers.append((self.now + delay, fn))
 
-    def send(self, messages: Sequence[Message]) -> None:
-        self.sent += messages
+    def end_of_pass(self) -> None:
+        if self.core.commit_untold:
+            self.news.look()
 
-    def flush(self) -> None:
-        self.flushed += 1
+    def commit(self, index: int) -> None:
+        self.core.commit(index)
+        self.end_of_pass()
 
     def run_until(self, end: float) -> None:
         while self.timers and self.timers[0][0] <= end:
@@ -40,80 +72,64 @@ class FakeLoop:
 
 
 @pytest.fixture
-def loop() -> FakeLoop:
-    return FakeLoop()
+def rig() -> Rig:
+    return Rig()
 
 
-@pytest.fixture
-def news(loop: FakeLoop) -> CommitNews:
-    return CommitNews(loop, loop, lambda: loop.now)  # type: ignore[arg-type]  # no handles
+def test_what_no_entries_carry_is_told_once(rig: Rig) -> None:
+    rig.commit(7)
+    rig.run_until(COMMIT_NEWS_HOLD_S * 0.9)
+    assert rig.core.messages == []
+    rig.run_until(COMMIT_NEWS_HOLD_S)
+    assert rig.core.messages == [(A, 7), (B, 7)]
+    assert rig.wakes == 1
+    rig.run_until(1.0)
+    assert len(rig.core.messages) == 2
+    assert rig.timers == []  # a silent cluster costs nothing
 
 
-def append(to: NodeId, commit: int, *, entries: int = 0) -> Message:
-    payload = tuple(
-        Entry(Term(1), LogIndex(commit + 1 + n), EntryKind.NORMAL, b"x") for n in range(entries)
-    )
-    return Message(
-        MessageType.APP,
-        to,
-        NodeId(1),
-        Term(1),
-        Term(1),
-        LogIndex(commit),
-        payload,
-        LogIndex(commit),
-    )
+def test_what_entries_carried_is_not_told_again(rig: Rig) -> None:
+    rig.commit(7)
+    rig.core.send_entries()
+    rig.run_until(1.0)
+    assert rig.core.messages == []
+    assert rig.wakes == 0
+    assert rig.timers == []
 
 
-def test_news_is_held_and_then_told(loop: FakeLoop, news: CommitNews) -> None:
-    told = append(A, 7)
-    news.send([told])
-    assert loop.sent == []
-    loop.run_until(100.0 + COMMIT_NEWS_HOLD_S)
-    assert loop.sent == [told]
-    assert loop.timers == []
+def test_young_news_has_its_own_time(rig: Rig) -> None:
+    rig.commit(7)
+    rig.core.send_entries()
+    rig.run_until(COMMIT_NEWS_HOLD_S * 0.9)
+    rig.commit(8)
+    rig.run_until(COMMIT_NEWS_HOLD_S * 1.5)
+    assert rig.core.messages == []
+    rig.run_until(COMMIT_NEWS_HOLD_S * 2)
+    assert rig.core.messages == [(A, 8), (B, 8)]
 
 
-def test_an_append_with_entries_takes_its_place(loop: FakeLoop, news: CommitNews) -> None:
-    entries = append(A, 7, entries=2)
-    news.send([append(A, 7), append(B, 7), entries])
-    assert loop.sent == [entries]
-    assert news.spared == 1
-    loop.run_until(101.0)
-    assert loop.sent == [entries, append(B, 7)]  # the other peer still has to hear it
+def test_steady_commits_keep_one_timer(rig: Rig) -> None:
+    for index in range(1, 50):
+        rig.commit(index)
+        rig.core.send_entries()
+        rig.run_until(rig.now + COMMIT_NEWS_HOLD_S / 7)
+        assert len(rig.timers) == 1
+    assert rig.core.messages == []
 
 
-def test_newer_news_replaces_older_without_waiting_longer(loop: FakeLoop, news: CommitNews) -> None:
-    news.send([append(A, 7)])
-    loop.now += COMMIT_NEWS_HOLD_S * 0.9
-    news.send([append(A, 8)])
-    loop.run_until(100.0 + COMMIT_NEWS_HOLD_S)
-    assert loop.sent == [append(A, 8)]
+def test_a_peer_with_a_waiting_caller_is_told_at_once(rig: Rig) -> None:
+    rig.commit(7)
+    rig.news.release(B)
+    rig.news.release(B)
+    assert rig.core.messages == [(B, 7)]
+    rig.run_until(COMMIT_NEWS_HOLD_S)
+    assert rig.core.messages == [(B, 7), (A, 7)]
 
 
-def test_young_news_outlasts_a_timer_that_was_set_for_other(
-    loop: FakeLoop, news: CommitNews
-) -> None:
-    news.send([append(A, 7)])
-    news.send([append(A, 7, entries=1)])
-    loop.sent.clear()
-    loop.now += COMMIT_NEWS_HOLD_S * 0.8
-    news.send([append(A, 8)])
-    loop.run_until(100.0 + COMMIT_NEWS_HOLD_S)
-    assert loop.sent == []
-    loop.run_until(100.0 + 2 * COMMIT_NEWS_HOLD_S)
-    assert loop.sent == [append(A, 8)]
-
-
-def test_a_peer_with_a_waiting_caller_is_told_at_once(loop: FakeLoop, news: CommitNews) -> None:
-    news.send([append(A, 7), append(B, 7)])
-    news.release(B)
-    news.release(B)
-    assert loop.sent == [append(B, 7)]
-
-
-@pytest.mark.parametrize("kind", [k for k in MessageType if k is not MessageType.APP])
-def test_nothing_else_waits(loop: FakeLoop, news: CommitNews, kind: MessageType) -> None:
-    message = Message(kind, to=A)
-    news.send([append(A, 7), message])
-    assert loop.sent == [message]
+def test_a_leader_that_no_longer_is_says_nothing(rig: Rig) -> None:
+    rig.commit(7)
+    rig.core.commit_untold = False
+    rig.core.told = {}
+    rig.run_until(1.0)
+    assert rig.core.messages == []
+    assert rig.timers == []
