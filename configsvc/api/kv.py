@@ -24,6 +24,7 @@ from configsvc.mvcc.messages import (
     DeferredRange,
     DeleteOp,
     PutOp,
+    PutResult,
     RangeOp,
     RangeResult,
     TxnOp,
@@ -84,10 +85,13 @@ class KvService(Service):
         )
 
     def _put_answer(self, effects: Effects) -> bytes:
-        raise_refused(effects)
-        result: Any = effects.result
-        header = self.header_at(result.revision)
-        return header if result.prev is None else header + answers.put_body(result)
+        result: Any = effects[3]
+        if type(result) is not PutResult:
+            raise_refused(effects)
+        member = self.member
+        revision, prev = result
+        header = member.headers.field(revision, member.term)
+        return header if prev is None else header + answers.put_body(result)
 
     def delete_range(self, caller: Caller, raw: bytes) -> Waiting:
         """DeleteRange (D1–D3)."""

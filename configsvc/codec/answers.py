@@ -27,23 +27,30 @@ from configsvc.proto import kv_pb2
 class Headers:
     """Response headers of one member (wire/behaviour.md H1–H8)."""
 
-    __slots__ = ("_fixed", "_term", "_term_bytes")
+    __slots__ = ("_fixed", "_near", "_page", "_term")
 
     def __init__(self, cluster_id: int, member_id: int) -> None:
         self._fixed = int_field(1, cluster_id) + int_field(2, member_id)
         self._term = 0
-        self._term_bytes = b""
+        self._page = 0  # revisions that differ in their last 14 bits only share all but two bytes
+        self._near = (b"", b"")  # what goes before and behind those two; valid if _page is not 0
 
     def field(self, revision: int, term: int) -> bytes:
         """The header as field 1 of a response; revision 0 is left out (H6)."""
-        if term != self._term:
-            self._term = term
-            self._term_bytes = int_field(4, term)
-        if revision:
-            body = self._fixed + b"\x18" + varint(revision) + self._term_bytes
-        else:
-            body = self._fixed + self._term_bytes
-        return b"\x0a" + varint(len(body)) + body
+        page = revision >> 14
+        if not page:
+            body = self._fixed + int_field(3, revision) + int_field(4, term)
+            return b"\x0a" + varint(len(body)) + body
+        if page != self._page or term != self._term:
+            self._turn(page, term)
+        before, behind = self._near
+        return before + bytes((revision & 0x7F | 0x80, revision >> 7 & 0x7F | 0x80)) + behind
+
+    def _turn(self, page: int, term: int) -> None:
+        before = self._fixed + b"\x18"
+        behind = varint(page) + int_field(4, term)
+        self._page, self._term = page, term
+        self._near = (b"\x0a" + varint(len(before) + 2 + len(behind)) + before, behind)
 
 
 def key_value(kv: KeyValue) -> bytes:

@@ -63,6 +63,7 @@ _SUSPECT: Final = b"\x48\x01"
 _ACTOR_TAG: Final = 0x12
 _SALT_HEAD: Final = b"\x2a\x20"  # field 5, 32 bytes
 _PUT_TAG: Final = b"\xa2\x01"  # field 20, length-delimited
+_OP_TAGS: Final = {OP_PUT: _PUT_TAG, OP_DELETE_RANGE: b"\xaa\x01", OP_TXN: b"\xb2\x01"}
 _PLAIN_HEAD = struct.Struct("<BQBBB")  # fields 1 and 2, with the first two bytes of 2's length
 _PLAIN_BYTES_MIN: Final = 9 + 2 + 34 + 4 + 18
 _parse_put = rpc_pb2.PutRequest.FromString
@@ -124,12 +125,20 @@ def build(
         facts: What the proposer evaluated for policy (POL-5).
         new_uid: uid of an identity that this command creates.
     """
+    if not (reason or ticket or facts or new_uid):
+        # Most commands: no list that grows, and the tag as it stands.
+        return b"".join(
+            (
+                _REQUEST_ID.pack(0x09, request_id), actor_field, _SALT_HEAD, salt,
+                _OP_TAGS.get(op_field) or varint(op_field << 3 | 2), varint(len(op)), op,
+            )
+        )  # fmt: skip
     parts = [_REQUEST_ID.pack(0x09, request_id), actor_field]
     if reason:
         parts.append(string_field(3, reason))
     if ticket:
         parts.append(string_field(4, ticket))
-    parts += (b"\x2a\x20", salt)
+    parts += (_SALT_HEAD, salt)
     for name, value in facts:
         parts.append(bytes_field(6, string_field(1, name) + string_field(2, value)))
     if new_uid:

@@ -13,6 +13,8 @@ def varint(value: int) -> bytes:
         return _SMALL[value]
     if value < 16_384:  # the length of most operations
         return bytes((value & 0x7F | 0x80, value >> 7))
+    if value < 2_097_152:  # revisions
+        return bytes((value & 0x7F | 0x80, value >> 7 & 0x7F | 0x80, value >> 14))
     out = bytearray()
     while value >= 128:
         out.append(value & 0x7F | 0x80)

@@ -108,6 +108,8 @@ def check_request(op: RequestOp | None) -> None:
         DuplicateKeyError: one branch writes a key twice in a way that has no order.
         KeyNotFoundError: an operation whose kind was left unset (None).
     """
+    if type(op) is PutOp and not (op[4] or op[5]) and 0 < len(op[0]) <= KEY_BYTES_MAX:
+        return  # most requests
     if isinstance(op, TxnOp):
         _count(op)
         _check_txn(op)
