@@ -37,6 +37,7 @@ from configsvc.client import AsyncClient, ClientSettings, TlsFiles, parse_endpoi
 from configsvc.proto import v1_pb2 as v1
 
 CERTIFICATE_CHECK_S = 30.0
+CLOSE_S = 1.0  # for the records, when the agent stops
 
 
 def open_client(settings: Settings) -> AsyncClient:
@@ -249,6 +250,9 @@ class Agent:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=limits.AGENT_STOP_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                await asyncio.gather(*(runner.close() for runner in self.runners.values()))
         for server in self._servers:
             await server.stop()
         if self._hints is not None:
@@ -408,7 +412,9 @@ class Agent:
         if tasks:
             await asyncio.wait(tasks, timeout=limits.AGENT_STOP_S)
         for name in names:
-            self.runners.pop(name, None)
+            runner = self.runners.pop(name, None)
+            if runner is not None:
+                await runner.close()
 
     async def _prune(self, gone: Iterable[SetSpec], stay: Iterable[SetSpec]) -> None:
         """Remove files of sets that left the configuration, where it says so (B7)."""

@@ -156,6 +156,8 @@ class InputsKeeper:
         finally:
             if self._dirty.is_set():
                 self._save()
+            with self._turn:
+                pass  # one that was cancelled here ends first, so that ``number`` is the last
 
     def _save(self) -> bool:
         with self._turn:

@@ -149,6 +149,15 @@ class SetRunner:
         if not self._is_busy():
             await self._remember(durable=False)
 
+    async def close(self) -> None:
+        """After the last step: the record must know the last number, or an older file passes.
+
+        Where a step was left half-way the writer may know more than we do: nothing is saved then.
+        """
+        kept = self.keeper is not None and self.keeper.number > self.pipeline.record.inputs
+        if kept and not self._is_busy():
+            await self._remember(durable=True)
+
     def hint(self) -> None:
         """A file event came."""
         self._hinted.set()
