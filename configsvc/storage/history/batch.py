@@ -13,7 +13,7 @@ from configsvc.apply.commands import Effects, TableChange
 from configsvc.errors import ensure
 from configsvc.storage.history.small_tables import SMALL_TABLES, Kind, SmallTable, store_value
 from configsvc.storage.history.tree import Tile, TileTree
-from configsvc.storage.history.values import ROW_AAD, VALUE_FIELD, Sealing
+from configsvc.storage.history.values import ROW_AAD, SALT_BYTES, VALUE_FIELD, Sealing
 
 
 class Batch:
@@ -44,6 +44,7 @@ def build(effects: Sequence[Effects], tree: TileTree, sealing: Sealing) -> Batch
     batch = Batch()
     revisions, commits, openings = batch.revisions, batch.commits, batch.openings
     seal, pack, seal_opening = sealing.field(VALUE_FIELD), ROW_AAD.pack, sealing.seal_opening
+    seal_salted = sealing.salted()
     changes: dict[tuple[str, tuple[Any, ...]], TableChange] = {}
     for effect in effects:
         commit = effect.commit
@@ -53,10 +54,13 @@ def build(effects: Sequence[Effects], tree: TileTree, sealing: Sealing) -> Batch
             seq = commit.seq
             ensure(seq == tree.size, "leaves follow each other")
             tree.append(effect.leaf, batch.tiles)
-            for revision, sub, key, value, create, version, lease, tombstone in effect.rows:
+            rows, salt = effect.rows, commit.salt
+            bare = not (commit.reason or commit.ticket or commit.changes)
+            with_row = bare and len(rows) == 1 and len(salt) == SALT_BYTES
+            for revision, sub, key, value, create, version, lease, tombstone in rows:
                 flag = 1 if tombstone else 0
                 tail = pack(revision, sub, create, version, lease, seq, flag) + key
-                blob = seal(tail, value)
+                blob = seal_salted(tail, value + salt) if with_row else seal(tail, value)
                 revisions.append((revision, sub, key, blob, create, version, lease, flag, seq))
             commits.append(
                 (
@@ -71,8 +75,9 @@ def build(effects: Sequence[Effects], tree: TileTree, sealing: Sealing) -> Batch
                     effect.leaf,
                 )
             )
-            sealed = seal_opening(seq, commit.salt, commit.reason, commit.ticket, commit.changes)
-            openings.append((seq, sealed))
+            if not with_row:
+                sealed = seal_opening(seq, salt, commit.reason, commit.ticket, commit.changes)
+                openings.append((seq, sealed))
             if commit.actor_record:
                 batch.actors.append((seq, commit.actor, commit.actor_record, commit.actor_salt))
         for change in effect.tables:

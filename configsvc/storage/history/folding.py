@@ -18,7 +18,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, text
 
 from configsvc.limits import SQL_FOLD_SLICE_ROWS
-from configsvc.storage.history.values import SEALED_OVERHEAD
+from configsvc.storage.history.values import SALT_BYTES, SEALED_OVERHEAD
 
 _FOLDED: Final = "SELECT folded FROM progress"
 _SET_FOLDED: Final = "UPDATE progress SET folded = :high"
@@ -48,15 +48,19 @@ DELETE FROM live WHERE key IN (
 ) = 1
 """
 
+# The ninth byte of a sealed value says whether a salt lies behind it (``values``).
 _ALL_BYTES: Final = text(
     """
-SELECT coalesce(sum(:row + length(key) + length(value) - :overhead), 0)
-FROM revisions WHERE revision > :floor
+SELECT coalesce(sum(
+  :row + length(key) + length(value) - :overhead - (substr(value, 9, 1) >= x'80') * :salt
+), 0) FROM revisions WHERE revision > :floor
 """
 )
 _LIVE_BYTES: Final = text(
     """
-SELECT coalesce(sum(:row + length(r.key) + length(r.value) - :overhead), 0)
+SELECT coalesce(sum(
+  :row + length(r.key) + length(r.value) - :overhead - (substr(r.value, 9, 1) >= x'80') * :salt
+), 0)
 FROM live CROSS JOIN revisions r ON r.revision = live.revision AND r.sub = live.sub
 WHERE live.revision > :floor
 """
@@ -65,7 +69,7 @@ WHERE live.revision > :floor
 
 def superseded_bytes(connection: Connection, floor: int, row_bytes: int) -> int:
     """Size of the rows above ``floor`` that are no key's present value (``History``)."""
-    bounds = {"floor": floor, "row": row_bytes, "overhead": SEALED_OVERHEAD}
+    bounds = {"floor": floor, "row": row_bytes, "overhead": SEALED_OVERHEAD, "salt": SALT_BYTES}
     everything, living = (
         connection.execute(statement, bounds).scalar_one()
         for statement in (_ALL_BYTES, _LIVE_BYTES)

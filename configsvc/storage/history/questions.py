@@ -138,7 +138,7 @@ def blame(session: Session, span: KeySpan, revision: int, limit: int) -> LogPage
 def _with_authors(session: Session, raws: list[tuple[Any, ...]]) -> list[LogRow]:
     authors = _Authors(session)
     rows = session.vault.open_rows(raws)
-    return [authors.log_row(row, raw[_SEQ]) for row, raw in zip(rows, raws, strict=True)]
+    return [authors.log_row(row, raw) for row, raw in zip(rows, raws, strict=True)]
 
 
 class _Authors:
@@ -149,20 +149,26 @@ class _Authors:
         self._commits: dict[int, tuple[CommitInfo, Opening | None]] = {}
         self._actors: dict[bytes, Actor | None] = {}
 
-    def log_row(self, row: Row, seq: int) -> LogRow:
+    def log_row(self, row: Row, raw_row: tuple[Any, ...]) -> LogRow:
+        seq = raw_row[_SEQ]
         if seq not in self._commits:
             raw = self._session.cursor.execute(_COMMIT, (seq,)).fetchone()
             if raw is None:
                 raise NotFoundError(f"leaf {seq} is not held any more")
-            self._commits[seq] = (CommitInfo._make(raw), opening_of(self._session, seq))
+            opening = opening_of(self._session, raw_row)
+            self._commits[seq] = (CommitInfo._make(raw), opening)
         commit, opening = self._commits[seq]
         if commit.actor not in self._actors:
             self._actors[commit.actor] = actor_of(self._session, commit.actor)
         return LogRow(row, commit, self._actors[commit.actor], opening)
 
 
-def opening_of(session: Session, seq: int) -> Opening | None:
-    """The opening of a leaf; None once it was erased."""
+def opening_of(session: Session, raw_row: tuple[Any, ...]) -> Opening | None:
+    """The opening of the leaf that a sealed row (``ROW_COLUMNS``) belongs to; None: erased."""
+    carried = session.vault.row_opening(raw_row)
+    if carried is not None:
+        return carried
+    seq = raw_row[_SEQ]
     raw = session.cursor.execute(_OPENING, (seq,)).fetchone()
     return None if raw is None else session.vault.open_opening(seq, raw[0])
 

@@ -2,9 +2,10 @@
 
 A sealed field is ``seal batch (8 bytes) ‖ number (4 bytes) ‖ ciphertext``; both numbers big
 endian. One batch is one SQL transaction: it has its own derived key, and ``number`` counts its
-sealed fields from 0 (ENC-2). The associated data binds table and field and every other column of
-the row (the sealer adds seed, cluster and epoch; ENC-3), so that a row of ``revisions``
-authenticates itself as a whole, tombstones included (Q6).
+sealed fields from 0 (ENC-2); its highest bit says that a salt lies behind the value. The
+associated data binds table and field and every other column of the row (the sealer adds seed,
+cluster and epoch; ENC-3), so that a row of ``revisions`` authenticates itself as a whole,
+tombstones included (Q6).
 
 Not here: the ciphers and the key file (``storage.seal``), when a new seed is due (``seeds``).
 """
@@ -25,13 +26,21 @@ from configsvc.storage.seal.errors import SealBroken
 from configsvc.storage.seal.rows import RowSealer, SealBatch
 
 HEAD: Final = struct.Struct(">QI")
+_BATCH: Final = struct.Struct(">Q")
 ROW_AAD: Final = struct.Struct(">QIQQqQB")  # revision, sub, create, version, lease, seq, tombstone
 SEQ_AAD: Final = struct.Struct(">Q")
 
 SEALED_OVERHEAD: Final = HEAD.size + TAG_BYTES  # bytes that a sealed field is longer
 
 VALUE_FIELD: Final = b"revisions.value"
+SALTED_FIELD: Final = b"revisions.value+salt"
 OPENING_FIELD: Final = b"openings.sealed"
+
+# A row whose leaf has nothing else to open carries the entry's salt behind its value, under the
+# same seal: one field and one row less. The number's highest bit, as stored, says so.
+SALT_BYTES: Final = 32
+_SALTED: Final = 1 << 31
+_NUMBER: Final = _SALTED - 1
 
 _LENGTHS: Final = struct.Struct(">HHHI")
 
@@ -102,17 +111,38 @@ class Vault:
         rows: list[Row] = []
         append, pack, unpack, size = rows.append, ROW_AAD.pack, HEAD.unpack_from, HEAD.size
         make, openers, prefix = Row._make, self._openers, prefix_of(VALUE_FIELD)
+        salted = prefix_of(SALTED_FIELD)
         revision = sub = -1
         try:
             for revision, sub, key, blob, create, version, lease, tombstone, seq in raws:
                 batch_id, number = unpack(blob)
                 opener = openers.get(batch_id) or self._opener(batch_id)
-                aad = prefix + pack(revision, sub, create, version, lease, seq, tombstone) + key
-                value = opener(number, aad, blob[size:])
+                tail = pack(revision, sub, create, version, lease, seq, tombstone) + key
+                if number & _SALTED:
+                    value = opener(number & _NUMBER, salted + tail, blob[size:])[:-SALT_BYTES]
+                else:
+                    value = opener(number, prefix + tail, blob[size:])
                 append(make((revision, sub, key, value, create, version, lease, tombstone == 1)))
         except (SealBroken, struct.error) as error:
             raise SealBroken(f"row {revision}.{sub} of the history cannot be opened") from error
         return rows
+
+    def row_opening(self, raw: tuple[Any, ...]) -> Opening | None:
+        """The opening that a raw row (``ROW_COLUMNS``) carries with its value; None: none.
+
+        Raises:
+            SealBroken: the row is not what was written.
+        """
+        revision, sub, key, blob, create, version, lease, tombstone, seq = raw
+        if len(blob) < HEAD.size:
+            raise SealBroken("sealed field cut short")
+        batch_id, number = HEAD.unpack_from(blob)
+        if not number & _SALTED:
+            return None
+        opener = self._openers.get(batch_id) or self._opener(batch_id)
+        tail = ROW_AAD.pack(revision, sub, create, version, lease, seq, tombstone) + key
+        clear = opener(number & _NUMBER, prefix_of(SALTED_FIELD) + tail, blob[HEAD.size :])
+        return Opening(clear[-SALT_BYTES:], "", "", b"")
 
     def open_opening(self, seq: int, blob: bytes) -> Opening:
         """What opens leaf ``seq``; same errors as ``open``."""
@@ -145,30 +175,31 @@ class Vault:
 
 
 class Sealing:
-    """One transaction's sealing; ``count`` fields so far."""
+    """One transaction's sealing."""
 
     def __init__(self, batch_id: int, seed_id: str, batch: SealBatch) -> None:
         self.batch_id = batch_id
         self.seed_id = seed_id
         self.info = batch.info
-        self.count = 0
-        self._seal = batch.seal
+        self._batch = batch
+        self._front = _BATCH.pack(batch_id)
         self._opening = self.field(OPENING_FIELD)
+
+    @property
+    def count(self) -> int:
+        """Fields sealed so far."""
+        return self._batch.count
 
     def field(self, field: bytes) -> Callable[[bytes, bytes], bytes]:
         """Seals values of one field: (packed rest of the row, clear bytes) to the stored blob.
 
         The packed rest is what ``Vault.open`` gets as ``tail``.
         """
-        prefix = prefix_of(field)
-        encrypt, pack, batch_id = self._seal, HEAD.pack, self.batch_id
+        return self._batch.field(self._front, prefix_of(field))
 
-        def seal(tail: bytes, clear: bytes) -> bytes:
-            number = self.count
-            self.count = number + 1
-            return pack(batch_id, number) + encrypt(number, prefix + tail, clear)
-
-        return seal
+    def salted(self) -> Callable[[bytes, bytes], bytes]:
+        """``field`` for values with ``SALT_BYTES`` of salt behind them."""
+        return self._batch.field(self._front, prefix_of(SALTED_FIELD), _SALTED)
 
     def seal_opening(
         self, seq: int, salt: bytes, reason: str, ticket: str, changes: bytes

@@ -7,7 +7,8 @@ never holds a snapshot open. What it means is decided in ``audit``.
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from collections.abc import Iterable
+from typing import Any, Final
 
 from sqlalchemy import bindparam, func, select
 
@@ -16,6 +17,7 @@ from configsvc.audit.merkle import leaf_hash
 from configsvc.audit.verify import Columns, Entry, Opening
 from configsvc.errors import DecodeError
 from configsvc.mvcc.messages import Row
+from configsvc.storage.history import messages
 from configsvc.storage.history.messages import CommitInfo
 from configsvc.storage.history.questions import COMMIT_COLUMNS
 from configsvc.storage.history.schema import COMMITS, OPENINGS, REVISIONS, TILES
@@ -23,6 +25,7 @@ from configsvc.storage.history.session import Session
 from configsvc.storage.history.statements import ROW_COLUMNS, compiled
 from configsvc.storage.seal.errors import SealBroken
 
+_SEQ: Final = 8  # place of ``seq`` in ROW_COLUMNS
 SLICE: Final = 256  # leaves per transaction
 
 _COMMITS: Final = compiled(
@@ -100,17 +103,17 @@ def entries(session: Session, first: int, end: int) -> list[Entry]:
     held = commits(session, first, end)
     if not held:
         return []
-    cursor, vault = session.cursor, session.vault
-    openings = dict(cursor.execute(_OPENINGS, (first, end)))
     stretch = _stretch(session, held)
-    rows = deque(vault.open_rows(cursor.execute(_ROWS, stretch)))
+    raws = session.cursor.execute(_ROWS, stretch).fetchall()
+    rows = deque(session.vault.open_rows(raws))
+    opened = _openings(session, held, raws)
     _check_listed(session, stretch)
     found = []
     for commit in held:
         own = []
         while rows and rows[0].revision <= commit.revision:
             own.append(_bound(rows.popleft()))
-        found.append(_entry(session, commit, openings.get(commit.seq), own))
+        found.append(_entry(commit, opened.get(commit.seq), own))
     if rows:  # behind the last leaf of all
         found[-1] = found[-1]._replace(rows=[*(found[-1].rows or ()), *map(_bound, rows)])
     return found
@@ -135,12 +138,35 @@ def _check_listed(session: Session, stretch: tuple[int, int]) -> None:
         raise SealBroken(f"row {found[0]}.{found[1]} of the history is not in the key index")
 
 
-def _entry(
-    session: Session, commit: CommitInfo, sealed: bytes | None, rows: list[RevisionRow]
-) -> Entry:
+def openings(session: Session, held: list[CommitInfo]) -> dict[int, messages.Opening]:
+    """What opens the leaves of ``held``, neighbours, by seq; erased ones are not there.
+
+    Raises:
+        SealBroken: a row or opening is not what was written.
+    """
+    if not held:
+        return {}
+    return _openings(session, held, session.cursor.execute(_ROWS, _stretch(session, held)))
+
+
+def _openings(
+    session: Session, held: list[CommitInfo], raws: Iterable[tuple[Any, ...]]
+) -> dict[int, messages.Opening]:
+    found = {}
+    for raw in raws:
+        carried = session.vault.row_opening(raw)
+        if carried is not None:
+            found[raw[_SEQ]] = carried
+    for seq, sealed in session.cursor.execute(_OPENINGS, (held[0].seq, held[-1].seq + 1)):
+        if seq not in found:
+            found[seq] = session.vault.open_opening(seq, sealed)
+    return found
+
+
+def _entry(commit: CommitInfo, opened: messages.Opening | None, rows: list[RevisionRow]) -> Entry:
     opening, changes = None, b""
-    if sealed is not None:
-        salt, reason, ticket, changes = session.vault.open_opening(commit.seq, sealed)
+    if opened is not None:
+        salt, reason, ticket, changes = opened
         opening = Opening(salt, reason, ticket)
     columns = Columns(
         raft_index=commit.raft_index,

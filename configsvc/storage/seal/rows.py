@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
+from collections.abc import Callable
 from threading import Lock
 from typing import Final
 
@@ -16,7 +17,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from configsvc.errors import ensure
-from configsvc.storage.seal.aead import KEY_BYTES, Aead
+from configsvc.storage.seal.aead import KEY_BYTES, NONCE_BYTES, Aead
 from configsvc.storage.seal.errors import SealBroken
 
 INFO_BYTES: Final = 24
@@ -40,6 +41,33 @@ class SealBatch:
         ensure(number > self._used, "a field number is used once per batch")
         self._used = number
         return self._aead.seal(number, self._prefix + aad, plaintext)
+
+    def field(self, front: bytes, aad: bytes, flag: int = 0) -> Callable[[bytes, bytes], bytes]:
+        """Seals one kind of field, each under the batch's next number; for hot loops.
+
+        Args:
+            front: Put before every result.
+            aad: Front of the associated data of every field.
+            flag: Bits set in the number as it is stored; the nonce is the number without them.
+
+        Returns:
+            (rest of the associated data, plaintext) to ``front ‖ number (4 bytes) ‖ ciphertext``.
+        """
+        encrypt, prefix = self._aead.sealer(), self._prefix + aad
+
+        def seal(rest: bytes, plaintext: bytes) -> bytes:
+            number = self._used + 1
+            self._used = number
+            nonce = number.to_bytes(NONCE_BYTES, "little")
+            stored = (number | flag).to_bytes(4, "big")
+            return front + stored + encrypt(nonce, plaintext, prefix + rest)
+
+        return seal
+
+    @property
+    def count(self) -> int:
+        """One more than the highest number used."""
+        return self._used + 1
 
 
 class RowSealer:

@@ -17,7 +17,6 @@ from sqlalchemy import bindparam, select, tuple_
 from configsvc.errors import ensure
 from configsvc.limits import INSTALL_CHUNK_BYTES_MAX
 from configsvc.storage.history import loading, verify
-from configsvc.storage.history.questions import opening_of
 from configsvc.storage.history.reader import HistoryReader
 from configsvc.storage.history.schema import REVISIONS
 from configsvc.storage.history.session import Session
@@ -116,7 +115,8 @@ class InstallSource:
         if not commits:
             return []
         self._seq = commits[-1].seq
-        return [(*commit, *(opening_of(session, commit.seq) or ())) for commit in commits]
+        opened = verify.openings(session, commits)
+        return [(*commit, *opened.get(commit.seq, ())) for commit in commits]
 
     def _paged(self, read: Callable[[Session], list[Record]], kind: ChunkKind) -> Iterator[bytes]:
         """Pages, each from a transaction of its own, until there is no more for now."""
