@@ -16,11 +16,14 @@ from configsvc.raft.messages import (
     MessageType,
     Ready,
     Snapshot,
+    applied_message,
+    stored_message,
 )
 from configsvc.raft.state import Raft
-from configsvc.types import LogIndex, NodeId, Term
+from configsvc.types import NodeId
 
 _NO_HARD_STATE = HardState()
+_new = tuple.__new__  # skips the Python frame of a named tuple's constructor
 
 
 class Handout:
@@ -71,15 +74,9 @@ class Handout:
             )
         else:
             messages = self._synchronous_messages(stored, applied)
-        ready = Ready(
-            soft_state=soft,
-            hard_state=hard,
-            read_states=tuple(raft.read_states),
-            entries=entries,
-            snapshot=snapshot,
-            committed_entries=committed,
-            messages=tuple(messages),
-            must_sync=must_sync,
+        reads = tuple(raft.read_states)
+        ready = _new(
+            Ready, (soft, hard, reads, entries, snapshot, committed, tuple(messages), must_sync)
         )
         self._hard = hard or self._hard
         raft.outbox, raft.outbox_after_append, raft.read_states = [], [], []
@@ -112,25 +109,18 @@ class Handout:
         unstable = bool(log.unstable.entries)
         if not unstable and snapshot is None:
             return None
-        return Message(
-            MessageType.STORAGE_APPEND_RESP,
-            to=self._raft.id,
-            from_=APPEND_THREAD,
-            term=self._raft.term,
-            log_term=Term(log.last_term() if unstable else 0),
-            index=LogIndex(log.last_index if unstable else 0),
-            snapshot=snapshot,
+        return stored_message(
+            self._raft.id,
+            self._raft.term,
+            log.last_term() if unstable else 0,
+            log.last_index if unstable else 0,
+            snapshot,
         )
 
     def _applied(self, committed: tuple[Entry, ...]) -> Message | None:
         if not committed:
             return None
-        return Message(
-            MessageType.STORAGE_APPLY_RESP,
-            to=self._raft.id,
-            from_=APPLY_THREAD,
-            entries=committed,
-        )
+        return applied_message(self._raft.id, committed)
 
     def _synchronous_messages(
         self, stored: Message | None, applied: Message | None
@@ -139,7 +129,10 @@ class Handout:
         messages = self._raft.outbox
         for message in self._raft.outbox_after_append:
             (self._on_advance if message.to == own else messages).append(message)
-        self._on_advance.extend(answer for answer in (stored, applied) if answer is not None)
+        if stored is not None:
+            self._on_advance.append(stored)
+        if applied is not None:
+            self._on_advance.append(applied)
         self._advance_due = True
         return messages
 

@@ -165,6 +165,56 @@ def append_answer(to: NodeId, from_: NodeId, term: int, index: int) -> Message:
     )
 
 
+def stored_message(
+    to: NodeId, term: int, log_term: int, index: int, snapshot: Snapshot | None
+) -> Message:
+    """What the log's storage answers, likewise."""
+    return _new(
+        Message,
+        (
+            MessageType.STORAGE_APPEND_RESP,
+            to,
+            APPEND_THREAD,
+            term,
+            log_term,
+            index,
+            (),
+            0,
+            0,
+            False,
+            0,
+            snapshot,
+            b"",
+            0,
+            (),
+        ),
+    )
+
+
+def applied_message(to: NodeId, entries: tuple[Entry, ...]) -> Message:
+    """What the state machine answers, likewise."""
+    return _new(
+        Message,
+        (
+            MessageType.STORAGE_APPLY_RESP,
+            to,
+            APPLY_THREAD,
+            0,
+            0,
+            0,
+            entries,
+            0,
+            0,
+            False,
+            0,
+            None,
+            b"",
+            0,
+            (),
+        ),
+    )
+
+
 class Role(IntEnum):
     FOLLOWER = 0
     CANDIDATE = 1

@@ -12,6 +12,8 @@ from typing import Final, NamedTuple
 from configsvc.errors import ensure
 from configsvc.raft.messages import Entry, HardState, Message, MessageType, Ready, Snapshot
 
+_new = tuple.__new__  # skips the Python frame of a named tuple's constructor
+
 # These promise nothing about this member's own disk (C4). Vote requests do: a candidate that came
 # back with a shorter log would have collected votes for the longer one.
 _EARLY: Final = frozenset(
@@ -57,7 +59,7 @@ def plan(ready: Ready, durable_index: int, previous_hard_state: HardState) -> Pl
     promises = hard.term != previous_hard_state.term or hard.vote != previous_hard_state.vote
     write = None
     if ready.must_sync or ready.snapshot is not None:
-        write = Write(hard, ready.entries, ready.snapshot)
+        write = _new(Write, (hard, ready.entries, ready.snapshot))
     ensure(write is not None or not promises, "a new term or vote must be written")
     early, late = split_messages(ready.messages, nothing_early=promises)
     committed = ready.committed_entries
@@ -65,7 +67,7 @@ def plan(ready: Ready, durable_index: int, previous_hard_state: HardState) -> Pl
         # What this write replaces is still on disk under the same indexes.
         durable_index = min(durable_index, ready.entries[0].index - 1)
     now = _durable_count(committed, durable_index)
-    return Plan(early, write, committed[:now], late, committed[now:])
+    return _new(Plan, (early, write, committed[:now], late, committed[now:]))
 
 
 def split_messages(
@@ -78,10 +80,12 @@ def split_messages(
     """
     if nothing_early:
         return (), messages
-    early = tuple(message for message in messages if message.type in _EARLY)
+    early = [message for message in messages if message.type in _EARLY]
     if len(early) == len(messages):
         return messages, ()
-    return early, tuple(message for message in messages if message.type not in _EARLY)
+    if not early:
+        return (), messages
+    return tuple(early), tuple([message for message in messages if message.type not in _EARLY])
 
 
 def _durable_count(committed: tuple[Entry, ...], durable_index: int) -> int:

@@ -3,7 +3,7 @@
 Told at once, every commit would cost each follower an empty append and the leader its answer;
 under load the next entries leave within a millisecond anyway. So the core does not tell commits
 by itself (``RaftConfig.tell_commits``), and what no entries carried for ``COMMIT_NEWS_HOLD_S`` is
-told from here.
+told from here. While entries carry everything, the look for what they did not is less frequent.
 
 Always true:
   * A follower whose own forwarded write was applied here is told at once (``release``): a caller
@@ -16,10 +16,12 @@ Not here: which appends the core makes (``raft.sending``).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from configsvc.limits import COMMIT_NEWS_HOLD_S
 from configsvc.types import NodeId
+
+BUSY_HOLDS: Final = 2  # times as long between looks while entries follow each other
 
 
 class Core(Protocol):
@@ -52,8 +54,11 @@ class CommitNews:
     def look(self) -> None:
         """Called after a pass that left ``commit_untold``: somebody will tell it."""
         if self._waits_for is None:
-            self._waits_for = self._core.commit_index
-            self._loop.call_later(COMMIT_NEWS_HOLD_S, self._ring)
+            self._set(COMMIT_NEWS_HOLD_S)
+
+    def _set(self, delay: float) -> None:
+        self._waits_for = self._core.commit_index
+        self._loop.call_later(delay, self._ring)
 
     def release(self, peer: NodeId) -> None:
         """A caller of ``peer`` waits for the news; they leave with this pass."""
@@ -65,4 +70,4 @@ class CommitNews:
         if index is not None and self._core.tell_commit(index):
             self._wake()
         elif self._core.commit_untold:
-            self.look()
+            self._set(COMMIT_NEWS_HOLD_S * BUSY_HOLDS)

@@ -154,13 +154,15 @@ class HistoryWriter:
 
     def lag(self) -> Lag:
         """What has been submitted and not yet written."""
-        with self._wake:
-            return Lag(len(self._pending), self._bytes)
+        # Each is read whole without the lock, which the loop would ask for in every pass.
+        return Lag(len(self._pending), self._bytes)
 
     def lag_seconds(self) -> float:
         """Age of the oldest entry that is not written; 0 when none is."""
-        with self._wake:
-            return self._clock() - self._pending[0].since if self._pending else 0.0
+        try:
+            return self._clock() - self._pending[0].since
+        except IndexError:
+            return 0.0
 
     def task(self, work: Callable[[], T], done: Callable[[T | ConfigServiceError], None]) -> None:
         """Run ``work`` on the writer's thread between two transactions; ``done`` is called there.

@@ -242,12 +242,13 @@ class WalWriter:
             self._wal.append(work.hard_state, work.first_index, work.count, work.records)
         ended = self._clock()
         self._in_flight_since = None
-        self._seal_at = ended + limits.WAL_SEAL_IDLE_S
         self.frames_total += 1
-        self.bytes_total += len(work.records)
         self.sync_seconds_last = ended - began
-        self.sync_seconds_total += ended - began
         self._on_durable(work.token)
+        # The loop is on its way already.
+        self._seal_at = ended + limits.WAL_SEAL_IDLE_S
+        self.bytes_total += len(work.records)
+        self.sync_seconds_total += ended - began
 
     def _idle(self) -> bool:
         """Do one thing that nobody waits for; False when there is none to be done now."""

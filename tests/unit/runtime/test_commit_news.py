@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from configsvc.limits import COMMIT_NEWS_HOLD_S
-from configsvc.runtime.commit_news import CommitNews
+from configsvc.runtime.commit_news import BUSY_HOLDS, CommitNews
 from configsvc.types import NodeId
 
 A, B, ALL = NodeId(2), NodeId(3), NodeId(0)
@@ -104,8 +104,18 @@ def test_young_news_has_its_own_time(rig: Rig) -> None:
     rig.commit(8)
     rig.run_until(COMMIT_NEWS_HOLD_S * 1.5)
     assert rig.core.messages == []
-    rig.run_until(COMMIT_NEWS_HOLD_S * 2)
+    rig.run_until(COMMIT_NEWS_HOLD_S * (1 + BUSY_HOLDS))
     assert rig.core.messages == [(A, 8), (B, 8)]
+
+
+def test_news_after_steady_commits_waits_two_looks_at_most(rig: Rig) -> None:
+    for index in range(1, 50):
+        rig.commit(index)
+        rig.core.send_entries()
+        rig.run_until(rig.now + COMMIT_NEWS_HOLD_S / 7)
+    rig.commit(50)
+    rig.run_until(rig.now + 2 * BUSY_HOLDS * COMMIT_NEWS_HOLD_S)
+    assert rig.core.messages == [(A, 50), (B, 50)]
 
 
 def test_steady_commits_keep_one_timer(rig: Rig) -> None:
