@@ -27,7 +27,7 @@ demo-patroni: ## PostgreSQL failover by Patroni on a cluster of its own (≈ 90 
 test: ## everything a change must pass
 	@.ci/bootstrap dev && $(PY) -m pytest -q -n 2 --dist loadfile $(PYTEST_ARGS) tests
 
-check: ## format, lint, types, import rules, generated code, docs
+check: ## format, lint, types, import rules, generated code
 	@.ci/bootstrap dev && .ci/check
 
 fmt: ## format and fix what can be fixed
