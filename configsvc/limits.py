@@ -162,6 +162,7 @@ SIGNATURES_PER_MEMBER_MAX: Final = 16  # newest checkpoint signatures kept of ea
 LEARNERS_MAX: Final = 1
 URLS_PER_MEMBER_MAX: Final = 16
 URL_CHARS_MAX: Final = 512
+APPLY_PIECE_ROWS: Final = 2_000  # an entry that changes more is applied piece by piece
 
 # --- audit (security.md 3.8) ----------------------------------------------------------------------
 LEAF_BYTES_MAX: Final = 8 * KIB  # an invariant of ours: every field is bounded before

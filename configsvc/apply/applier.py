@@ -6,6 +6,7 @@ state, rows, leaves and digests on every member, in whatever batches they come.
 Always true:
   * An entry takes effect whole or not at all; a refused one changes no table, yet has its leaf.
   * Leaf and effect are one result: there is no way to get one without the other (FC-1).
+  * An entry that changes very many keys is told piece by piece and then changes them in one.
   * Any exception that is not a ``RequestError`` is a bug or a local failure and ends the member.
 
 Not here: decoding entries (``codec``), answering callers (``runtime``), SQL (``storage.history``).
@@ -13,7 +14,7 @@ Not here: decoding entries (``codec``), answering callers (``runtime``), SQL (``
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
 from hashlib import sha256
 from typing import Final
 
@@ -24,13 +25,15 @@ from configsvc.apply.describe import SILENT, describe
 from configsvc.apply.operations import OPERATIONS, Change, Context, put
 from configsvc.apply.outcome import code_of
 from configsvc.apply.state import ApplyState
-from configsvc.audit.changes import KeyChange
+from configsvc.audit.changes import ChangeRecords, KeyChange
 from configsvc.audit.commitments import SALT_BYTES
 from configsvc.audit.events import CODES
-from configsvc.audit.record import Resource
+from configsvc.audit.record import NOTHING
 from configsvc.errors import RequestError, ensure
-from configsvc.limits import KEY_BYTES_MAX
+from configsvc.limits import APPLY_PIECE_ROWS, KEY_BYTES_MAX
 from configsvc.mvcc.messages import KeyValue, PutOp, PutResult, Row
+
+Pieces = Generator[None, None, Effects]  # what is left of an entry's application
 
 _new = tuple.__new__  # skips the Python frame of a named tuple's constructor
 _OK: Final = 0  # its place in CODES
@@ -48,6 +51,15 @@ class Applier:
 
     def apply(self, index: int, term: int, command: Command | None) -> Effects:
         """The effects of the entry at ``index``; None is the empty entry of a new leader."""
+        outcome = self.begin(index, term, command)
+        return outcome if type(outcome) is Effects else _drained(outcome)  # type: ignore[arg-type]
+
+    def begin(self, index: int, term: int, command: Command | None) -> Effects | Pieces:
+        """``apply``; for a change of more than ``APPLY_PIECE_ROWS`` rows what is left to be done.
+
+        The caller runs those pieces to their end before anything else is applied. Until the last
+        one the state is as it was before the entry, for whoever reads it in between.
+        """
         state = self.state
         if index != state.applied + 1:  # a call for every entry would be a tenth of a put
             ensure(False, "entries are applied in the order of the log")
@@ -96,7 +108,7 @@ class Applier:
                 change = put(env, op, Context(state, rights, index, term))
             except RequestError as error:
                 return self._refused(index, term, env, op, error)
-            result, (row,), (prev,), _, _ = change
+            result, (row,), (prev,) = change[:3]
         revision = row[0]
         auth = state.auth
         if prev is None:
@@ -120,25 +132,45 @@ class Applier:
 
     def _done(
         self, index: int, term: int, env: Envelope, op: c.Operation, change: Change
-    ) -> Effects:
-        result, rows, prevs, tables, tells_keys = change
-        state = self.state
-        revision = state.store.revision
+    ) -> Effects | Pieces:
+        pieces = self._pieces(index, term, env, op, change)
+        return pieces if len(change.rows) > APPLY_PIECE_ROWS else _drained(pieces)
+
+    def _pieces(
+        self, index: int, term: int, env: Envelope, op: c.Operation, change: Change
+    ) -> Pieces:
+        """What tells the change is made first, piece by piece; then, in one, the change."""
+        result, rows, prevs, tables, tells_keys, make = change
+        state, rights = self.state, self._rights
+        decided = rights.rule, rights.roles  # readers' rights are judged between two pieces
+        revision = rows[0].revision if rows else state.store.revision
+        event, resource = ("", NOTHING) if isinstance(op, SILENT) else describe(op)
+        named = len(rows) == 1 and resource.key is not None and resource.range_end is None
+        records = ChangeRecords(env.salt) if tells_keys and not named else None
+        chain = digest.Chain(state.digest, index, revision, _OK, len(rows), len(tables))
+        for at in range(0, len(rows), APPLY_PIECE_ROWS):
+            piece = rows[at : at + APPLY_PIECE_ROWS]
+            chain.add(piece)
+            if records is not None:
+                records.add(_key_changes(piece, prevs[at : at + APPLY_PIECE_ROWS]))
+            if len(rows) > APPLY_PIECE_ROWS:
+                yield
+        if make is not None:
+            make()
+        rights.rule, rights.roles = decided
         leaf, commit = b"", None
-        if not isinstance(op, SILENT):
-            event, resource = describe(op)
-            one, several = _key_changes(resource, rows, prevs) if tells_keys else (None, None)
+        if event:
             leaf, values = state.recorder.record(
                 env,
                 self._position(index, term),
                 event,
-                rule=self._rights.rule,
+                rule=rights.rule,
                 resource=resource,
-                change=one,
-                changes=several,
+                change=next(_key_changes(rows, prevs)) if tells_keys and named else None,
+                changes=records,
             )
             commit = CommitRow(*values)
-        state.digest = after = digest.step(state.digest, index, revision, _OK, rows, tables)
+        state.digest = after = chain.finish(tables)
         return Effects(
             index, term, env.request_id, result, revision, rows, prevs, tables, leaf, commit, after
         )
@@ -174,21 +206,18 @@ class Applier:
         return index, term, state.store.revision, auth.revision, auth.policy.version
 
 
-def _key_changes(
-    resource: Resource, rows: Sequence[Row], prevs: Sequence[KeyValue | None]
-) -> tuple[KeyChange | None, list[KeyChange] | None]:
-    """The one change of the one key that ``resource`` names, or all changes, be they none."""
-    changes = [
-        KeyChange(
-            row.sub,
-            row.key,
-            None if row.tombstone else row.value,
-            row.lease,
-            0 if prev is None else prev.mod_revision,
-            None if prev is None else prev.value,
-        )
-        for row, prev in zip(rows, prevs, strict=True)
-    ]
-    if len(changes) == 1 and resource.key is not None and resource.range_end is None:
-        return changes[0], None
-    return None, changes
+def _drained(pieces: Pieces) -> Effects:
+    while True:
+        try:
+            next(pieces)
+        except StopIteration as done:
+            effects: Effects = done.value
+            return effects
+
+
+def _key_changes(rows: Sequence[Row], prevs: Sequence[KeyValue | None]) -> Iterator[KeyChange]:
+    """What the audit record says of ``rows``."""
+    for (_, sub, key, value, _, _, lease, tombstone), prev in zip(rows, prevs, strict=True):
+        mod, before = (0, None) if prev is None else (prev[3], prev[1])
+        new = None if tombstone else value
+        yield _new(KeyChange, (sub, key, new, lease, mod, before))

@@ -9,7 +9,7 @@ Not here: comparing digests between members, and what follows (``runtime``).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from struct import Struct
 from typing import Any, Final
@@ -36,14 +36,39 @@ def step(
     tables: Sequence[TableChange],
 ) -> bytes:
     """The digest after one entry; ``code`` is the number of its gRPC outcome."""
-    parts = [before, _HEAD.pack(index, revision, code, len(rows), len(tables))]
-    pack = _ROW.pack
-    for mod, sub, key, value, create, version, lease, tombstone in rows:
-        sizes = len(key), len(value)
-        parts += (pack(mod, sub, create, version, lease, tombstone, *sizes), key, value)
-    for change in tables:
-        _encode(change, parts)
-    return blake2b(b"".join(parts), digest_size=DIGEST_BYTES).digest()
+    chain = Chain(before, index, revision, code, len(rows), len(tables))
+    if rows:
+        chain.add(rows)
+    return chain.finish(tables)
+
+
+class Chain:
+    """``step`` piece by piece, for an entry of many rows."""
+
+    __slots__ = ("_hash",)
+
+    def __init__(
+        self, before: bytes, index: int, revision: int, code: int, rows: int, tables: int
+    ) -> None:
+        head = before + _HEAD.pack(index, revision, code, rows, tables)
+        self._hash = blake2b(head, digest_size=DIGEST_BYTES)
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """The next rows, in order; together as many as announced."""
+        parts: list[bytes] = []
+        pack = _ROW.pack
+        for mod, sub, key, value, create, version, lease, tombstone in rows:
+            head = pack(mod, sub, create, version, lease, tombstone, len(key), len(value))
+            parts += (head, key, value)
+        self._hash.update(b"".join(parts))
+
+    def finish(self, tables: Iterable[TableChange]) -> bytes:
+        """The digest after the entry, once all its rows were added."""
+        parts: list[bytes] = []
+        for change in tables:
+            _encode(change, parts)
+        self._hash.update(b"".join(parts))
+        return self._hash.digest()
 
 
 def step_put(before: bytes, index: int, revision: int, row: Row) -> bytes:

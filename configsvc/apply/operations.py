@@ -1,8 +1,11 @@
 """One function per kind of operation: judge, check, then change (A2).
 
 Each takes (command, context) and returns a ``Change``; a refusal is an exception, raised before
-anything was changed. Rights come first, alarms second, conditions of the state third, so that an
-alarm never changes who may do what (N26) and a refused author learns nothing about the state.
+anything was changed. What may change very many keys is only computed here and made by the
+applier, which tells it first.
+
+Rights come first, alarms second, conditions of the state third, so that an alarm never changes who
+may do what (N26) and a refused author learns nothing about the state.
 
 Not here: the order of a whole entry, leaf and digest (``applier``); what is allowed (``rights``).
 """
@@ -10,6 +13,7 @@ Not here: the order of a whole entry, leaf and digest (``applier``); what is all
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from configsvc.apply import cluster
@@ -44,6 +48,7 @@ class Change(NamedTuple):
     prevs: tuple[KeyValue | None, ...] = ()
     tables: tuple[c.TableChange, ...] = _NO_TABLES
     keys: bool = False  # the leaf tells the changed keys, be they none
+    make: Callable[[], None] | None = None  # the change itself, still to be made; cannot fail
 
 
 class Context(NamedTuple):
@@ -66,14 +71,19 @@ def refuse_alarms(state: ApplyState, *, grows: bool) -> None:
         raise NoSpaceError
 
 
-def commit(state: ApplyState, staged: Staged, tables: tuple[c.TableChange, ...] = ()) -> Change:
+def commit(state: ApplyState, staged: Staged) -> None:
     """Make a staged change of keys and move their leases."""
     moves = state.store.commit(staged)
     if moves is not None:
         move = state.lessor.move
         for key, before, after in moves:
             move(key, before, after)
-    return Change(staged.result, staged.rows, staged.prevs, tables, keys=True)
+
+
+def _staged(state: ApplyState, staged: Staged) -> Change:
+    """A change of keys that ``make`` makes."""
+    rows, prevs, result = staged
+    return Change(result, rows, prevs, keys=True, make=partial(commit, state, staged))
 
 
 # --- keys ----------------------------------------------------------------------------------------
@@ -85,7 +95,9 @@ def put(env: c.Envelope, op: PutOp, context: Context) -> Change:
     if state.alarms:
         refuse_alarms(state, grows=True)
     check_request(op)
-    return commit(state, state.store.stage_put(op, state.lessor.leases))
+    staged = state.store.stage_put(op, state.lessor.leases)
+    commit(state, staged)
+    return Change(staged.result, staged.rows, staged.prevs, keys=True)
 
 
 def delete(env: c.Envelope, op: DeleteOp, context: Context) -> Change:
@@ -94,7 +106,7 @@ def delete(env: c.Envelope, op: DeleteOp, context: Context) -> Change:
     if state.alarms:
         refuse_alarms(state, grows=False)
     check_request(op)
-    return commit(state, state.store.stage_delete(op))
+    return _staged(state, state.store.stage_delete(op))
 
 
 def txn(env: c.Envelope, op: TxnOp, context: Context) -> Change:
@@ -104,7 +116,7 @@ def txn(env: c.Envelope, op: TxnOp, context: Context) -> Change:
     rights.request(view, env, op)
     if state.alarms and is_write(op):
         refuse_alarms(state, grows=quota_cost(op) > 0)
-    return commit(state, stage_txn(state.store, op, state.lessor.leases))
+    return _staged(state, stage_txn(state.store, op, state.lessor.leases))
 
 
 def compact(env: c.Envelope, op: c.CompactOp, context: Context) -> Change:
@@ -148,10 +160,14 @@ def lease_revoke(env: c.Envelope, op: c.LeaseRevokeOp, context: Context) -> Chan
     refuse_alarms(state, grows=False)
     keys = sorted(key for lease in leases for key in lease.keys)
     tables = tuple(c.TableChange("leases", (lease.id,), None) for lease in leases)
-    change = commit(state, state.store.stage_delete_keys(keys), tables)
-    for lease in leases:
-        lessor.revoke(lease.id)
-    return change._replace(result=c.Done())
+    staged = state.store.stage_delete_keys(keys)
+
+    def make() -> None:
+        commit(state, staged)
+        for lease in leases:
+            lessor.revoke(lease.id)
+
+    return Change(c.Done(), staged.rows, staged.prevs, tables, keys=True, make=make)
 
 
 def lease_checkpoint(env: c.Envelope, op: c.LeaseCheckpointOp, context: Context) -> Change:

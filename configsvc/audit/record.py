@@ -14,7 +14,7 @@ Not here: which event an operation is (``apply``), storing (``storage.history``)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from hashlib import sha256
 from struct import Struct
 from typing import Final, NamedTuple, Protocol
@@ -25,16 +25,15 @@ from configsvc.audit.changes import (
     REASON,
     TICKET,
     VALUE,
+    ChangeRecords,
     KeyChange,
     change_fields,
-    change_record,
-    join_records,
     key_fields,
 )
 from configsvc.audit.commitments import HMAC_INNER, HMAC_OUTER, HMAC_PAD, commit_entry, head_of
 from configsvc.audit.events import CODES, EVENTS
 from configsvc.audit.leaf import FORMAT, READER, Value, encode_field, encode_leaf
-from configsvc.audit.merkle import Frontier, root_of
+from configsvc.audit.merkle import Frontier
 from configsvc.errors import ensure
 from configsvc.limits import LEAF_AUTHORS_CACHED_MAX, LEAF_KEY_BYTES_MAX, LEAF_TEXT_BYTES_MAX
 from configsvc.types import Principal, Source
@@ -218,7 +217,7 @@ class Recorder:
         detail: str = "",
         resource: Resource = NOTHING,
         change: KeyChange | None = None,
-        changes: Sequence[KeyChange] | None = None,
+        changes: ChangeRecords | None = None,
     ) -> tuple[bytes, CommitValues]:
         """Record any entry, done or refused.
 
@@ -231,7 +230,7 @@ class Recorder:
             detail: the refusal's fixed text; empty when done.
             resource: what it is about.
             change: the one change of the one key that ``resource`` names.
-            changes: every change, when the event is not about one named key; may be empty.
+            changes: records of every change, when the event is not about one named key.
         """
         ensure(change is None or changes is None, "changes stand in the leaf or beside it")
         salt = envelope.salt
@@ -266,10 +265,9 @@ class Recorder:
         if change is not None:
             fields.update(change_fields(change, salt))
         elif changes is not None:
-            records = [change_record(each, salt) for each in changes]
-            fields["count"] = len(records)
-            fields["root"] = root_of(records) if records else None
-            beside = join_records(records)
+            fields["count"] = len(changes)
+            fields["root"] = changes.root()
+            beside = changes.joined()
         leaf = encode_leaf(fields)
         self.frontier.append(leaf)
         return leaf, (

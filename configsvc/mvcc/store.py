@@ -52,6 +52,9 @@ from configsvc.types import KeySpan
 FIRST_REVISION: Final = 1
 NEVER_COMPACTED: Final = -1
 
+_MANY: Final = 256  # rows; more than the puts of a transaction, so most of them are deletions
+_REBUILD_SHARE: Final = 8  # removing a key costs as much as keeping that many
+
 _new = tuple.__new__  # skips the Python frame of a named tuple's constructor
 
 
@@ -210,11 +213,13 @@ class Store:
         if not rows:
             return None
         ensure(rows[0][0] == self.revision + 1, "a change is made at the revision it was staged at")
-        moves: list[LeaseMove] | None = None
         if len(rows) == 1:
             self.tail.add_one(rows[0], staged[1][0])
         else:
             self.tail.add(rows, staged[1])
+        if len(rows) > _MANY:
+            return self._commit_many(rows)
+        moves: list[LeaseMove] | None = None
         live = self.live
         window = self.window
         for revision, _sub, key, value, create, version, lease, tombstone in rows:
@@ -241,6 +246,48 @@ class Store:
                 moves.append(LeaseMove(key, before, lease))
         self.revision = rows[0][0]
         return moves
+
+    def _commit_many(self, rows: Sequence[Row]) -> list[LeaseMove] | None:
+        """The rest of ``commit`` for what is mostly deletions: keys come and go all at once."""
+        moves: list[LeaseMove] = []
+        fresh: list[bytes] = []
+        revision = rows[0][0]
+        live, window = self.live, self.window
+        count = key_bytes = superseded = 0
+        for _, _, key, value, create, version, lease, tombstone in rows:
+            old = live.get(key)
+            before = 0 if old is None else old[5]
+            if tombstone:
+                ensure(old is not None, "a tombstone ends a live key")
+                del live[key]
+                count += 1
+                key_bytes += len(key)
+                superseded += len(old[1])  # type: ignore[index]
+            else:
+                live[key] = _new(KeyValue, (key, value, create, revision, version, lease))
+                base = ROW_BYTES + len(key)
+                if old is None:
+                    fresh.append(key)
+                window.change(revision, base + len(value), 0 if old is None else base + len(old[1]))
+            if before != lease:
+                moves.append(_new(LeaseMove, (key, before, lease)))
+        window.tombstones(revision, count, key_bytes, count * ROW_BYTES + key_bytes + superseded)
+        # A key that was deleted and put again in this revision is in the order still.
+        self.keys.update({key for key in fresh if key in live and key not in self.keys})
+        self._drop_keys(rows, count)
+        self.revision = revision
+        return moves or None
+
+    def _drop_keys(self, rows: Sequence[Row], count: int) -> None:
+        """Take the ``count`` keys that ``rows`` deleted off the order."""
+        live, keys = self.live, self.keys
+        if count * _REBUILD_SHARE > len(keys):
+            # In order, a list of all that stay is made faster than many leave one by one.
+            self.keys = SortedList(filter(live.__contains__, keys))
+            return
+        for row in rows:
+            if row[7] and row[2] not in live:
+                keys.discard(row[2])
 
     def put(self, key: bytes, value: bytes) -> tuple[Row, KeyValue | None]:
         """``stage_put`` and ``commit`` in one, for a put without options; they make the same.

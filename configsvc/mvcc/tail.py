@@ -59,8 +59,10 @@ class Tail:
         """Rows of one new revision; ``prevs`` are the values before that revision."""
         self._rows += rows
         self._prevs += prevs
+        size = 0
         for row in rows:
-            self._bytes += TAIL_ROW_OVERHEAD + len(row[2]) + len(row[3])
+            size += len(row[2]) + len(row[3])
+        self._bytes += size + TAIL_ROW_OVERHEAD * len(rows)
 
     def add_one(self, row: Row, prev: KeyValue | None) -> None:
         """``add`` for the most frequent case."""

@@ -54,6 +54,13 @@ class Window:
         if revision >= self._next:
             self._sample(revision)
 
+    def tombstones(self, revision: int, count: int, key_bytes: int, superseded: int) -> None:
+        """``count`` times ``tombstone``, with the sums of its figures."""
+        self.live_bytes -= superseded
+        self._garbage += superseded + count * ROW_BYTES + key_bytes
+        if revision >= self._next:
+            self._sample(revision)
+
     def _sample(self, revision: int) -> None:
         samples = self._samples
         samples.append((revision, self._garbage))

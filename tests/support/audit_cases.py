@@ -6,7 +6,7 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from configsvc.audit.binding import RevisionRow
-from configsvc.audit.changes import KeyChange
+from configsvc.audit.changes import ChangeRecords, KeyChange
 from configsvc.audit.checkpoint import Checkpoint
 from configsvc.audit.record import CommitValues, Position, Recorder, Resource
 from configsvc.audit.verify import ActorRow, Columns, Entry, Opening
@@ -93,7 +93,9 @@ class Log:
             made.append(KeyChange(sub, key, value, 0, mod, before))
             rows.append(RevisionRow(self.revision, sub, key, value or b"", 0, value is None))
         envelope = self.envelope()
-        leaf, values = self.recorder.record(envelope, self._position(), "kv.txn", changes=made)
+        leaf, values = self.recorder.record(
+            envelope, self._position(), "kv.txn", changes=ChangeRecords(envelope.salt, made)
+        )
         self._keep(envelope, leaf, values, tuple(rows))
 
     def event(self, event: str, code: str = "OK", **parts: object) -> None:

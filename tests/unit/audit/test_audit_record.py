@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configsvc.audit.actors import KnownActors, actor_hash, decode_actor, encode_actor
-from configsvc.audit.changes import KeyChange, split_records
+from configsvc.audit.changes import ChangeRecords, KeyChange, split_records
 from configsvc.audit.commitments import commit, commit_entry, field_salt
 from configsvc.audit.leaf import decode_leaf
 from configsvc.audit.merkle import root_of
@@ -125,7 +125,7 @@ def test_nothing_makes_a_leaf_longer_than_8_kib() -> None:
         rule=long,
         detail=long,
         resource=resource,
-        changes=(),
+        changes=ChangeRecords(bytes(32)),
     )
     assert len(leaf) <= 8192
     assert (
@@ -152,7 +152,9 @@ def test_a_refusal_has_no_change_and_names_its_rule() -> None:
 def test_several_changes_stand_beside_the_leaf() -> None:
     """AUD-4."""
     changes = [KeyChange(0, b"a", b"1"), KeyChange(1, b"b", None, 0, 4, b"0")]
-    leaf, values = Recorder().record(Envelope(), AT, "kv.txn", changes=changes)
+    leaf, values = Recorder().record(
+        Envelope(), AT, "kv.txn", changes=ChangeRecords(Envelope().salt, changes)
+    )
     fields = decode_leaf(leaf)
     records = list(split_records(values[13]))
     assert fields["count"] == 2
@@ -164,7 +166,7 @@ def test_several_changes_stand_beside_the_leaf() -> None:
 
 
 def test_no_changes_at_all_is_a_count_of_zero() -> None:
-    leaf, values = Recorder().record(Envelope(), AT, "kv.txn", changes=())
+    leaf, values = Recorder().record(Envelope(), AT, "kv.txn", changes=ChangeRecords(bytes(32)))
     assert decode_leaf(leaf)["count"] == 0
     assert "root" not in decode_leaf(leaf)
     assert values[13] == b""
@@ -254,7 +256,10 @@ def test_roles_are_part_of_who_acted() -> None:
     """AUD-2: roles as held when the entry was decided."""
     held: list[tuple[str, ...]] = [("app", "ops"), ("app", "ops"), ("app",)]
     recorder = Recorder(roles_of=lambda _: held[recorder.frontier.size])
-    records = [recorder.record(Envelope(), AT, "kv.txn", changes=())[1][7] for _ in held]
+    records = [
+        recorder.record(Envelope(), AT, "kv.txn", changes=ChangeRecords(bytes(32)))[1][7]
+        for _ in held
+    ]
     assert dict(decode_actor(records[0]))["roles"] == "app\nops"
     assert records[1] == b""
     assert dict(decode_actor(records[2]))["roles"] == "app"
