@@ -163,6 +163,7 @@ LEARNERS_MAX: Final = 1
 URLS_PER_MEMBER_MAX: Final = 16
 URL_CHARS_MAX: Final = 512
 APPLY_PIECE_ROWS: Final = 2_000  # an entry that changes more is applied piece by piece
+APPLY_WAITING_ENTRIES_MAX: Final = 2_048  # behind such an entry; then the log waits, too
 
 # --- audit (security.md 3.8) ----------------------------------------------------------------------
 LEAF_BYTES_MAX: Final = 8 * KIB  # an invariant of ours: every field is bounded before

@@ -19,20 +19,13 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from configsvc.apply.applier import Applier
-from configsvc.apply.commands import Command, Effects, Refused
-from configsvc.codec.command import CommandDecoder
+from configsvc.apply.commands import Command, Effects
 from configsvc.codec.confstate import encode_conf_state
 from configsvc.codec.records import RecordCache
-from configsvc.errors import DecodeError, ExitCode, FatalError, RequestError, ensure
-from configsvc.raft.confchange_codec import decode_conf_change
+from configsvc.errors import ensure
 from configsvc.raft.errors import RaftError
 from configsvc.raft.messages import (
-    ConfChange,
-    ConfChangeSingle,
-    ConfChangeType,
     ConfState,
-    Entry,
-    EntryKind,
     HardState,
     Message,
     Ready,
@@ -43,14 +36,12 @@ from configsvc.raft.messages import (
 from configsvc.raft.node import RawNode
 from configsvc.raft.plan import Plan, plan
 from configsvc.raft.storage import MemoryLog
+from configsvc.runtime.applying import Applying
 from configsvc.storage.wal.format import Installed
 from configsvc.types import NodeId
 
 PASSES_MAX = 8  # Readys handled in one run; then sockets and timers get their turn (P5)
 APPLY_LATER_MAX: Final = 8  # entries that a follower does not apply beside a write
-
-# A configuration change that apply refused is told to the core as a change of nobody.
-_NO_CHANGE = ConfChange((ConfChangeSingle(ConfChangeType.UPDATE_NODE, NodeId(0)),))
 
 
 class LogWriter(Protocol):
@@ -133,14 +124,14 @@ class Machine:
         self._records = records
         self._net = net
         self._listener = listener
-        self._decoder = CommandDecoder()
+        self._applying = Applying(self, applier, listener)
+        self._advance_due = False  # all but a configuration's turn is done for the last Ready
         self._hard_state = hard_state
         self._token = 0
         self._in_flight: Plan | None = None
         self._in_flight_last = 0  # last index of the write in flight
         self._running = False
         self.messages_refused = 0
-        self.entries_meaningless = 0
 
     # --- inputs ----------------------------------------------------------------------------------
 
@@ -166,8 +157,13 @@ class Machine:
             self._net.send(pending.send_late)
             self._net.flush()  # a leader waits for it, and apply can wait
         if pending.apply_after:
-            self._apply(pending.apply_after)
-        self.raft.advance()
+            self._applying.take(pending.apply_after)
+        self._advance()
+
+    @property
+    def entries_meaningless(self) -> int:
+        """Entries without a command that could be meant."""
+        return self._applying.meaningless
 
     @property
     def writing(self) -> bool:
@@ -187,20 +183,39 @@ class Machine:
         ensure(not self._running, "the machine is not re-entrant")
         self._running = True
         try:
-            raft = self.raft
+            raft, applying = self.raft, self._applying
+            if applying.busy:
+                if not (applying.in_pieces or may_apply()):
+                    return False
+                self._go_on()
             for count in range(PASSES_MAX):
-                if self._in_flight is not None or not raft.has_ready():
-                    return False
-                if not count and not may_apply():
-                    return False
+                if self._in_flight is not None or self._advance_due or not raft.has_ready():
+                    return applying.busy
+                if applying.full or (not count and not may_apply()):
+                    return applying.busy
                 self._handle(raft.ready())
-            return self._in_flight is None and raft.has_ready()
+            return applying.busy or (self._in_flight is None and raft.has_ready())
         finally:
             self._running = False
+
+    def _go_on(self) -> None:
+        self._applying.go_on()
+        if self._advance_due and not self._applying.holds_configuration:
+            self._advance_due = False
+            self.raft.advance()
+
+    def _advance(self) -> None:
+        """The last Ready is carried out, or all of it that may not wait for its turn in apply."""
+        if self._applying.holds_configuration:
+            self._advance_due = True
+        else:
+            self.raft.advance()
 
     # --- one Ready -------------------------------------------------------------------------------
 
     def _handle(self, ready: Ready) -> None:
+        if ready.snapshot is not None:
+            self._applying.drain()  # what it replaces has its turn first
         steps = plan(ready, self.durable, self._hard_state)
         if steps.send_early:
             self._net.send(steps.send_early)
@@ -216,13 +231,13 @@ class Machine:
         for read in ready.read_states:
             self._listener.on_read(read.index, read.context)
         if steps.apply_now:
-            self._apply(steps.apply_now)
+            self._applying.take(steps.apply_now)
         if steps.write is None:
             if steps.send_late:
                 self._net.send(steps.send_late)
             if steps.apply_after:
-                self._apply(steps.apply_after)
-            self.raft.advance()
+                self._applying.take(steps.apply_after)
+            self._advance()
 
     def _postponed(self, steps: Plan) -> Plan:
         """A follower's few entries are applied after its write: its leader waits for that.
@@ -284,50 +299,3 @@ class Machine:
     def _role(self, soft: SoftState) -> None:
         self.lead, self.role = soft.lead, soft.role
         self._listener.on_role(soft.lead, soft.role)
-
-    def _apply(self, entries: Sequence[Entry]) -> None:
-        effects: list[Effects] = []
-        commands: list[Command | None] = []
-        apply = self.applier.apply
-        for entry in entries:
-            if entry.kind == EntryKind.NORMAL:
-                command = self._decode(entry.data)
-                effects.append(apply(entry.index, entry.term, command))
-                commands.append(command)
-                continue
-            # A configuration takes effect in its place; what came before is answered first.
-            if entry.kind not in (EntryKind.CONF_CHANGE, EntryKind.CONF_CHANGE_V2):
-                raise FatalError(
-                    ExitCode.TOO_NEW,
-                    f"log entry {entry.index} is of unknown kind {entry.kind}",
-                    "start the release that wrote it",
-                )
-            change = decode_conf_change(entry.data)
-            command = self._decode(change.context)
-            outcome = apply(entry.index, entry.term, command)
-            effects.append(outcome)
-            commands.append(command)
-            refused = isinstance(outcome.result, Refused)
-            self.conf_state = self.raft.apply_conf_change(_NO_CHANGE if refused else change)
-            self.conf_index = entry.index
-            self.applied = entry.index
-            self._listener.on_applied(effects, commands)
-            self._listener.on_configuration(self.conf_state, entry.index)
-            effects, commands = [], []
-        self.applied = entries[-1].index
-        if effects:
-            self._listener.on_applied(effects, commands)
-
-    def _decode(self, data: bytes) -> Command | None:
-        """The command of an entry; None when it has none that could be meant.
-
-        A faulty or hostile member can get bytes committed that no proposer of ours makes. Every
-        member sees the same bytes, so all of them take the entry for an empty one (2.1, P5).
-        """
-        if not data:
-            return None
-        try:
-            return self._decoder.decode(data)
-        except (DecodeError, RequestError):
-            self.entries_meaningless += 1
-            return None

@@ -1,0 +1,181 @@
+"""Committed entries on their way through apply, in the order of the log.
+
+An entry that changes very many keys is applied in pieces, one per pass: heartbeats, the log and
+other connections get their turn in between. Entries behind it wait here, so that the core can go
+on handing out what to write and to send.
+
+Always true:
+  * Effects are told in the order of the log; those of one run of entries in one call.
+  * A configuration takes effect in its place: while one waits, the core is not told that its
+    ``Ready`` is done (``holds_configuration``).
+  * What waits is applied at most ``READY_ENTRIES_MAX`` at a time, when the history has room.
+
+Not here: when it runs (``machine``), the pieces themselves (``apply.applier``).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from configsvc.apply.applier import Applier, Pieces
+from configsvc.apply.commands import Command, Effects, Refused
+from configsvc.codec.command import CommandDecoder
+from configsvc.errors import DecodeError, ExitCode, FatalError, RequestError
+from configsvc.limits import APPLY_WAITING_ENTRIES_MAX, READY_ENTRIES_MAX
+from configsvc.raft.confchange_codec import decode_conf_change
+from configsvc.raft.messages import (
+    ConfChange,
+    ConfChangeSingle,
+    ConfChangeType,
+    Entry,
+    EntryKind,
+)
+from configsvc.types import NodeId
+
+if TYPE_CHECKING:
+    from configsvc.runtime.machine import Listener, Machine
+
+# A configuration change that apply refused is told to the core as a change of nobody.
+_NO_CHANGE: Final = ConfChange((ConfChangeSingle(ConfChangeType.UPDATE_NODE, NodeId(0)),))
+
+
+class _Large(NamedTuple):
+    """The entry whose pieces are being done."""
+
+    command: Command | None
+    pieces: Pieces
+
+
+class Applying:
+    """What one machine applies."""
+
+    __slots__ = (
+        "_applier",
+        "_decoder",
+        "_large",
+        "_listener",
+        "_machine",
+        "_waiting",
+        "meaningless",
+    )
+
+    def __init__(self, machine: Machine, applier: Applier, listener: Listener) -> None:
+        self._machine = machine
+        self._applier = applier
+        self._listener = listener
+        self._decoder = CommandDecoder()
+        self._large: _Large | None = None
+        self._waiting: deque[Entry] = deque()
+        self.meaningless = 0  # entries taken for empty ones
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything that was taken is not applied yet."""
+        return self._large is not None or bool(self._waiting)
+
+    @property
+    def in_pieces(self) -> bool:
+        """Whether an entry is half done."""
+        return self._large is not None
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing more should be taken for now."""
+        return len(self._waiting) >= APPLY_WAITING_ENTRIES_MAX
+
+    @property
+    def holds_configuration(self) -> bool:
+        """Whether a change of the configuration is among what waits."""
+        return any(entry.kind != EntryKind.NORMAL for entry in self._waiting)
+
+    def take(self, entries: Sequence[Entry]) -> None:
+        """The next entries of the log: applied now, or behind what is not done yet."""
+        if self._large is not None or self._waiting:
+            self._waiting.extend(entries)
+        else:
+            self._apply(entries)
+
+    def go_on(self) -> None:
+        """One piece of the large entry, or the next of those that wait."""
+        large = self._large
+        if large is None:
+            run = tuple(islice(self._waiting, READY_ENTRIES_MAX))
+            for _ in run:
+                self._waiting.popleft()
+            if run:
+                self._apply(run)
+            return
+        try:
+            next(large.pieces)
+        except StopIteration as done:
+            self._large = None
+            self._tell([done.value], [large.command])
+
+    def drain(self) -> None:
+        """Apply all that was taken, without a pause."""
+        while self.busy:
+            self.go_on()
+
+    def _apply(self, entries: Sequence[Entry]) -> None:
+        effects: list[Effects] = []
+        commands: list[Command | None] = []
+        begin = self._applier.begin
+        for at, entry in enumerate(entries):
+            if entry.kind == EntryKind.NORMAL:
+                command = self._decode(entry.data)
+                outcome = begin(entry.index, entry.term, command)
+                if not isinstance(outcome, Effects):
+                    self._tell(effects, commands)
+                    self._large = _Large(command, outcome)
+                    self._waiting.extendleft(reversed(entries[at + 1 :]))
+                    return
+                effects.append(outcome)
+                commands.append(command)
+                continue
+            # A configuration takes effect in its place; what came before is answered first.
+            self._configure(entry, effects, commands)
+            effects, commands = [], []
+        self._tell(effects, commands)
+
+    def _configure(
+        self, entry: Entry, effects: list[Effects], commands: list[Command | None]
+    ) -> None:
+        if entry.kind not in (EntryKind.CONF_CHANGE, EntryKind.CONF_CHANGE_V2):
+            raise FatalError(
+                ExitCode.TOO_NEW,
+                f"log entry {entry.index} is of unknown kind {entry.kind}",
+                "start the release that wrote it",
+            )
+        machine = self._machine
+        change = decode_conf_change(entry.data)
+        command = self._decode(change.context)
+        outcome = self._applier.apply(entry.index, entry.term, command)
+        effects.append(outcome)
+        commands.append(command)
+        refused = isinstance(outcome.result, Refused)
+        machine.conf_state = machine.raft.apply_conf_change(_NO_CHANGE if refused else change)
+        machine.conf_index = entry.index
+        self._tell(effects, commands)
+        self._listener.on_configuration(machine.conf_state, entry.index)
+
+    def _tell(self, effects: list[Effects], commands: list[Command | None]) -> None:
+        if effects:
+            self._machine.applied = effects[-1].index
+            self._listener.on_applied(effects, commands)
+
+    def _decode(self, data: bytes) -> Command | None:
+        """The command of an entry; None when it has none that could be meant.
+
+        A faulty or hostile member can get bytes committed that no proposer of ours makes. Every
+        member sees the same bytes, so all of them take the entry for an empty one (2.1, P5).
+        """
+        if not data:
+            return None
+        try:
+            return self._decoder.decode(data)
+        except (DecodeError, RequestError):
+            self.meaningless += 1
+            return None
