@@ -99,6 +99,7 @@ class Feed:
         self._floor = floor  # the highest revision seen before
         self._on_change = on_change
         self._on_away = on_away
+        self._doubts: dict[tuple[str, int], int] = {}  # of the last comparison
         self._failures = 0
         self._healthy_since = 0.0
 
@@ -285,8 +286,9 @@ class Feed:
                         return
                     await watch.request_progress()
                 if time.monotonic() > reconcile_at:
-                    reconcile_at = self._next_reconcile()
-                    await self._reconcile()
+                    again = await self._reconcile()
+                    pause = time.monotonic() + self._store.heartbeat_s
+                    reconcile_at = pause if again else self._next_reconcile()
         except StopAsyncIteration:
             return
         finally:
@@ -321,26 +323,21 @@ class Feed:
         ).header
         self._judge(header.cluster_id, header.revision)
 
-    async def _reconcile(self) -> None:
-        """Compare revisions of all keys with the store (D4)."""
-        known = self.snapshot
+    async def _reconcile(self) -> bool:
+        """Compare revisions of all keys with the store (D4); True: look again soon.
+
+        What the store has and we do not may be on its way. It is lost when the stream is past it
+        already, or when it has not come by the second look.
+        """
         listed = await self._list(keys_only=True)
-        if known is None or self.snapshot is not known or listed.revision != known.revision:
-            # Changes are on their way; compare what cannot have changed since.
-            current = self.snapshot
-            if current is None:
-                return
-            stale = {
-                key
-                for key, entry in listed.keys.items()
-                if entry.mod_revision <= current.revision
-                and current.keys.get(key, Entry(b"", 0)).mod_revision < entry.mod_revision
-            }
-            if not stale:
-                return
-        elif {k: e.mod_revision for k, e in listed.keys.items()} == {
-            k: e.mod_revision for k, e in known.keys.items()
-        }:
-            return
+        current = self.snapshot
+        if current is None:
+            return False
+        before, self._doubts = self._doubts, current.doubts(listed)
+        past = any(revision <= current.revision for revision in self._doubts.values())
+        if not past and not self._doubts.keys() & before.keys():
+            return bool(self._doubts)
+        self._doubts = {}
         self._log.event("reconciled", set=self._spec.name, why="an event was lost")
         self._accept(await self._list())
+        return False

@@ -49,6 +49,23 @@ class Snapshot:
         names = self.keys.keys() | other.keys.keys()
         return {name for name in names if self.keys.get(name) != other.keys.get(name)}
 
+    def doubts(self, listed: Snapshot) -> dict[tuple[str, int], int]:
+        """What a newer list has otherwise, deleted keys included.
+
+        By key and the revision that we know of it (0: none), since which revision at the latest:
+        when ``self.revision`` is past that, an event was lost.
+        """
+        ours = {key: entry.mod_revision for key, entry in self.keys.items()}
+        found = {
+            (key, ours.get(key, 0)): entry.mod_revision
+            for key, entry in listed.keys.items()
+            if ours.get(key, 0) < entry.mod_revision
+        }
+        for key, revision in ours.items():
+            if key not in listed.keys and revision <= listed.revision:
+                found[key, revision] = listed.revision
+        return found
+
     def values(self) -> dict[str, bytes]:
         """Plain values by key."""
         return {name: entry.value for name, entry in self.keys.items()}
