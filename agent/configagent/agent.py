@@ -149,7 +149,7 @@ class Agent:
         self._servers.append(json_server(self.settings.socket, self.handle))
         if self.settings.metrics:
             text: Callable[[], str] = lambda: metrics_text(  # noqa: E731
-                self.runners.values(), self.link.state
+                self.runners.values(), self.link
             )
             self._servers.append(metrics_server(self.settings.metrics, text))
         for server in self._servers:

@@ -46,7 +46,9 @@ class Link:
     def __init__(self, on_change: Callable[[], None]) -> None:
         self._states: dict[str, str] = {}
         self._on_change = on_change
+        self._was_connected = False
         self.since = time.time()
+        self.reconnects = 0  # since the start; the first connection is none
         self.cluster_id = 0
 
     @property
@@ -63,6 +65,8 @@ class Link:
         self._states[feed] = state
         if self.state != before:
             self.since = time.time()
+            self.reconnects += self.state == "connected" and self._was_connected
+            self._was_connected |= self.state == "connected"
             self._on_change()
 
     def forget(self, feed: str) -> None:

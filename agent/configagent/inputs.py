@@ -132,6 +132,7 @@ class InputsKeeper:
         on_failed: Callable[[str], None],
     ) -> None:
         self.number = max(number, stored_number(state_dir, spec.name))
+        self.kept_at: float | None = None  # monotonic, since the start
         self._where = (state_dir, key, spec)
         self._current = current  # cluster and snapshot as read from the store; None: nothing yet
         self._on_kept = on_kept
@@ -171,4 +172,5 @@ class InputsKeeper:
                 self._on_failed(error.strerror or "disk error")
                 return False
             self.number += 1
+            self.kept_at = time.monotonic()
             return True

@@ -69,6 +69,7 @@ class SetRunner:
         self.decided = asyncio.Event()  # a first decision was made with the set's data
         self.ready = asyncio.Event()  # that, or the store is away and what is here stays
         self.step_name = ""
+        self.step_s = dict.fromkeys(Step, 0.0)  # how long the last one of each kind took
         self.plan = plan_of(pipeline, time.monotonic())
         self.counts = dict.fromkeys(("apply", "rollback", "repair"), 0)  # committed, by step
         self._renderer = renderer
@@ -249,6 +250,7 @@ class SetRunner:
         snapshot = self.feed.snapshot if self.feed else None
         bounds = snapshot.too_large(self._bounds) if snapshot else ""
         self.step_name = step.value
+        began = time.monotonic()
         before = self.plan.outcome
         if step in (Step.APPLY, Step.NOTIFY) and before in DRIFT_OUTCOMES:
             self.deviations = []
@@ -256,6 +258,7 @@ class SetRunner:
             step, snapshot, bounds=bounds, restart=self.plan.restart
         )
         self.step_name = ""
+        self.step_s[step] = time.monotonic() - began
         self._finished(step, result)
         if step is Step.APPLY:
             self.plan.undecided = False
