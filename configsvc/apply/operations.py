@@ -163,7 +163,7 @@ def lease_revoke(env: c.Envelope, op: c.LeaseRevokeOp, context: Context) -> Chan
     staged = state.store.stage_delete_keys(keys)
 
     def make() -> None:
-        commit(state, staged)
+        state.store.commit(staged)  # each key hung on one of the leases, which end with it
         for lease in leases:
             lessor.revoke(lease.id)
 

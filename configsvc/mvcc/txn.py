@@ -42,6 +42,7 @@ from configsvc.mvcc.ranges import refine
 from configsvc.mvcc.store import Staged, Store
 from configsvc.types import KeySpan
 
+_new = tuple.__new__  # skips the Python frame of a named tuple's constructor
 _MISSING = KeyValue(b"", b"", 0, 0, 0, 0)
 _VALUE = 3
 
@@ -208,9 +209,13 @@ class _Overlay:
 
     def delete(self, op: DeleteOp) -> DeleteResult:
         kvs = self._select(op.span)
-        for kv in kvs:
-            row = Row(self._new_revision, len(self.rows), kv.key, b"", 0, 0, 0, True)
-            self._write(row, None)
+        rows, writes = self.rows, self._writes
+        revision, get = self._new_revision, self._store.live.get
+        for sub, kv in enumerate(kvs, len(rows)):  # there may be very many
+            key = kv[0]
+            rows.append(_new(Row, (revision, sub, key, b"", 0, 0, 0, True)))
+            self.prevs.append(get(key))
+            writes[key] = None
         return DeleteResult(self.revision, len(kvs), tuple(kvs) if op.prev_kv else ())
 
     def _write(self, row: Row, after: KeyValue | None) -> None:
@@ -229,6 +234,8 @@ class _Overlay:
 
     def _select(self, span: KeySpan) -> list[KeyValue]:
         """Key values of ``span`` as this transaction sees them, in key order."""
+        if not self._writes:
+            return list(map(self._store.live.__getitem__, self._store.iter_keys(span)))
         keys = set(self._store.iter_keys(span))
         keys.update(key for key in self._writes if span.holds(key))
         return [kv for key in sorted(keys) if (kv := self.get(key)) is not None]
