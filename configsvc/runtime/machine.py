@@ -222,10 +222,10 @@ class Machine:
         if ready.hard_state is not None:
             self._hard_state = ready.hard_state
         if steps.write is not None:
-            if steps.send_early:
-                self._net.flush()  # the followers' disks work beside our own
             steps = self._postponed(steps)
             self._write(steps)
+            if steps.send_early:
+                self._net.flush()  # while the log's thread wakes; apply can wait
         if ready.soft_state is not None:
             self._role(ready.soft_state)
         for read in ready.read_states:
