@@ -208,9 +208,8 @@ class PeerTransport:
             for who, urls in peers.items()
             if urls and who != self._self_id and who not in self._removed
         }
-        for way, dialler in list(self._diallers.items()):
-            if wanted.get(way[0]) != dialler.urls:
-                self._stop_dialling(way)
+        for way in [w for w, dialler in self._diallers.items() if wanted.get(w[0]) != dialler.urls]:
+            self._stop_dialling(way)
         if self._stopping:
             return
         for who in sorted(wanted):
@@ -236,14 +235,16 @@ class PeerTransport:
             if reason is NOBODY_LISTENS and self._on_gone is not None:
                 self._on_gone(who)
 
-        context = self._tls.client if self._tls is not None else None
-        return Dialler(self._loop, urls, context, make, failed)
+        return Dialler(self._loop, urls, self._tls and self._tls.client, make, failed)
 
     def _stop_dialling(self, way: _Way) -> None:
         self._diallers.pop(way).close()
         connection = self._out.get(way)
         if connection is not None and connection.peer not in self._removed:
             connection.finish("the peer's URLs changed")
+        for young in list(self._open):  # its dialler let go of it before its hello
+            if young.dialled and young.hello is None and (young.expected, young.lane) == way:
+                young.close("the peer's URLs changed")
 
     # --- sending ---------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -225,6 +226,23 @@ def test_changed_urls_are_dialled_anew_and_forgotten_peers_are_not() -> None:
         a.link.set_peers({})
         await until(lambda: not a.link._open)
         await asyncio.gather(a.link.close(), b.link.close())
+
+    run(scenario)
+
+
+def test_a_peer_forgotten_before_its_hello_is_let_go_at_once() -> None:
+    async def scenario() -> None:
+        a = plain(1)
+        silent = socket.create_server(("127.0.0.1", 0))
+        with contextlib.closing(silent):
+            port = silent.getsockname()[1]
+            a.link.set_peers({NodeId(2): (f"http://127.0.0.1:{port}",)})
+            await until(lambda: a.link._open)
+            for _ in range(5):  # the dialler gets hold of it
+                await asyncio.sleep(0)
+            a.link.set_peers({})
+            await until(lambda: not a.link._open, "the connection is closed", 1.0)
+        await a.link.close()
 
     run(scenario)
 
