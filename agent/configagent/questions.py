@@ -120,7 +120,7 @@ def run_explain(arguments: Arguments) -> int:
         return Exit.CONVERGED
     keys = found.pop("keys", [])
     for name, value in found.items():
-        print(f"{name:<18} {value}")
+        print(f"{name:<18} {value['src'] if isinstance(value, dict) else value}")
     for one in keys:
         print(f"  {one['key']:<32} {_who(one)}".rstrip())
     return Exit.CONVERGED
@@ -144,8 +144,9 @@ def _explain_key(settings: Settings, key: str, *, as_json: bool) -> int:
 
 
 def _who(one: dict[str, Any]) -> str:
-    who = one.get("changed_by", "author not known here")
-    return f"{who} {one.get('changed_at', '')} {one.get('reason', '')}".rstrip()
+    if "changed_by" not in one:
+        return "author not known here"
+    return f"{one['changed_by']} {one['changed_at']} leaf {one['audit_leaf']} {one['reason']}"
 
 
 def run_generations(arguments: Arguments) -> int:

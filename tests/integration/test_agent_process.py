@@ -116,6 +116,7 @@ def node(tmp_path: Path) -> Iterator[Node]:
             made.client.close()
 
 
+@pytest.mark.timeout(60 + 2 * KILLS)
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_ended_at_random_during_updates(node: Node, how: signal.Signals) -> None:
     """No partial file ever; whole and complete after the last start; nothing left behind."""

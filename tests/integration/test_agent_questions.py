@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,7 +49,7 @@ def test_explain_key_names_files_and_author(world: World, capsys: Any) -> None:
         assert ask(w, "explain", "--key", "/prod/web/n") == Exit.CONVERGED
         text = capsys.readouterr().out
         assert f"{w.root}/a.conf" in text
-        assert "user/root" in text
+        assert re.search(r"user/root \d{4}-\d\d-\d\dT\S+Z leaf \d+ test", text)
         assert "b.conf" not in text
         assert ask(w, "explain", "--key", "/prod/web/unread") == Exit.CONVERGED
         assert "no file of a present generation read it" in capsys.readouterr().out

@@ -216,6 +216,7 @@ while True:
 KILLS = int(os.environ.get("AGENT_KILLS", "8"))
 
 
+@pytest.mark.timeout(60 + 2 * KILLS)
 @pytest.mark.parametrize("commit", ["files", "dir"])
 def test_killed_at_random_no_partial_file_and_no_mixed_set(tmp_path: Path, commit: str) -> None:
     world = World(tmp_path, commit)
