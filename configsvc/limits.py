@@ -85,6 +85,8 @@ WATCH_BUFFER_BYTES_MAX: Final = 1 * MIB
 WATCHES_PER_CONNECTION_MAX: Final = 10_000
 WATCHES_MAX: Final = 100_000
 WATCH_CATCHUP_REVISIONS: Final = 1_000  # revisions in one catch-up message
+FEED_PIECE_ROWS: Final = 2_000  # rows matched or encoded for watchers at a time
+FEED_ROWS_MAX: Final = 400_000  # that wait to be told; beyond they are told without a pause
 
 # --- auth and policy (security.md 3.5, 3.6 POL-8) -------------------------------------------------
 USERS_MAX: Final = 100_000  # InvalidArgumentError beyond, as for the four below

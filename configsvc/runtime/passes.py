@@ -14,7 +14,7 @@ Not here: the order of consensus work (``machine``), what woke the pass (``peeri
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from configsvc.raft.errors import ProposalDropped
 from configsvc.raft.messages import Message, MessageType
@@ -26,6 +26,24 @@ if TYPE_CHECKING:
 FEW_CALLERS: Final = 8  # up to here each message of a peer gets a pass of its own
 
 
+class Corked(Protocol):
+    """Output that gathers during a pass."""
+
+    def cork(self) -> None: ...
+
+    def uncork(self) -> None: ...
+
+
+class Uncorked:
+    """Nobody gathers anything."""
+
+    def cork(self) -> None:
+        """Nothing to hold back."""
+
+    def uncork(self) -> None:
+        """Nothing was held back."""
+
+
 class Passes:
     """When the machine runs, and what it is given first."""
 
@@ -33,6 +51,7 @@ class Passes:
         self._member = member
         self._loop = member.loop
         self._scheduled = False
+        self.answers: Corked = Uncorked()  # the front end's, once there is one
 
     def wake(self) -> None:
         """Schedule one pass, if none is."""
@@ -43,11 +62,20 @@ class Passes:
     def _pass(self) -> None:
         """A pass that was woken, unless another one came before it."""
         if self._scheduled:
-            self._member.net.cork()
+            self._begin()
             try:
                 self._run()
             finally:
-                self._member.net.uncork()
+                self._end()
+
+    def _begin(self) -> None:
+        self._member.net.cork()
+        self.answers.cork()
+
+    def _end(self) -> None:
+        """What the pass made leaves without another turn of the loop: peers first."""
+        self._member.net.uncork()
+        self.answers.uncork()
 
     def _run(self) -> None:
         self._scheduled = False
@@ -69,7 +97,7 @@ class Passes:
         again = machine.run(member.history.has_room)
         if machine.raft.commit_untold:
             member.news.look()
-        if member.hub.behind:
+        if member.hub.behind or member.hub.feeding:
             again = member.hub.catch_up() or again
         if again:
             self.wake()
@@ -96,13 +124,13 @@ class Passes:
     def on_durable(self, token: int) -> None:
         """The log's writer finished a frame (called on the loop)."""
         member = self._member
-        member.net.cork()
+        self._begin()
         try:
             member.machine.durable_up_to(token)
             member.installs.receiver.idle()
             self._run()
         finally:
-            member.net.uncork()
+            self._end()
 
     def on_messages(self, peer: NodeId, messages: Sequence[Message]) -> None:
         """Raft messages of a peer whose certificate was checked by the transport.
@@ -118,8 +146,8 @@ class Passes:
         if self._scheduled or member.proposals.waiting > FEW_CALLERS:
             self.wake()
             return
-        member.net.cork()
+        self._begin()
         try:
             self._run()
         finally:
-            member.net.uncork()
+            self._end()

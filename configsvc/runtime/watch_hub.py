@@ -23,9 +23,11 @@ from configsvc.apply.commands import Effects
 from configsvc.codec import answers
 from configsvc.codec.varint import signed_varint, string_field, varint
 from configsvc.errors import CompactedError, ConfigServiceError
+from configsvc.limits import FEED_PIECE_ROWS
 from configsvc.mvcc.messages import Event
 from configsvc.mvcc.store import NeedHistory, Store
-from configsvc.mvcc.watch import NO_DELETE, NO_PUT, Batch, Group, WatchIndex
+from configsvc.mvcc.watch import NO_DELETE, NO_PUT, Group, WatchIndex
+from configsvc.runtime.feeding import Feeding
 from configsvc.runtime.history_gate import HistoryGate
 from configsvc.types import KeySpan
 
@@ -151,6 +153,7 @@ class WatchHub:
         self._applied = applied
         self._wake = wake
         self._index = WatchIndex()
+        self._feeding = Feeding(self._index, self._deliver)
         self._watchers: dict[int, Watcher] = {}
         self._behind: dict[int, Watcher] = {}
         self._next_key = 1
@@ -164,6 +167,11 @@ class WatchHub:
     def behind(self) -> int:
         """Watchers that are being caught up."""
         return len(self._behind)
+
+    @property
+    def feeding(self) -> bool:
+        """Whether changes of very many rows are still being told."""
+        return self._feeding.busy
 
     # --- watchers --------------------------------------------------------------------------------
 
@@ -235,8 +243,10 @@ class WatchHub:
     def all_synced(self, stream: WatchStream) -> bool:
         """Whether a progress message may speak for the whole stream (W24)."""
         current = self._store.revision
-        return bool(stream.ids) and all(
-            w.synced and w.next_revision <= current + 1 for w in stream.ids.values()
+        return (
+            bool(stream.ids)
+            and not self._feeding.busy
+            and all(w.synced and w.next_revision <= current + 1 for w in stream.ids.values())
         )
 
     def _sync(self, watcher: Watcher) -> None:
@@ -255,6 +265,9 @@ class WatchHub:
 
         What lies between comes from history; whom compaction overtook is told so.
         """
+        if self._feeding.busy:
+            revision = min(revision, self._feeding.first_revision - 1)
+            self._feeding.drop()
         for watcher in list(self._watchers.values()):
             if watcher.synced:
                 watcher.next_revision = max(watcher.next_revision, revision + 1)
@@ -270,22 +283,22 @@ class WatchHub:
         if not rows:
             return
         prevs = [prev for e in effects for prev in e.prevs]
-        for batch in self._index.match(rows, prevs):
-            self._deliver(batch)
+        if self._feeding.busy or len(rows) > FEED_PIECE_ROWS:
+            self._feeding.put(rows, prevs)
+            self._wake()
+            return
+        for group, revisions in self._index.match(rows, prevs):
+            for revision, events in revisions:
+                body = answers.events_field(events, prev_kv=group.prev_kv)
+                self._deliver(group, revision, events, body)
 
-    def _deliver(self, batch: Batch) -> None:
-        group, revisions = batch
+    def _deliver(self, group: Group, revision: int, events: Sequence[Event], body: bytes) -> None:
         watchers = [self._watchers[key] for key in group.watchers]
-        for revision, events in revisions:
-            body = self._body(group, events)
-            head = self._header(revision)
-            self.events_total += len(events) * len(watchers)
-            for watcher in watchers:
-                if watcher.synced and revision >= watcher.next_revision:
-                    self._send(watcher, head, body, events, revision + 1)
-
-    def _body(self, group: Group, events: Sequence[Event]) -> bytes:
-        return answers.events_field(events, prev_kv=group.prev_kv)
+        head = self._header(revision)
+        self.events_total += len(events) * len(watchers)
+        for watcher in watchers:
+            if watcher.synced and revision >= watcher.next_revision:
+                self._send(watcher, head, body, events, revision + 1)
 
     def _send(
         self,
@@ -339,12 +352,18 @@ class WatchHub:
     # --- catching up -----------------------------------------------------------------------------
 
     def catch_up(self) -> bool:
-        """Feed watchers that are behind, a slice at a time; True when more could be fed now."""
+        """Feed a piece of what is being told and a slice of the watchers that are behind.
+
+        True when more could be fed now.
+        """
+        self._feeding.go_on()
         turn = [w for w in self._behind.values() if not w.loading and not w.stream.blocked]
         for watcher in turn[:CATCH_UP_SLICE]:
             self._advance(watcher)
-        return len(turn) > CATCH_UP_SLICE or any(
-            not w.loading and not w.stream.blocked for w in self._behind.values()
+        return (
+            self._feeding.busy
+            or len(turn) > CATCH_UP_SLICE
+            or any(not w.loading and not w.stream.blocked for w in self._behind.values())
         )
 
     def _advance(self, watcher: Watcher) -> None:
@@ -415,6 +434,8 @@ class WatchHub:
     def progress(self) -> None:
         """Tell quiet, synced watchers that asked for it where the store is (W23)."""
         current = self._store.revision
+        if self._feeding.busy:
+            return
         for watcher in list(self._watchers.values()):
             if not watcher.progress:
                 continue
