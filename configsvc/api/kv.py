@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from configsvc.api.contract import Caller, StreamHandler, StreamSink
 from configsvc.api.facts import facts_of
+from configsvc.api.large_answers import range_answer
 from configsvc.api.service import Service, about_span, raise_refused
 from configsvc.apply.commands import Effects
 from configsvc.auth.actions import KV_RANGE
@@ -68,10 +69,10 @@ class KvService(Service):
             reader = self.member.reader
             return self.member.gate.ask(
                 self.member.applied,
-                lambda: reader.range_at(op, op.revision),
-                lambda found: header + answers.range_body(found),
+                lambda: answers.range_body(reader.range_at(op, op.revision)),
+                lambda body: header + body,
             )
-        return header + answers.range_body(result)
+        return range_answer(self.member.loop, header, result)
 
     # --- writes ----------------------------------------------------------------------------------
 

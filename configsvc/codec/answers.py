@@ -72,15 +72,22 @@ def key_value(kv: KeyValue) -> bytes:
 
 def range_body(result: RangeResult) -> bytes:
     """A RangeResponse without its header."""
+    return key_values(result.kvs) + range_end(result)
+
+
+def key_values(kvs: Iterable[KeyValue]) -> bytes:
+    """The repeated ``kvs`` field of a RangeResponse, or a part of it."""
     parts: list[bytes] = []
-    for kv in result.kvs:
+    for kv in kvs:
         encoded = key_value(kv)
         parts += (b"\x12", varint(len(encoded)), encoded)
-    if result.more:
-        parts.append(b"\x18\x01")
-    if result.count:
-        parts += (b"\x20", varint(result.count))
     return b"".join(parts)
+
+
+def range_end(result: RangeResult) -> bytes:
+    """What follows the key values."""
+    more = b"\x18\x01" if result.more else b""
+    return more + b"\x20" + varint(result.count) if result.count else more
 
 
 def put_body(result: PutResult) -> bytes:
