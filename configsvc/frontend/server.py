@@ -58,7 +58,7 @@ class Frontend:
         self._refusals = Refusals(loop.time, on_refused, refused_counts)
         self._on_unknown_method = on_unknown_method
         self._refuse = refuse
-        self._flusher = Flusher(loop)
+        self.answers = Flusher(loop)  # corked by whoever completes many calls at once
         self._sweeper = Sweeper(loop)
 
     def listen(
@@ -96,7 +96,7 @@ class Frontend:
             refuse=self._refuse,
         )
         listener = Listener(
-            bind(host, port), shared, self._flusher, self._sweeper, tls, self._refusals
+            bind(host, port), shared, self.answers, self._sweeper, tls, self._refusals
         )
         self.listeners.append(listener)
         return listener

@@ -23,12 +23,29 @@ class Flusher:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._dirty: list[ClientConnection] = []
+        self._corked = False
+        self._scheduled = False
 
     def mark(self, connection: ClientConnection) -> None:
         """Flush ``connection`` once, later in this pass; it guards against marking twice."""
-        if not self._dirty:
-            self._loop.call_soon(self._flush)
         self._dirty.append(connection)
+        if not self._corked and not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._turn_ends)
+
+    def cork(self) -> None:
+        """A pass of the member begins: what it answers leaves with ``uncork``."""
+        self._corked = True
+
+    def uncork(self) -> None:
+        """The pass is over."""
+        self._corked = False
+        if self._dirty:
+            self._flush()
+
+    def _turn_ends(self) -> None:
+        self._scheduled = False
+        self._flush()
 
     def _flush(self) -> None:
         dirty, self._dirty = self._dirty, []

@@ -139,6 +139,7 @@ class Server:
             refused_counts=refused,
             refuse=api.refusals.refuse,
         )
+        self.member.passes.answers = frontend.answers
         self._client_urls = listen_clients(self.config, frontend, tls, gateway.probes)
         return frontend
 
