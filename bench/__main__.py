@@ -2,7 +2,7 @@
 
 BENCH_QUICK=1   at most a minute, one short round of each
 BENCH_LONG=1    ten thousand idle connections as well
-BENCH_ONLY=a,b  some of: throughput3 throughput1 watch fanout file failover empty idle
+BENCH_ONLY=a,b  some of: throughput3 throughput1 watch fanout file large failover empty idle
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from bench import agentfile, empty, failover, idle, switches, throughput, tools, watching
+from bench import agentfile, empty, failover, idle, large, switches, throughput, tools, watching
 from bench.clusters import Cluster, Etcd, Ours, port_free
 from bench.frames import BenchFault
 from bench.report import Report
 
 PARTS: Final = (
-    "throughput3", "watch", "fanout", "file", "failover", "throughput1", "idle", "empty",
+    "throughput3", "watch", "fanout", "file", "large", "failover", "throughput1", "idle", "empty",
 )  # fmt: skip
 PORTS: Final = 13_100  # below the range that the system hands out to outgoing connections
 WORK: Final = tools.ROOT / ".dev" / "bench"
@@ -77,6 +77,8 @@ def _run(report: Report, wanted: set[str], *, quick: bool) -> None:
             watching.fan_out(report, pair, 3 if quick else 20)
         if "file" in wanted:
             agentfile.measure(report, ours, 3 if quick else 20)
+        if "large" in wanted and not quick:
+            large.measure(report, pair)
         if "failover" in wanted:
             failover.measure(report, pair, 1 if quick else 5, silent=False)
             if not quick:
@@ -92,7 +94,7 @@ def _run(report: Report, wanted: set[str], *, quick: bool) -> None:
             idle.measure(report, pair)
 
     # A part that fails is named in the results; the others are measured all the same.
-    if wanted & {"throughput3", "watch", "fanout", "file", "failover"}:
+    if wanted & {"throughput3", "watch", "fanout", "file", "large", "failover"}:
         with _named(report, "three members"):
             _with_clusters(WORK / "three", 3, PORTS, three)
     if wanted & {"throughput1", "idle"}:
