@@ -164,7 +164,7 @@ SIGNATURES_PER_MEMBER_MAX: Final = 16  # newest checkpoint signatures kept of ea
 LEARNERS_MAX: Final = 1
 URLS_PER_MEMBER_MAX: Final = 16
 URL_CHARS_MAX: Final = 512
-RANGE_PIECE_KEYS: Final = 1_000  # keys of an answer that are encoded without a pause
+RANGE_PIECE_KEYS: Final = 250  # keys of an answer that are encoded without a pause
 APPLY_PIECE_ROWS: Final = 2_000  # an entry that changes more is applied piece by piece
 APPLY_WAITING_ENTRIES_MAX: Final = 2_048  # behind such an entry; then the log waits, too
 
