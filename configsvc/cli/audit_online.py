@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from configsvc.client import Client, Endpoint
     from configsvc.proto import v1_pb2
 
-_PAGE: Final = 1_000  # changes in one answer
-_PAGE_MAX: Final = 1_000_000  # one revision may hold that many
+_PAGE: Final = 1_000  # changes in one answer, and then the rest of the last revision
 
 
 class RowReader:
@@ -51,10 +50,9 @@ class RowReader:
             self._fill()
 
     def _fill(self) -> None:
-        records, more = self._page()
-        if more:  # the last revision may be cut: leave it for the next page
-            last = records[-1].revision
-            records = [record for record in records if record.revision < last]
+        records, more = self._page()  # pages end between revisions
+        if more and not records:
+            raise DecodeError(f"{self._endpoint}: an empty page after revision {self._after}")
         self._done = not more
         sub, revision = 0, 0
         for record in records:
@@ -69,18 +67,13 @@ class RowReader:
         limit = _PAGE
         while True:
             try:
-                records, more = self._ask(limit)
+                return self._ask(limit)
             except CorruptError:
                 if limit == 1:
                     raise DecodeError(
                         f"{self._endpoint} cannot read its rows after revision {self._after}"
                     ) from None
                 limit = max(1, limit // 10)
-                continue
-            one_revision = bool(records) and records[0].revision == records[-1].revision
-            if not (more and one_revision) or limit >= _PAGE_MAX:
-                return records, more
-            limit *= 10
 
     def _ask(self, limit: int) -> tuple[list[v1_pb2.Record], bool]:
         from configsvc.client import inquiries
