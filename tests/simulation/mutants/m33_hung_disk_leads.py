@@ -17,14 +17,14 @@ def plant(patch: Patch) -> None:
     patch.attribute(DiskHealth, "tick", lambda self, now: None)
 
     def beating(run: Any) -> Any:
-        def run_(self: Machine) -> bool:
+        def run_(self: Machine, *rest: Any) -> bool:
             if self.writing:
                 raft = self.raft.raft
                 beats = [m for m in raft.outbox if m.type in _BEATS]
                 if beats:
                     raft.outbox = [m for m in raft.outbox if m.type not in _BEATS]
                     self._net.send(beats)
-            return bool(run(self))
+            return bool(run(self, *rest))
 
         return run_
 
