@@ -14,12 +14,20 @@ from typing import Final
 
 from configsvc.codec.confstate import decode_conf_state
 from configsvc.config import ServerConfig
-from configsvc.errors import ConfigError, ExitCode, FatalError
-from configsvc.identity.member_ids import cluster_id, member_id
+from configsvc.errors import ExitCode, FatalError
+from configsvc.identity.member_ids import cluster_id
 from configsvc.identity.tokens import TokenKey
 from configsvc.raft.messages import ConfState, HardState
 from configsvc.raft.storage import MemoryLog
 from configsvc.server.joining import Joined
+from configsvc.server.judging import (
+    AUDIT_NAME,
+    KEY_NAMES,
+    LOCAL_DIR,
+    Judge,
+    genesis_ids,
+    own_genesis_id,
+)
 from configsvc.storage.disk import OsDisk, check_private_path
 from configsvc.storage.history.engine import sync_dir
 from configsvc.storage.history.messages import StoreIdentity
@@ -30,16 +38,13 @@ from configsvc.storage.local.store import LocalStore
 from configsvc.storage.seal.keyfile import KeyFile
 from configsvc.storage.snapshot import generations
 from configsvc.storage.snapshot.generations import FIRST_GENERATION
-from configsvc.storage.wal.format import FLAG_INSECURE
 from configsvc.storage.wal.recovery import WalIdentity
-from configsvc.storage.wal.segments import read_header, segment_numbers
 from configsvc.storage.wal.wal import Recovered, Wal
 from configsvc.types import LogIndex, NodeId
 
 STORE_ID_BYTES: Final = 16
 JOINED_NAME: Final = "joined"
 LOG_DIR: Final = "log"
-LOCAL_DIR: Final = "local"
 
 
 @dataclass(kw_only=True)
@@ -67,18 +72,6 @@ class Stores:
     token_key: TokenKey
     log_key: TokenKey
     local: LocalStore  # the member's own audit stream
-
-
-def genesis_ids(config: ServerConfig) -> dict[int, tuple[str, ...]]:
-    """Members of --initial-cluster by id (P11)."""
-    token = config.initial_cluster_token
-    return {member_id(urls, token): urls for _, urls in config.genesis}
-
-
-def own_genesis_id(config: ServerConfig) -> NodeId:
-    """This member's id at a static bootstrap."""
-    urls = dict(config.genesis)[config.name]
-    return member_id(urls, config.initial_cluster_token)
 
 
 def has_stores(config: ServerConfig) -> bool:
@@ -121,7 +114,6 @@ def _create(
             "name an empty directory, or replace this member",
         )
     store_id = os.urandom(STORE_ID_BYTES)
-    _note_joined(data, joined)  # before the log: a restart must know that nothing was ever here
     if joined is not None:
         members: dict[int, tuple[str, ...]] = {}
         identity = WalIdentity(joined.cluster_id, joined.self_id, store_id, config.insecure_dev)
@@ -131,6 +123,7 @@ def _create(
             cluster_id(members), own_genesis_id(config), store_id, config.insecure_dev
         )
     conf = ConfState(voters=tuple(sorted(NodeId(i) for i in members)))
+    _note_joined(data, joined)  # before the log: a restart must know that nothing was ever here
     # The history first: a log without one is refused, a history without a log is made anew here.
     wal = Wal.create(disk, identity, key_file)
     epoch = joined.epoch if joined is not None else 0
@@ -141,50 +134,30 @@ def _create(
 
 
 def _reopen(config: ServerConfig, data: Path, disk: OsDisk, key_file: KeyFile) -> Stores:
-    opened: list[History] = []
-
-    def sql_applied(installed: object) -> int:
-        generation = getattr(installed, "generation", FIRST_GENERATION)
-        opened.append(_peek_history(data, disk, key_file, generation))
-        return opened[0].meta().applied
-
-    wal, recovered = Wal.open(disk, key_file, sql_applied=sql_applied)
+    """Everything is judged together; only then is anything written or deleted."""
+    judge = Judge(config, data, disk, key_file, born_empty=_joined_epoch(data) is not None)
+    try:
+        wal, recovered = Wal.open(disk, key_file, expect=judge.expected, sql_applied=judge.others)
+    except BaseException:
+        disk.close()  # with the directory's lock
+        raise
     identity = recovered.identity
-    if identity.insecure != config.insecure_dev:
-        wal.close()
-        raise FatalError(
-            ExitCode.WRONG_IDENTITY,
-            "this store was born under --insecure-dev"
-            if identity.insecure
-            else "this store was not born under --insecure-dev",
-            "start it as what it is; throwaway data stays throwaway data",
-        )
-    history = opened[0]
-    born_empty = _joined_epoch(data) is not None
-    members = genesis_ids(config) if config.initial_cluster and not born_empty else {}
+    generation = recovered.generation or FIRST_GENERATION
+    generations.keep_only(data, generation, required=False)
+    stamped = stamped_identity(generations.generation_path(data, generation))
+    epoch = stamped.epoch if stamped is not None else _joined_epoch(data) or 0
+    history = _open_history(data, identity, epoch, key_file, generation, create=stamped is None)
+    members = _genesis_again(config, identity)
     conf = ConfState(voters=tuple(sorted(NodeId(i) for i in members)))
     return _stores(
         config, data, key_file, wal, history, identity, recovered, members, conf, first_start=False
     )
 
 
-def _peek_history(data: Path, disk: OsDisk, key_file: KeyFile, generation: int) -> History:
-    """The history that the log names, opened with the log's own identity."""
-    numbers = segment_numbers(disk)
-    header = read_header(disk, numbers[-1], newest=True)
-    identity = WalIdentity(
-        header.cluster_id,
-        header.member_id,
-        header.store_id,
-        bool(header.flags & FLAG_INSECURE),
-    )
-    # Whatever was compacted lies in the history only: one made anew would not hold it.
-    oldest = read_header(disk, numbers[0], newest=len(numbers) == 1)
-    fresh = generation == FIRST_GENERATION and oldest.first_index <= 1
-    generations.keep_only(data, generation, required=not fresh)
-    stamped = stamped_identity(generations.generation_path(data, generation))
-    epoch = stamped.epoch if stamped is not None else _joined_epoch(data) or 0
-    return _open_history(data, identity, epoch, key_file, generation, create=fresh)
+def _genesis_again(config: ServerConfig, identity: WalIdentity) -> dict[int, tuple[str, ...]]:
+    """The first members, while the flags still name those; else the directory decides (P9)."""
+    members = genesis_ids(config) if config.initial_cluster else {}
+    return members if cluster_id(members) == identity.cluster_id else {}
 
 
 def _note_joined(data: Path, joined: Joined | None) -> None:
@@ -245,10 +218,6 @@ def _stores(
 ) -> Stores:
     meta = history.meta()
     conf = decode_conf_state(meta.conf_state) if meta.conf_state else genesis_conf
-    if not conf.voters and not conf.learners and _joined_epoch(data) is None:
-        raise ConfigError(
-            "--initial-cluster: needed until the first entry is applied", "give the same as before"
-        )
     log = MemoryLog()
     hard = HardState()
     last = 0
@@ -279,10 +248,10 @@ def _stores(
         conf_state=conf,
         applied=meta.applied,
         last_index=last,
-        token_key=TokenKey.load_or_create(local / "token.key", key_file),
-        log_key=TokenKey.load_or_create(local / "log.key", key_file),
+        token_key=TokenKey.load_or_create(local / KEY_NAMES[0], key_file),
+        log_key=TokenKey.load_or_create(local / KEY_NAMES[1], key_file),
         local=LocalStore.open(
-            local / "audit.db",
+            local / AUDIT_NAME,
             LocalIdentity(identity.cluster_id, identity.member_id, identity.store_id),
             key_file,
             sync=not config.unsafe_no_fsync,

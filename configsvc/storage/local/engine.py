@@ -69,10 +69,14 @@ def open_writer(path: Path, *, sync: bool) -> Engine:
     return _engine(f"file:{quote(str(path))}?mode=rwc", prepare, "BEGIN IMMEDIATE", StaticPool)
 
 
-def open_reader(path: Path) -> Engine:
-    """An engine that only reads; one snapshot per transaction."""
+def open_reader(path: Path, *, alone: bool = False) -> Engine:
+    """An engine that only reads; one snapshot per transaction.
+
+    ``alone``: nobody writes meanwhile, and a file that was closed cleanly gets no side files.
+    """
+    clean = alone and not os.path.exists(f"{path}-wal")
     return _engine(
-        f"file:{quote(str(path))}?mode=ro",
+        f"file:{quote(str(path))}?mode=ro" + ("&immutable=1" if clean else ""),
         lambda connection, _record: _run(connection, "query_only = ON"),
         "BEGIN",
         NullPool,

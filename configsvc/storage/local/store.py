@@ -33,6 +33,7 @@ from configsvc.storage.local.engine import (
     private_files,
     sync_dir,
 )
+from configsvc.storage.local.looking import REMEDY, refuse_foreign
 from configsvc.storage.local.messages import LocalActor, LocalHead, LocalIdentity, LocalRecord
 from configsvc.storage.local.reader import LocalReader
 from configsvc.storage.local.schema import (
@@ -48,9 +49,6 @@ from configsvc.storage.seal.keyfile import KeyFile
 from configsvc.storage.seal.rows import RowSealer
 
 _MARK_BYTES: Final = 4
-_REMEDY: Final = (
-    "move local/audit.db aside and keep it: a new one begins under a new origin, and the gap shows"
-)
 
 
 class LocalStore:
@@ -88,7 +86,7 @@ class LocalStore:
             raise FatalError(
                 ExitCode.STORAGE,
                 f"local audit log {path} cannot be opened ({type(cause).__name__})",
-                f"check the disk; if the file is damaged, {_REMEDY}",
+                f"check the disk; if the file is damaged, {REMEDY}",
             ) from None
         return made
 
@@ -250,16 +248,7 @@ class LocalStore:
                 insert(HEAD).values(id=1, size=0, roots=b"", time_ns=0, last_batch=0, sealed=0)
             )
             return
-        if row["minimum_reader"] > FORMAT:
-            raise FatalError(
-                ExitCode.TOO_NEW,
-                f"{self.path}: needs reader {row['minimum_reader']}, this program is {FORMAT}",
-                "install the program version that wrote this data directory",
-            )
-        if (row["cluster_id"], row["member_id"], row["store_id"]) != ids:
-            raise FatalError(
-                ExitCode.WRONG_IDENTITY, f"{self.path} is another member's audit log", _REMEDY
-            )
+        refuse_foreign(self.path, row, own)
         self.mark = row["mark"]
 
     def _read_head(self, connection: Connection) -> LocalHead:
@@ -275,6 +264,6 @@ class LocalStore:
             held = -1
         if held != size:
             raise FatalError(
-                ExitCode.STORES_DISAGREE, f"{self.path}: records and tree disagree", _REMEDY
+                ExitCode.STORES_DISAGREE, f"{self.path}: records and tree disagree", REMEDY
             )
         return LocalHead(size, parts, time_ns)
