@@ -250,9 +250,11 @@ class Agent:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=limits.AGENT_STOP_S)
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError, StepError):
             async with asyncio.timeout(CLOSE_S):
                 await asyncio.gather(*(runner.close() for runner in self.runners.values()))
+                if self._writer_child.pid:
+                    await self._writer.ask("ping")  # a save that is under way is done then
         for server in self._servers:
             await server.stop()
         if self._hints is not None:

@@ -20,13 +20,21 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
 from configagent.errors import RefusedError
-from configagent.paths import Roots, look_at, read_regular, step_error, write_new
+from configagent.paths import (
+    Roots,
+    look_at,
+    read_regular,
+    step_error,
+    write_new,
+    write_unsynced,
+)
 from configagent.records import Record
 from configsvc import limits
 
 CURRENT: Final = "current"
 GENERATIONS: Final = "generations"
 SIDECAR: Final = ".configagent.json"
+_TOGETHER: Final = 128  # files that are open at once
 Mark = Callable[[str], None]
 
 
@@ -171,9 +179,8 @@ class DirProtocol:
             with self._roots.folder(f"{self._path}/{GENERATIONS}") as folder:
                 _remove_tree(folder, str(generation))  # of an attempt that crashed
                 os.mkdir(str(generation), 0o755, dir_fd=folder)
-            for item in items:
-                self._write(target, item)
-                self._mark("stage.file")
+            for start in range(0, len(items), _TOGETHER):
+                self._write_together(target, items[start : start + _TOGETHER])
             with self._roots.folder(target) as folder:
                 write_new(folder, SIDECAR, sidecar, 0o640, os.geteuid(), os.getegid())
             for path in sorted({os.path.dirname(f"{target}/{item.name}") for item in items}):
@@ -199,7 +206,20 @@ class DirProtocol:
             if inner.st_dev != os.fstat(folder).st_dev:
                 raise RefusedError(f"{self._path}: generations lie on another filesystem")
 
-    def _write(self, target: str, item: Item) -> None:
+    def _write_together(self, target: str, items: list[Item]) -> None:
+        """Files, then syncs: the disk puts many of them down in one turn."""
+        written: list[int] = []
+        try:
+            for item in items:
+                written.append(self._write(target, item))
+                self._mark("stage.file")
+            for descriptor in written:
+                os.fsync(descriptor)
+        finally:
+            for descriptor in written:
+                os.close(descriptor)
+
+    def _write(self, target: str, item: Item) -> int:
         inner = os.path.dirname(item.name)
         path = target
         for part in inner.split("/") if inner else []:
@@ -208,7 +228,7 @@ class DirProtocol:
             path += "/" + part
         with self._roots.folder(path) as folder:
             leaf = os.path.basename(item.name)
-            write_new(folder, leaf, item.content, item.mode, item.uid, item.gid)
+            return write_unsynced(folder, leaf, item.content, item.mode, item.uid, item.gid)
 
     def unstage(self, generation: int) -> None:
         """Remove a generation that was not committed."""

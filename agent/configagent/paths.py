@@ -175,18 +175,34 @@ def write_new(folder: int, leaf: str, content: bytes, mode: int, uid: int, gid: 
     Raises:
         OSError: nothing of it stays.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(leaf, flags, 0o600, dir_fd=folder)
+    descriptor = write_unsynced(folder, leaf, content, mode, uid, gid)
     try:
-        with os.fdopen(descriptor, "wb", buffering=0) as file:
-            info = os.fstat(file.fileno())
-            if (info.st_uid, info.st_gid) != (uid, gid):
-                os.fchown(file.fileno(), uid, gid)
-            os.fchmod(file.fileno(), mode)
-            view = memoryview(content)
-            while view:
-                view = view[file.write(view) :]
-            os.fsync(file.fileno())
+        os.fsync(descriptor)
     except OSError:
         os.unlink(leaf, dir_fd=folder)
         raise
+    finally:
+        os.close(descriptor)
+
+
+def write_unsynced(folder: int, leaf: str, content: bytes, mode: int, uid: int, gid: int) -> int:
+    """The same without waiting for the disk; returns the descriptor to sync and close.
+
+    Raises:
+        OSError: nothing of it stays.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(leaf, flags, 0o600, dir_fd=folder)
+    try:
+        info = os.fstat(descriptor)
+        if (info.st_uid, info.st_gid) != (uid, gid):
+            os.fchown(descriptor, uid, gid)
+        os.fchmod(descriptor, mode)
+        view = memoryview(content)
+        while view:
+            view = view[os.write(descriptor, view) :]
+    except OSError:
+        os.close(descriptor)
+        os.unlink(leaf, dir_fd=folder)
+        raise
+    return descriptor

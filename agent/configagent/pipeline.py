@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from configagent import commands
@@ -300,11 +300,11 @@ class Pipeline:
             "tree": spec.check is not None and spec.commit == "files",
         }
         if spec.check is None:
-            stage["record"] = asdict(record)
+            stage["record"] = record.as_dict()
         places = await self._writer.ask("stage", **stage)
         if spec.check is not None:
             await self._check(places, snapshot)
-            await self._writer.ask("commit", **common, record=asdict(record))
+            await self._writer.ask("commit", **common, record=record.as_dict())
         if cause == "intentional":
             record.lag_ms = round((time.monotonic() - self.seen_at) * 1000)
         old, self.record = self.record, record

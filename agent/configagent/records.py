@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from configagent.paths import write_new
@@ -47,6 +47,10 @@ class Record:
     where: list[str] = field(default_factory=list)  # [commit, dir] that ``files`` belong to
     inputs: int = 0  # the highest number of stored inputs ever written (G3)
     cause: str = ""  # "intentional", "corrective", "rollback"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For storing and sending at once; shares lists with the record (copies cost more)."""
+        return {name: getattr(self, name) for name in self.__slots__}
 
 
 def parse_record(name: str, data: bytes) -> Record:
@@ -92,7 +96,7 @@ def save_record(state_dir: str, record: Record, *, durable: bool = True) -> None
     """
     folder = os.open(set_folder(state_dir, record.set), os.O_RDONLY | os.O_DIRECTORY)
     try:
-        replace_file(folder, RECORD, json.dumps(asdict(record)).encode())
+        replace_file(folder, RECORD, json.dumps(record.as_dict()).encode())
         if durable:
             os.fsync(folder)
     finally:

@@ -11,7 +11,6 @@ import contextlib
 import random
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Final
 
 from configagent.authors import Authors
@@ -59,6 +58,7 @@ class SetRunner:
     ) -> None:
         self.pipeline = pipeline
         self.keeper: InputsKeeper | None = None
+        self._inputs_on_disk = pipeline.record.inputs
         self.cache = ""  # what became of the stored inputs while the store is away
         self._key = key
         self.authors: Authors | None = None
@@ -155,9 +155,12 @@ class SetRunner:
 
         Where a step was left half-way the writer may know more than we do: nothing is saved then.
         """
-        kept = self.keeper is not None and self.keeper.number > self.pipeline.record.inputs
-        if kept and not self._is_busy():
+        if self._has_new_inputs() and not self._is_busy():
             await self._remember(durable=True)
+
+    def _has_new_inputs(self) -> bool:
+        """Whether inputs were stored whose number no record on disk has."""
+        return self.keeper is not None and self.keeper.number > self._inputs_on_disk
 
     def hint(self) -> None:
         """A file event came."""
@@ -262,8 +265,8 @@ class SetRunner:
         self._finished(step, result)
         if step is Step.APPLY:
             self.plan.undecided = False
-        kept = self.keeper is not None and self.keeper.number > self.pipeline.record.inputs
-        if result is not Result.UNCHANGED or self.plan.outcome != before or kept:
+        news = result is not Result.UNCHANGED or self.plan.outcome != before
+        if news or self._has_new_inputs():
             await self._remember(durable=True)
         self._on_report()
 
@@ -319,7 +322,11 @@ class SetRunner:
         if self.keeper is not None:
             record.inputs = max(record.inputs, self.keeper.number)
         try:
-            await self._writer.ask("save", set=self.name, record=asdict(record), durable=durable)
+            # Shielded: a cancelled exchange would cost the writer its life.
+            await asyncio.shield(
+                self._writer.ask("save", set=self.name, record=record.as_dict(), durable=durable)
+            )
+            self._inputs_on_disk = record.inputs
         except StepError as error:
             self._log.event("record_not_saved", level="error", set=self.name, why=str(error))
 

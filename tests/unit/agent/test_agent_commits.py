@@ -151,7 +151,7 @@ def test_old_generations_go_but_not_the_good_one(world: World) -> None:
     assert {record.generation, record.good} <= set(numbers)
 
 
-@pytest.mark.parametrize("call", ["fsync", "rename", "write_new"])
+@pytest.mark.parametrize("call", ["fsync", "rename", "write"])
 def test_a_failing_disk_keeps_the_old_set(
     world: World, call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,8 +159,9 @@ def test_a_failing_disk_keeps_the_old_set(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        if call == "write_new":
-            patched.setattr("configagent.commits.write_new", full)
+        if call == "write":
+            for name in ("write_new", "write_unsynced"):
+                patched.setattr(f"configagent.commits.{name}", full)
         else:
             patched.setattr(f"os.{call}", full)
         answer = world.commit_text(world.writer(), "second")
