@@ -73,6 +73,7 @@ class ServerConfig:
     allow_root: bool = False
     listen_any: bool = False
     unsafe_no_fsync: bool = False
+    client_cert_auth: bool = False  # insecure_dev only: a common name is a login (A18)
 
     @property
     def tick(self) -> float:
@@ -252,6 +253,12 @@ def _check_tls(c: ServerConfig) -> list[str]:
     return found
 
 
+def _check_common_names(c: ServerConfig) -> list[str]:
+    if c.client_cert_auth and c.client_tls.cert_file and not c.client_tls.trusted_ca_file:
+        return ["--client-cert-auth: needs --trusted-ca-file, the CA of client certificates"]
+    return []
+
+
 def _check_keys(c: ServerConfig) -> list[str]:
     if not c.key_file:
         return ["--encryption-key-file: needed, outside the data directory, mode 0600"]
@@ -265,6 +272,7 @@ _CHECKS: Final[tuple[Callable[[ServerConfig], list[Any]], ...]] = (
     _check_timing,
     _check_urls,
     _check_tls,
+    _check_common_names,
     _check_keys,
     _range(10, 10_000, "heartbeat_interval_ms"),
     _range(50, 50_000, "election_timeout_ms"),

@@ -2,7 +2,8 @@
 
 Syntax as etcd's: ``--flag=v``, ``--flag v``, one dash or two, bare booleans, comma lists. A flag
 given twice: the last one counts, with a warning. A name that does not exist is fatal, as is a
-flag and its variable with different values, and an etcd flag whose meaning would weaken us.
+flag and its variable with different values. Flags that only etcd has come from the same three
+sources and are noted or refused by name (``foreign``).
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, get_type_hints
 
 from configsvc.config import ServerConfig, TlsSettings, dev_key_path, parse_duration
 from configsvc.errors import ConfigError
+from configsvc.server.foreign import ALIASES, FOREIGN, judge
 
 ENV_PREFIX: Final = "CONFIGSVC_"
 CONFIG_FILE_BYTES_MAX: Final = 64 * 1024
+CN_LOGIN: Final = "client-cert-auth"  # ours under --insecure-dev, otherwise already so
 
 # Flag name -> (field, help). Fields of TLS settings are written "client_tls.cert_file".
 _SPECIAL: Final = {
@@ -101,38 +105,10 @@ _GROUPS: Final = (
             ("allow-root", "run as uid 0"),
             ("listen-any", "bind to a wildcard address"),
             ("unsafe-no-fsync", "only with --insecure-dev"),
+            (CN_LOGIN, "with --insecure-dev: login by certificate common name; else always on"),
         ),
     ),
 )
-_WEAKENING: Final = {
-    "auto-tls": "certificates come from `configctl pki init`",
-    "peer-auto-tls": "certificates come from `configctl pki init`",
-    "cors": "there are no CORS headers",
-    "host-whitelist": "Host must be one of ours",
-    "enable-pprof": "there is no debug endpoint",
-    "cipher-suites": "TLS 1.3 has no weak suite to choose",
-    "auth-token": "tokens are EdDSA JWTs, bound to the certificate",
-}
-_NEVER: Final = frozenset({"auto-tls", "peer-auto-tls", "pre-vote"})  # whatever the mode
-# etcd flags that scripts pass and whose meaning is met here anyway.
-_IGNORED: Final = {
-    "client-cert-auth": "client certificates are always required",
-    "peer-client-cert-auth": "member certificates are always required",
-    "pre-vote": "pre-vote is always on",
-    "logger": "one-line JSON on stderr",
-    "log-outputs": "one-line JSON on stderr",
-    "log-format": "one-line JSON on stderr",
-    "initial-election-tick-advance": "no effect here",
-    "backend-batch-interval": "no effect here",
-    "backend-batch-limit": "no effect here",
-    "backend-bbolt-freelist-type": "no effect here",
-    "max-snapshots": "no effect here",
-    "max-wals": "no effect here",
-    "enable-v2": "there is no v2 API",
-    "metrics": "no effect here",
-    "enable-grpc-gateway": "always on",
-    "bcrypt-cost": "passwords are Argon2id",
-}
 _BOOL_WORDS: Final = {"true": True, "false": False, "1": True, "0": False, "t": True, "f": False}
 
 
@@ -174,7 +150,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Parsed:
         ConfigError: unknown name, bad value, contradiction; every problem in one message.
     """
     warnings: list[str] = []
-    given, foreign = _from_argv(argv, warnings)
+    given = _from_argv(argv, warnings)
     if "help" in given or "h" in given:
         return Parsed(ServerConfig(), (), help=True)
     if "version" in given:
@@ -191,8 +167,8 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Parsed:
         merged[name] = value
     merged.update(given)
     insecure = _BOOL_WORDS.get(str(merged.get("insecure-dev", "false")).lower(), False)
-    for name, value in foreign:
-        _judge_foreign(name, value, warnings, insecure=insecure)
+    foreign = [n for n in merged if n in FOREIGN and not (insecure and n == CN_LOGIN)]
+    warnings.extend(judge(name, merged.pop(name), insecure=insecure) for name in foreign)
     config = _build(merged, warnings)
     problems = config.problems()
     if problems:
@@ -200,26 +176,23 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Parsed:
     return Parsed(config, tuple(warnings))
 
 
-def _from_argv(
-    argv: Sequence[str], warnings: list[str]
-) -> tuple[dict[str, str], list[tuple[str, str]]]:
-    """Our flags by name, and etcd's flags that are not ours, each with its value."""
+@cache
+def _known_names() -> frozenset[str]:
+    """Every name that a source may hold: ours, etcd's, and old names of ours."""
+    return frozenset(known_flags()) | FOREIGN | frozenset(ALIASES)
+
+
+def _from_argv(argv: Sequence[str], warnings: list[str]) -> dict[str, str]:
+    """Flags by name, those of etcd among them."""
     bools = _bool_flags()
-    known = set(known_flags()) | {"config-file", "help", "h", "version"}
+    known = _known_names() | {"config-file", "help", "h", "version"}
     given: dict[str, str] = {}
-    foreign: list[tuple[str, str]] = []
     words = list(argv)
     while words:
         word = words.pop(0)
         if not word.startswith("-") or word.strip("-") == "":
             raise ConfigError(f"unexpected argument {word[:60]!r}", "flags start with --")
         name, has_value, value = word.lstrip("-").partition("=")
-        if name in _WEAKENING or name in _IGNORED:
-            if not has_value:
-                follows = bool(words) and not words[0].startswith("-")
-                value = words.pop(0) if follows else "true"
-            foreign.append((name, value))
-            continue
         if name not in known:
             raise ConfigError(f"unknown flag --{name[:60]}", "see configsvc --help")
         if not has_value:
@@ -227,31 +200,23 @@ def _from_argv(
                 value = "true"
                 if words and words[0] in ("true", "false"):
                     value = words.pop(0)
+            elif name in FOREIGN:  # nothing here says which of these are booleans
+                follows = bool(words) and not words[0].startswith("-")
+                value = words.pop(0) if follows else "true"
             elif words:
                 value = words.pop(0)
             else:
                 raise ConfigError(f"--{name} needs a value", "see configsvc --help")
+        name = ALIASES.get(name, name)
         if name in given and given[name] != value:
             warnings.append(f"--{name} is given twice; the last one counts")
         given[name] = value
-    return given, foreign
-
-
-def _judge_foreign(name: str, value: str, warnings: list[str], *, insecure: bool) -> None:
-    """Refuse what would weaken a secure member (DEF-11); say what is ignored."""
-    if insecure and name not in _NEVER and (name, value.partition(",")[0]) != ("auth-token", "jwt"):
-        warnings.append(f"--{name} is ignored under --insecure-dev")
-        return
-    weak = name in _WEAKENING and value not in ("false", "")
-    off = name in ("client-cert-auth", "peer-client-cert-auth", "pre-vote") and value == "false"
-    if weak or off:
-        reason = _WEAKENING.get(name, _IGNORED.get(name, ""))
-        raise ConfigError(f"--{name} would weaken this member: {reason}", "leave it out")
-    warnings.append(f"--{name} is ignored: {_IGNORED.get(name, 'already so')}")
+    return given
 
 
 def _from_environ(environ: Mapping[str, str]) -> dict[str, str]:
-    known = {ENV_PREFIX + f.upper().replace("-", "_"): f for f in (*known_flags(), "config-file")}
+    names = _known_names() | {"config-file"}
+    known = {ENV_PREFIX + f.upper().replace("-", "_"): ALIASES.get(f, f) for f in names}
     found = {}
     for variable in sorted(environ):
         if not variable.startswith(ENV_PREFIX):
@@ -275,17 +240,18 @@ def _from_file(name: str) -> dict[str, Any]:
         table = tomllib.loads(raw.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{name}: {error}", "see docs/operator-guide.md") from None
-    known = set(known_flags())
+    known = _known_names()
     out: dict[str, Any] = {}
     for key, value in table.items():
         if key not in known:
             raise ConfigError(f"{name}: unknown setting {key[:60]!r}", "see configsvc --help")
         if isinstance(value, list):
             value = ",".join(str(v) for v in value)
-        out[key] = str(value).lower() if isinstance(value, bool) else str(value)
+        out[ALIASES.get(key, key)] = str(value).lower() if isinstance(value, bool) else str(value)
     return out
 
 
+@cache
 def _bool_flags() -> frozenset[str]:
     hints = get_type_hints(ServerConfig)
     return frozenset(f for f, path in known_flags().items() if hints.get(path) is bool)

@@ -18,6 +18,7 @@ DEFAULTS: Final = ServerConfig()
 WEAKENING: Final = (
     "insecure_dev",
     "unsafe_no_fsync",
+    "client_cert_auth",
     "listen_any",
     "allow_root",
     "force_new_cluster",
