@@ -73,7 +73,11 @@ class Roots:
             try:
                 descriptor = open_folder(root)
             except OSError as error:
-                found.append(f"{root}: {_REFUSED.get(error.errno or 0, error.strerror)}")
+                reason = _REFUSED.get(error.errno or 0, error.strerror or "")
+                real = os.path.realpath(root)
+                if real != root and os.path.isdir(real):
+                    reason = f"a part of it is a symlink: write the real path {real}"
+                found.append(f"{root}: {reason}")
                 continue
             reason = _foreign(os.fstat(descriptor))
             os.close(descriptor)

@@ -110,7 +110,7 @@ FAULTS = {
     "nobody listens": Fault(lambda n: n.change("127.0.0.1:", "127.0.0.2:"), 14, "endpoint: http"),
     "no root": Fault(lambda n: shutil.rmtree(n.root), 15, "root: "),
     "root others may write": Fault(lambda n: n.root.chmod(0o777), 15, "lets others write"),
-    "root is a symlink": Fault(symlink_root, 15, "symlink"),
+    "root is a symlink": Fault(symlink_root, 15, "symlink: write the real path /"),
     "no folder": Fault(lambda n: (n.root / "inner").rmdir(), 15, "does not exist"),
     "symlink on the way": Fault(occupy, 15, "symlink"),
     "no template": Fault(lambda n: (n.base / "a.j2").unlink(), 10, "a.j2"),
