@@ -1,8 +1,9 @@
 """Committed entries on their way through apply, in the order of the log.
 
 An entry that changes very many keys is applied in pieces, one per pass: heartbeats, the log and
-other connections get their turn in between. Entries behind it wait here, so that the core can go
-on handing out what to write and to send.
+other connections get their turn in between. Entries behind it wait here, and so do all while the
+history lags (``held``): the core goes on handing out what to write and to send, for a leader that
+fell silent because its SQL is slow would lose its office.
 
 Always true:
   * Effects are told in the order of the log; those of one run of entries in one call.
@@ -59,6 +60,7 @@ class Applying:
         "_listener",
         "_machine",
         "_waiting",
+        "held",
         "meaningless",
     )
 
@@ -69,6 +71,7 @@ class Applying:
         self._decoder = CommandDecoder()
         self._large: _Large | None = None
         self._waiting: deque[Entry] = deque()
+        self.held = False  # the history has no room
         self.meaningless = 0  # entries taken for empty ones
 
     @property
@@ -82,6 +85,11 @@ class Applying:
         return self._large is not None
 
     @property
+    def can_go_on(self) -> bool:
+        """Whether ``go_on`` would do something now."""
+        return self._large is not None or (bool(self._waiting) and not self.held)
+
+    @property
     def full(self) -> bool:
         """Whether nothing more should be taken for now."""
         return len(self._waiting) >= APPLY_WAITING_ENTRIES_MAX
@@ -93,7 +101,7 @@ class Applying:
 
     def take(self, entries: Sequence[Entry]) -> None:
         """The next entries of the log: applied now, or behind what is not done yet."""
-        if self._large is not None or self._waiting:
+        if self.held or self._large is not None or self._waiting:
             self._waiting.extend(entries)
         else:
             self._apply(entries)
@@ -114,10 +122,10 @@ class Applying:
             self._large = None
             self._tell([done.value], [large.command])
 
-    def drain(self) -> None:
-        """Apply all that was taken, without a pause."""
-        while self.busy:
-            self.go_on()
+    def drop(self) -> None:
+        """Forget what waits and what is half done: it is part of what is being installed."""
+        self._large = None
+        self._waiting.clear()
 
     def _apply(self, entries: Sequence[Entry]) -> None:
         effects: list[Effects] = []

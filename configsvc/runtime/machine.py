@@ -178,23 +178,25 @@ class Machine:
     def run(self, may_apply: Callable[[], bool] = lambda: True) -> bool:
         """Handle what the core has ready; True when there is more for another pass.
 
-        ``may_apply`` is asked when something is, and may put it off.
+        ``may_apply`` is asked when something is, and may put off what would be applied: the log
+        and the links go on, as far as there is room for what waits.
         """
         ensure(not self._running, "the machine is not re-entrant")
         self._running = True
         try:
             raft, applying = self.raft, self._applying
             if applying.busy:
-                if not (applying.in_pieces or may_apply()):
-                    return False
-                self._go_on()
-            for count in range(PASSES_MAX):
+                applying.held = not (applying.in_pieces or may_apply())
+                if not applying.held:
+                    self._go_on()
+            for _ in range(PASSES_MAX):
                 if self._in_flight is not None or self._advance_due or not raft.has_ready():
-                    return applying.busy
-                if applying.full or (not count and not may_apply()):
-                    return applying.busy
+                    return applying.can_go_on
+                if applying.full:
+                    return applying.can_go_on
+                applying.held = not may_apply()
                 self._handle(raft.ready())
-            return applying.busy or (self._in_flight is None and raft.has_ready())
+            return applying.can_go_on or (self._in_flight is None and raft.has_ready())
         finally:
             self._running = False
 
@@ -215,7 +217,7 @@ class Machine:
 
     def _handle(self, ready: Ready) -> None:
         if ready.snapshot is not None:
-            self._applying.drain()  # what it replaces has its turn first
+            self._applying.drop()  # the snapshot holds what they would have done
         steps = plan(ready, self.durable, self._hard_state)
         if steps.send_early:
             self._net.send(steps.send_early)

@@ -6,7 +6,7 @@ connection.
 Always true:
   * Nothing is proposed before the own term's first entry is applied, while a change of the
     configuration is unapplied (5.5 a), or while leadership is being handed over.
-  * Apply waits while SQL lags at its bound (Q2).
+  * Apply waits while SQL lags at its bound (Q2); the log and the links go on.
 
 Not here: the order of consensus work (``machine``), what woke the pass (``peering``, ``timing``).
 """
@@ -94,6 +94,8 @@ class Passes:
         elif proposals.queued:
             proposals.refuse_foreign()
         # The history writer wakes us when there is room again.
+        if member.news.expected:
+            member.news.deliver()
         again = machine.run(member.history.has_room)
         if machine.raft.commit_untold:
             member.news.look()
@@ -113,6 +115,7 @@ class Passes:
             or member.housekeeping.hold_writes()
         ):
             return
+        foreign = proposals.foreign
         commands, batch = proposals.take_for_leader(member.state.last_time_ns)
         if not commands:
             return
@@ -120,6 +123,9 @@ class Passes:
             raft.propose(commands)
         except ProposalDropped:
             proposals.give_back(batch)
+            return
+        for peer in foreign:
+            member.news.expects(peer, raft.last_index)
 
     def on_durable(self, token: int) -> None:
         """The log's writer finished a frame (called on the loop)."""
