@@ -6,8 +6,8 @@ by itself (``RaftConfig.tell_commits``), and what no entries carried for ``COMMI
 told from here. While entries carry everything, the look for what they did not is less frequent.
 
 Always true:
-  * A follower whose own forwarded write was applied here is told at once (``release``): a caller
-    of that member waits for it. Read rounds carry the index in their heartbeats.
+  * A follower whose own forwarded write was committed is told at once (``expects``): a caller of
+    that member waits for it. Read rounds carry the index in their heartbeats.
   * At most one timer runs, and only after a commit: a silent cluster costs nothing.
 
 Not here: which appends the core makes (``raft.sending``).
@@ -50,6 +50,9 @@ class CommitNews:
         self._loop = loop
         self._wake = wake
         self._waits_for: int | None = None  # the index to be told when the timer rings
+        self._expected: dict[
+            NodeId, tuple[int, int]
+        ] = {}  # first and last index that a peer awaits
 
     def look(self) -> None:
         """Called after a pass that left ``commit_untold``: somebody will tell it."""
@@ -60,9 +63,30 @@ class CommitNews:
         self._waits_for = self._core.commit_index
         self._loop.call_later(delay, self._ring)
 
-    def release(self, peer: NodeId) -> None:
-        """A caller of ``peer`` waits for the news; they leave with this pass."""
-        self._core.tell_commit(self._core.commit_index, to=peer)
+    @property
+    def expected(self) -> bool:
+        """Whether some peer awaits a commit."""
+        return bool(self._expected)
+
+    def expects(self, peer: NodeId, index: int) -> None:
+        """A caller of ``peer`` waits for the entry at ``index``, which was just proposed."""
+        first, _ = self._expected.get(peer, (index, 0))
+        self._expected[peer] = first, index
+
+    def deliver(self) -> None:
+        """Before the machine runs: what was committed for a peer leaves with this pass."""
+        commit = self._core.commit_index
+        for peer, (first, last) in list(self._expected.items()):
+            if first <= commit:
+                self._core.tell_commit(commit, to=peer)
+                if last <= commit:
+                    del self._expected[peer]
+                else:
+                    self._expected[peer] = commit + 1, last
+
+    def forget(self) -> None:
+        """Leadership moved: whoever leads now tells."""
+        self._expected.clear()
 
     def _ring(self) -> None:
         """Tell what was committed when the timer was set; what came since waits its own time."""

@@ -36,6 +36,7 @@ class Following:
         )
         member.reads.leadership_changed()
         member.proposals.leadership_changed()
+        member.news.forget()
         if role is Role.LEADER:
             member.leases.promoted()
         else:
@@ -62,7 +63,7 @@ class Following:
         member.history.submit(effects, encode_conf_state(conf) if changed else None)
         accepted = [c.envelope.accepted_by if c is not None else 0 for c in commands]
         if member.is_leader:
-            self._as_leader(effects, accepted)
+            self._as_leader(effects)
         member.proposals.answer(effects, accepted)
         member.hub.feed(effects)
         member.housekeeping.note_digest(effects[-1].index, effects[-1].digest)
@@ -71,11 +72,8 @@ class Following:
         if member.checkpoints.waited_for:
             member.checkpoints.look_for_good(member.clock.monotonic())
 
-    def _as_leader(self, effects: Sequence[Effects], accepted: Sequence[int]) -> None:
+    def _as_leader(self, effects: Sequence[Effects]) -> None:
         member = self._member
-        for who in set(accepted):
-            if who != member.self_id:
-                member.news.release(NodeId(who))  # a caller of that member waits
         term = member.machine.raft.term
         if member.leading_since_term != term and effects[-1].term == term:
             member.leading_since_term = term  # everything of earlier terms is applied

@@ -407,6 +407,13 @@ class Proposals:
         """Whether something waits to be proposed or forwarded."""
         return bool(self._queue or self._foreign)
 
+    @property
+    def foreign(self) -> tuple[NodeId, ...]:
+        """The members whose forwarded writes wait to be proposed."""
+        if not self._foreign:
+            return ()
+        return tuple(sorted({NodeId(queued.accepted_by) for queued in self._foreign}))
+
     def _positive_id(self) -> int:
         while True:
             value = int.from_bytes(self._entropy(8), "big") >> 1

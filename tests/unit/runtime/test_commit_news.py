@@ -128,12 +128,39 @@ def test_steady_commits_keep_one_timer(rig: Rig) -> None:
 
 
 def test_a_peer_with_a_waiting_caller_is_told_at_once(rig: Rig) -> None:
+    rig.news.expects(B, 7)
+    rig.news.deliver()
+    assert rig.core.messages == []  # not committed yet
     rig.commit(7)
-    rig.news.release(B)
-    rig.news.release(B)
+    rig.news.deliver()
     assert rig.core.messages == [(B, 7)]
+    assert not rig.news.expected
     rig.run_until(COMMIT_NEWS_HOLD_S)
     assert rig.core.messages == [(B, 7), (A, 7)]
+
+
+def test_of_several_awaited_entries_each_commit_is_told(rig: Rig) -> None:
+    rig.news.expects(B, 5)
+    rig.news.expects(B, 9)
+    rig.commit(6)
+    rig.news.deliver()
+    assert rig.core.messages == [(B, 6)]
+    rig.commit(8)
+    rig.news.deliver()
+    assert rig.core.messages == [(B, 6), (B, 8)]
+    assert rig.news.expected
+    rig.commit(9)
+    rig.news.deliver()
+    assert rig.core.messages[2:] == [(B, 9)]
+    assert not rig.news.expected
+
+
+def test_what_is_awaited_is_forgotten_with_the_leadership(rig: Rig) -> None:
+    rig.news.expects(B, 7)
+    rig.news.forget()
+    rig.commit(7)
+    rig.news.deliver()
+    assert rig.core.messages == []
 
 
 def test_a_leader_that_no_longer_is_says_nothing(rig: Rig) -> None:
