@@ -3,7 +3,7 @@ SHELL := /bin/sh
 PY := .venv/bin/python
 RAFT_TESTDATA ?= ../shared/raft-testdata
 
-.PHONY: help up down clean tour demo-patroni test check fmt proto bench sim crash mutants faults
+.PHONY: help up down clean tour demo-patroni test check fmt proto bench sim crash damage mutants faults
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -47,6 +47,10 @@ sim: ## whole members in virtual time under seeded faults (SEEDS=n SEED_START=k)
 IMAGES ?= 1000000
 crash: ## crash images of the log's protocols (IMAGES=n, or STORY=n for one)
 	@.ci/bootstrap dev && $(PY) -m tests.faults.crash_images.run --images $(IMAGES) $(if $(STORY),--story $(STORY))
+
+BITS ?= 20000
+damage: ## a history database with pages zeroed and bits turned (BITS=n of them; 0: every bit, hours)
+	@.ci/bootstrap dev && $(PY) -m tests.faults.history_images.run --bits $(BITS)
 
 mutants: ## known bugs planted one at a time; each must be caught (MUTANTS="5 31")
 	@.ci/bootstrap dev && $(PY) -m tests.simulation.mutants.run $(MUTANTS)

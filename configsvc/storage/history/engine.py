@@ -129,9 +129,19 @@ def open_reader(path: Path, *, alone: bool = False) -> Engine:
 def _connect(uri: str) -> sqlite3.Connection:
     # Autocommit at the driver: BEGIN is ours (the events below). Connections move between
     # threads, never shared by two at a time.
-    return sqlite3.connect(
+    connection = sqlite3.connect(
         uri, uri=True, isolation_level=None, check_same_thread=False, cached_statements=64
     )
+    try:
+        connection.execute("SELECT 1 FROM sqlite_master LIMIT 0").fetchall()  # reads the schema
+    except UnicodeDecodeError:
+        # SQLite's message quotes the damaged schema, and the driver chokes on the quotation.
+        connection.close()
+        raise sqlite3.DatabaseError("malformed database schema") from None
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def set_busy_timeout(connection: Any, seconds: float) -> None:
