@@ -296,6 +296,7 @@ AGENT_DRIFT_COPIES_MAX: Final = 8  # copies kept of what a repair replaced; the 
 AGENT_DRIFT_COPY_BYTES_MAX: Final = 256 * KIB  # of one such copy; cut beyond
 AGENT_SOCKET_BYTES_MAX: Final = 64 * KIB  # one request on the local socket
 AGENT_SOCKET_CLIENTS_MAX: Final = 16
+AGENT_FILES_OPEN_MAX: Final = 128  # written and not yet synced, at once
 AGENT_STOP_S: Final = 4.0  # to finish or leave a step after SIGTERM
 AGENT_GENERATION_BYTES_MAX: Final = 64 * MIB  # one stored generation; refused unread beyond
 

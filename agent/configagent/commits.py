@@ -34,7 +34,6 @@ from configsvc import limits
 CURRENT: Final = "current"
 GENERATIONS: Final = "generations"
 SIDECAR: Final = ".configagent.json"
-_TOGETHER: Final = 128  # files that are open at once
 Mark = Callable[[str], None]
 
 
@@ -84,6 +83,47 @@ def _is_same(folder: int, leaf: str, path: str, item: Item, key: bytes) -> bool:
     return same == (item.mode, item.uid, item.gid) and digest(key, found) == item.digest
 
 
+class _Together:
+    """Files that are written and wait for the disk: it puts many of them down in one turn."""
+
+    def __init__(self) -> None:
+        self._open: list[tuple[int, str]] = []
+
+    def __enter__(self) -> _Together:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def add(self, descriptor: int, name: str) -> None:
+        """One more; the descriptor is ours from here on.
+
+        Raises:
+            StepError: as ``sync``.
+        """
+        self._open.append((descriptor, name))
+        if len(self._open) >= limits.AGENT_FILES_OPEN_MAX:
+            self.sync()
+
+    def sync(self) -> None:
+        """Wait until all of them are on disk.
+
+        Raises:
+            StepError: one may not be.
+        """
+        for descriptor, name in self._open:
+            try:
+                os.fsync(descriptor)
+            except OSError as error:
+                raise step_error(error, name) from None
+        self._close()
+
+    def _close(self) -> None:
+        for descriptor, _ in self._open:
+            os.close(descriptor)
+        self._open.clear()
+
+
 class FilesProtocol:
     """``commit = "files"``: staged beside each destination, renamed one after the other."""
 
@@ -97,21 +137,29 @@ class FilesProtocol:
         """Put changed files beside their destinations; returns the moves that will be needed."""
         moves: list[dict[str, Any]] = []
         try:
-            for place, item in enumerate(items):
-                with self._roots.folder_of(item.name) as (folder, leaf):
-                    try:
-                        if _is_same(folder, leaf, item.name, item, self._key):
-                            continue
-                        staged = staged_name(self._set, generation, place)
-                        write_new(folder, staged, item.content, item.mode, item.uid, item.gid)
-                    except OSError as error:
-                        raise step_error(error, item.name) from None
-                    moves.append({"to": item.name, "staged": staged})
-                self._mark("stage.file")
+            with _Together() as written:
+                for place, item in enumerate(items):
+                    staged = staged_name(self._set, generation, place)
+                    descriptor = self._stage_one(staged, item)
+                    if descriptor is not None:
+                        moves.append({"to": item.name, "staged": staged})
+                        written.add(descriptor, item.name)
+                        self._mark("stage.file")
+                written.sync()
         except BaseException:
             self.unstage(moves)
             raise
         return moves
+
+    def _stage_one(self, staged: str, item: Item) -> int | None:
+        """Descriptor of the file beside its destination; None where nothing changes."""
+        with self._roots.folder_of(item.name) as (folder, leaf):
+            try:
+                if _is_same(folder, leaf, item.name, item, self._key):
+                    return None
+                return write_unsynced(folder, staged, item.content, item.mode, item.uid, item.gid)
+            except OSError as error:
+                raise step_error(error, item.name) from None
 
     def unstage(self, moves: list[dict[str, Any]]) -> None:
         """Remove staged files."""
@@ -179,8 +227,11 @@ class DirProtocol:
             with self._roots.folder(f"{self._path}/{GENERATIONS}") as folder:
                 _remove_tree(folder, str(generation))  # of an attempt that crashed
                 os.mkdir(str(generation), 0o755, dir_fd=folder)
-            for start in range(0, len(items), _TOGETHER):
-                self._write_together(target, items[start : start + _TOGETHER])
+            with _Together() as written:
+                for item in items:
+                    written.add(self._write(target, item), item.name)
+                    self._mark("stage.file")
+                written.sync()
             with self._roots.folder(target) as folder:
                 write_new(folder, SIDECAR, sidecar, 0o640, os.geteuid(), os.getegid())
             for path in sorted({os.path.dirname(f"{target}/{item.name}") for item in items}):
@@ -205,19 +256,6 @@ class DirProtocol:
             inner = os.stat(leaf, dir_fd=folder, follow_symlinks=False)
             if inner.st_dev != os.fstat(folder).st_dev:
                 raise RefusedError(f"{self._path}: generations lie on another filesystem")
-
-    def _write_together(self, target: str, items: list[Item]) -> None:
-        """Files, then syncs: the disk puts many of them down in one turn."""
-        written: list[int] = []
-        try:
-            for item in items:
-                written.append(self._write(target, item))
-                self._mark("stage.file")
-            for descriptor in written:
-                os.fsync(descriptor)
-        finally:
-            for descriptor in written:
-                os.close(descriptor)
 
     def _write(self, target: str, item: Item) -> int:
         inner = os.path.dirname(item.name)
