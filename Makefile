@@ -3,7 +3,7 @@ SHELL := /bin/sh
 PY := .venv/bin/python
 RAFT_TESTDATA ?= ../shared/raft-testdata
 
-.PHONY: help up down clean tour demo-patroni test check fmt proto bench sim crash damage mutants faults
+.PHONY: help up down clean tour demo-patroni test check fmt proto bench sim crash damage mutants faketime faults
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -54,6 +54,9 @@ damage: ## a history database with pages zeroed and bits turned (BITS=n of them;
 
 mutants: ## known bugs planted one at a time; each must be caught (MUTANTS="5 31")
 	@.ci/bootstrap dev && $(PY) -m tests.simulation.mutants.run $(MUTANTS)
+
+faketime: ## unpack Debian's libfaketime into build/, for the clock jumps of `make faults`
+	@mkdir -p build/faketime && cd build/faketime && apt-get -q download libfaketime && for deb in libfaketime_*.deb; do dpkg -x $$deb .; done
 
 faults: ## real processes under kill -9, pauses, partitions, bad and full disks: the long loops
 	@.ci/bootstrap dev && FAULTS_LONG=1 $(PY) -m pytest -q -s -p no:cacheprovider tests/faults/process

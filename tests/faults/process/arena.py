@@ -43,6 +43,11 @@ class FaultyMember(MemberProcess):
 
     real_port = 0
     shim: Path | None = None
+    clocks: Path | None = None  # the library that moves this member's wall clock
+
+    @property
+    def clock(self) -> Path:
+        return self.cluster.root / f"{self.name}.clock"
 
     @property
     def faults(self) -> Path:
@@ -55,8 +60,17 @@ class FaultyMember(MemberProcess):
 
     def start(self) -> None:
         self.environ = {"FAULT_FILE": str(self.faults)}
-        if self.shim is not None:
-            self.environ["LD_PRELOAD"] = str(self.shim)
+        libraries = [str(library) for library in (self.shim, self.clocks) if library is not None]
+        if libraries:
+            self.environ["LD_PRELOAD"] = ":".join(libraries)
+        if self.clocks is not None:
+            if not self.clock.exists():
+                self.clock.write_text("+0s")
+            self.environ |= {
+                "FAKETIME_TIMESTAMP_FILE": str(self.clock),
+                "FAKETIME_CACHE_DURATION": "1",  # seconds
+                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            }
         super().start()
 
 
@@ -71,10 +85,19 @@ def build_shim(folder: Path) -> Path | None:
     return out if done.returncode == 0 else None
 
 
+def clock_library() -> Path | None:
+    """libfaketime for threads: of the system, or unpacked by ``make faketime``."""
+    here = HERE.parents[2] / "build" / "faketime"
+    for root in (Path("/"), here):
+        for found in sorted(root.glob("usr/lib/*/faketime/libfaketimeMT.so.1")):
+            return found
+    return None
+
+
 class Arena(MemberCluster):
     """The cluster with its proxy. ``mend`` puts everything right again."""
 
-    def __init__(self, root: Path, pki: Path, size: int) -> None:
+    def __init__(self, root: Path, pki: Path, size: int, *, clocks: Path | None = None) -> None:
         super().__init__(root, pki, size)
         shim = build_shim(root)
         self.shim = shim
@@ -84,7 +107,7 @@ class Arena(MemberCluster):
             client_port = int(old.client_url.rpartition(":")[2])
             peer_port = int(old.peer_url.rpartition(":")[2])
             member = FaultyMember(self, int(old.name[1:]), client_port, peer_port)
-            member.real_port, member.shim = real, shim
+            member.real_port, member.shim, member.clocks = real, shim, clocks
             members.append(member)
             self.proxy.serve(member.name, peer_port, real)
         self.members = members
@@ -107,6 +130,13 @@ class Arena(MemberCluster):
             member.faults.write_text(word)
         else:
             member.faults.unlink(missing_ok=True)
+
+    def set_clock(self, member: MemberProcess, offset: str) -> None:
+        """Put its wall clock so far from the true one; heard of within a second."""
+        assert isinstance(member, FaultyMember)
+        new = member.clock.with_suffix(".new")
+        new.write_text(offset)
+        new.replace(member.clock)
 
     def mend(self) -> None:
         self.proxy.cut = set()

@@ -207,10 +207,6 @@ def test_ring_of_five(pki: Path, tmp_path: Path) -> None:
         cluster.stop()
 
 
-def test_wall_clock_jumps() -> None:
-    pytest.importorskip("libfaketime", reason="clock jumps: libfaketime is not here")
-
-
 def test_injectors_are_alive(arena: Arena) -> None:
     """A proxy that cuts nothing, or a library that fails nothing, would prove nothing."""
     assert arena.proxy.passed > 1000

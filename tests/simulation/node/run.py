@@ -125,7 +125,7 @@ def summary(all_found: Iterable[Found]) -> tuple[list[Found], list[str], str]:
         f"{cpu:.0f} CPU-s = {virtual / cpu:.0f}x real time; "
         f"{sum(f.faults for f in found) / cpu:.0f} faults per CPU-s; "
         f"{counts['judged']} operations and {counts['watched']} watch events judged, "
-        f"{counts['searched']} histories searched a second time"
+        f"{counts['searched']} histories searched a second time, {counts['undecided']} undecided"
     )
     return failures, missing, line
 
