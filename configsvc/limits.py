@@ -65,6 +65,8 @@ SQL_FOLD_ROWS_MAX: Final = 8_192  # rows that the key index lacks; asking by key
 SQL_FOLD_SLICE_ROWS: Final = 65_536  # rows that are sorted at once when many are folded in
 SQL_SIDE_LOG_BYTES_MAX: Final = 256 * MIB  # beyond, a checkpoint waits this long for readers:
 SQL_READERS_WAIT_S: Final = 0.2
+# A row of more than a quarter of a page takes a page of its own besides.
+HISTORY_PAGE_BYTES: Final = 16 * KIB
 HISTORY_CACHE_KIB: Final = 64 * KIB  # page cache of the writing connection
 HISTORY_READER_CACHE_KIB: Final = 8 * KIB  # page cache of one reading connection
 HISTORY_READERS_MAX: Final = 4  # reading connections kept; more are opened and closed again

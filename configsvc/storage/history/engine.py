@@ -21,7 +21,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.pool import NullPool, StaticPool
 
 from configsvc.errors import ConfigError
-from configsvc.limits import HISTORY_CACHE_KIB, HISTORY_READER_CACHE_KIB
+from configsvc.limits import HISTORY_CACHE_KIB, HISTORY_PAGE_BYTES, HISTORY_READER_CACHE_KIB
 from configsvc.storage.disk import check_parents, check_private_path
 
 BUSY_TIMEOUT_S: Final = 5.0  # how long a lock that another connection holds is waited for
@@ -152,7 +152,9 @@ def set_busy_timeout(connection: Any, seconds: float) -> None:
 def _prepare_writer(connection: Any, _record: object) -> None:
     set_busy_timeout(connection, BUSY_TIMEOUT_S)
     for pragma in (
-        "auto_vacuum = INCREMENTAL",  # takes effect in an empty file only, so before all others
+        # These two take effect in an empty file only, so before all others.
+        f"page_size = {HISTORY_PAGE_BYTES}",
+        "auto_vacuum = INCREMENTAL",
         "synchronous = NORMAL",
         "wal_autocheckpoint = 0",
         f"cache_size = -{HISTORY_CACHE_KIB}",
