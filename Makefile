@@ -3,7 +3,7 @@ SHELL := /bin/sh
 PY := .venv/bin/python
 RAFT_TESTDATA ?= ../shared/raft-testdata
 
-.PHONY: help up down clean tour demo-patroni test check fmt proto bench sim crash damage mutants faketime faults
+.PHONY: help up down clean tour demo-patroni test check fmt proto bench sim crash damage fuzz mutants faketime faults
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -51,6 +51,10 @@ crash: ## crash images of the log's protocols (IMAGES=n, or STORY=n for one)
 BITS ?= 20000
 damage: ## a history database with pages zeroed and bits turned (BITS=n of them; 0: every bit, hours)
 	@.ci/bootstrap dev && $(PY) -m tests.faults.history_images.run --bits $(BITS)
+
+INPUTS ?= 1000000
+fuzz: ## bytes of strangers: HTTP/2, HTTP/1.1, gRPC framing, gateway JSON (INPUTS=n SEED=k)
+	@.ci/bootstrap dev && $(PY) -m tests.fuzz.run --inputs $(INPUTS) $(if $(SEED),--seed $(SEED))
 
 mutants: ## known bugs planted one at a time; each must be caught (MUTANTS="5 31")
 	@.ci/bootstrap dev && $(PY) -m tests.simulation.mutants.run $(MUTANTS)
