@@ -30,6 +30,7 @@ from configsvc.identity.certificate import (
     CertificateRejected,
     LeafIdentity,
     check_time,
+    parse_common_name,
     parse_leaf,
     principal_of,
 )
@@ -109,11 +110,17 @@ class Callers:
         cluster: Cluster,
         *,
         insecure: bool,
+        common_names: bool = False,
         on_rejected: Callable[[Source, str], None] = lambda _source, _reason: None,
     ) -> None:
-        """``on_rejected`` hears why a leaf that TLS took is no acceptable identity."""
+        """``on_rejected`` hears why a leaf that TLS took is no acceptable identity.
+
+        ``common_names``: in a store of the insecure mode, and only there, a leaf of etcd's kind
+        is the user of its common name (A18); without it such a leaf says nothing.
+        """
         self._cluster = cluster
         self._insecure = insecure
+        self._common_names = insecure and common_names
         self._on_rejected = on_rejected
 
     def connection(self, der: bytes | None, peer_ip: str, tls_version: str) -> Connection:
@@ -128,12 +135,26 @@ class Callers:
                 raise CertificateNotAcceptableError
             return Connection(self._cluster, None, source)
         try:
-            leaf = parse_leaf(der, trust_domain=self._cluster.trust_domain, kinds=CLIENT_KINDS)
+            leaf = self._leaf(der)
             check_time(leaf, self._cluster.time_ns() // NS)
         except CertificateRejected as rejected:
             self._on_rejected(source, rejected.reason)
             raise CertificateNotAcceptableError from None
+        if not leaf.uri and not self._common_names:
+            return Connection(self._cluster, None, source)
         return Connection(self._cluster, leaf, source)
+
+    def _leaf(self, der: bytes) -> LeafIdentity:
+        """The identity in a leaf; without a URI it is one in the insecure mode only."""
+        try:
+            return parse_leaf(der, trust_domain=self._cluster.trust_domain, kinds=CLIENT_KINDS)
+        except CertificateRejected as rejected:
+            if not self._insecure:
+                raise
+            try:
+                return parse_common_name(der)
+            except CertificateRejected:
+                raise rejected from None
 
 
 class Connection:

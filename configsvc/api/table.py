@@ -46,7 +46,10 @@ class Api:
         self._member = member
         self.refusals = Refusals(member)
         self._callers = Callers(
-            member, insecure=member.config.insecure_dev, on_rejected=self._rejected
+            member,
+            insecure=member.config.insecure_dev,
+            common_names=member.config.client_cert_auth,
+            on_rejected=self._rejected,
         )
         self.methods: dict[bytes, Method] = {}
         self.started: dict[str, int] = {}  # calls by path, for the metrics
