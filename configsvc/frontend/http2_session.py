@@ -133,6 +133,9 @@ class Http2Session:
                     self._piece(stream, chunk)
             if self._touched:
                 self._settle(now)
+        else:
+            for _, stream, _ in events:  # what a read ended before its fault is in no table
+                self._drop(stream)
         if self.http2.fault is not None:
             self.lost()
         else:

@@ -237,6 +237,25 @@ def test_a_fault_frees_everything_and_starts_nothing() -> None:
     assert not rig.api.calls
 
 
+@pytest.mark.parametrize("fault", [frame(h2.DATA, 0, 0, b""), b"\xff" * 9])
+def test_a_reset_and_a_fault_in_one_read_leave_nothing_behind(fault: bytes) -> None:
+    """The reset stream is in no table any more, and its event comes with the fault."""
+    rig = Rig()
+    rig.send(
+        rig.client.call(1, b"x", "/test.Echo/Wait")
+        + rig.client.headers(3, "/test.Echo/Stream")
+        + rig.client.headers(5)
+        + frame(h2.DATA, 0, 5, grpc_message(b"x" * 100)[:50])
+    )
+    late = frame(h2.DATA, 1, 1, b"x")  # after its end: we reset it ourselves
+    rig.session.receive(late + h2.reset(3) + h2.reset(5) + fault)
+    assert rig.session.finished
+    assert rig.api.waiting[0].cancelled
+    assert rig.api.streams[0].heard == ["cancel"]
+    assert rig.shared.admission.unary == rig.tally.unary == 0
+    assert rig.shared.admission.in_bytes == 0
+
+
 def test_a_deadline_is_its_calls_alone() -> None:
     """Calls of one connection share their caller: the next call is not late by the first's."""
     rig = Rig()
