@@ -35,7 +35,7 @@ def setup() -> list[Step]:
         call("Auth.UserAdd", name="none", options={"no_password": True}),
         call("Auth.UserAdd", name="Ünï Cödé/1", password="x"),
         call("Auth.UserAdd", name="u", password="u"),
-        call("Auth.UserAdd", name="w", password="w"),
+        call("Auth.UserAdd", "own hash", name="w", password="w", hashedPassword="eA=="),
         call("Auth.UserGet", name="u"),
         call("Auth.UserGet", name="nobody"),
         call("Auth.UserGet", "empty", name=""),

@@ -12,7 +12,6 @@ from tests.support.etcd_cases import Step, call, compare, note
 from tests.support.etcd_servers import Tls
 from tests.support.pki import odd_leaf
 
-
 NO_ORACLE = "who has no rights does not learn which users exist"
 SAME_TEXT = "a user without password is refused as a wrong password is (N25)"
 
