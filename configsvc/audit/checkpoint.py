@@ -58,6 +58,15 @@ class Note(NamedTuple):
     signatures: tuple[Signature, ...]
 
 
+def log_origin(trust_domain: str, cluster_id: int, epoch: int, *, insecure: bool) -> str:
+    """Name of a cluster's audit log in its checkpoints (TE-2); restored ones begin a new epoch.
+
+    Development clusters are marked in front (DEV-3).
+    """
+    origin = f"{trust_domain}/{cluster_id:016x}/audit/{epoch}"
+    return f"insecure/{origin}" if insecure else origin
+
+
 def key_id(name: str, public: bytes) -> bytes:
     """C2SP key hash: first 4 bytes of SHA-256(name, newline, signature type, key)."""
     return sha256(name.encode() + b"\n" + bytes((ED25519,)) + public).digest()[:4]

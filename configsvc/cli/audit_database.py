@@ -84,9 +84,9 @@ class DatabaseLog:
     @property
     def origin(self) -> str:
         """The name of stream M, as its heads carry it."""
-        from configsvc.cli.audit_origin import stream_origin
+        from configsvc.audit.checkpoint import log_origin
 
-        return stream_origin(self.trust_domain, self.cluster_id, self.epoch, insecure=self.insecure)
+        return log_origin(self.trust_domain, self.cluster_id, self.epoch, insecure=self.insecure)
 
     def _log_keys(self) -> dict[int, bytes]:
         """Public log key by member, retired ones included: they signed older heads."""

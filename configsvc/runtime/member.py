@@ -17,7 +17,7 @@ import os
 from typing import Any, Final
 
 from configsvc.apply.state import ApplyState
-from configsvc.audit.checkpoint import Checkpoint, encode_checkpoint
+from configsvc.audit.checkpoint import Checkpoint, encode_checkpoint, log_origin
 from configsvc.auth.decide import Decider
 from configsvc.codec.answers import Headers
 from configsvc.errors import ensure
@@ -205,6 +205,13 @@ class Member:
             audience=self.audience,
             record=self._record_login,
         )
+        # Of stream M in its checkpoints (TE-2).
+        self.log_origin = log_origin(
+            self.trust_domain,
+            self.cluster_id,
+            parts.install.identity.epoch,
+            insecure=self.config.insecure_dev,
+        )
         self.checkpoints = Checkpoints(self, parts.install.data_dir / "local" / "log.signed")
         self.housekeeping = Housekeeping(self)
         self.disk = DiskHealth(self, parts.free_bytes)
@@ -274,12 +281,6 @@ class Member:
     @property
     def policy_facts(self) -> bool:
         return self.standing.policy_facts
-
-    @property
-    def log_origin(self) -> str:
-        """Name of the audit log in checkpoints (TE-2)."""
-        mark = "insecure/" if self.config.insecure_dev else ""
-        return f"{mark}{self.config.trust_domain}/{self.cluster_id:016x}/audit/0"
 
     def sign_checkpoint(self, checkpoint: Checkpoint) -> bytes:
         """This member's signature over a size whose leaves it holds (TE-3)."""

@@ -10,8 +10,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from configsvc.apply import commands as c
-from configsvc.audit.checkpoint import Checkpoint, NoteKey, encode_checkpoint, encode_key
-from configsvc.cli.audit_origin import stream_origin
+from configsvc.audit.checkpoint import (
+    Checkpoint,
+    NoteKey,
+    encode_checkpoint,
+    encode_key,
+    log_origin,
+)
 from configsvc.codec.records import encode_entries
 from configsvc.proto import command_pb2
 from configsvc.raft.messages import Entry, EntryKind, HardState
@@ -26,7 +31,7 @@ from tests.support.fake_audit import public
 from tests.unit.apply.apply_world import MEMBERS, ROOT, SYSTEM, World, delete, put
 
 IDENTITY = StoreIdentity(cluster_id=0xC1, member_id=MEMBERS[0], store_id=bytes(16))
-ORIGIN = stream_origin("corp", 0xC1, 0, insecure=False)
+ORIGIN = log_origin("corp", 0xC1, 0, insecure=False)
 
 
 class Store:
