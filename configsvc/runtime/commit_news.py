@@ -9,6 +9,7 @@ Always true:
   * A follower whose own forwarded write was committed is told at once (``expects``): a caller of
     that member waits for it. Read rounds carry the index in their heartbeats.
   * At most one timer runs, and only after a commit: a silent cluster costs nothing.
+  * Nothing is told later than two looks after it was committed: 2 to 4 ms when a load ends.
 
 Not here: which appends the core makes (``raft.sending``).
 """
