@@ -168,7 +168,9 @@ URLS_PER_MEMBER_MAX: Final = 16
 URL_CHARS_MAX: Final = 512
 RANGE_PIECE_KEYS: Final = 250  # keys of an answer that are encoded without a pause
 APPLY_PIECE_ROWS: Final = 2_000  # an entry that changes more is applied piece by piece
-APPLY_WAITING_ENTRIES_MAX: Final = 2_048  # behind such an entry; then the log waits, too
+# Committed entries that wait for such an entry, or for the history; then the log waits, too. A
+# leader stops taking writes before (APPLY_LAG_ENTRIES_MAX), so that it goes on being heard.
+APPLY_WAITING_ENTRIES_MAX: Final = 8_192
 
 # --- audit (security.md 3.8) ----------------------------------------------------------------------
 LEAF_BYTES_MAX: Final = 8 * KIB  # an invariant of ours: every field is bounded before

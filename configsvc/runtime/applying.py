@@ -55,6 +55,7 @@ class Applying:
 
     __slots__ = (
         "_applier",
+        "_configurations",
         "_decoder",
         "_large",
         "_listener",
@@ -71,6 +72,7 @@ class Applying:
         self._decoder = CommandDecoder()
         self._large: _Large | None = None
         self._waiting: deque[Entry] = deque()
+        self._configurations = 0  # among those that wait
         self.held = False  # the history has no room
         self.meaningless = 0  # entries taken for empty ones
 
@@ -97,12 +99,13 @@ class Applying:
     @property
     def holds_configuration(self) -> bool:
         """Whether a change of the configuration is among what waits."""
-        return any(entry.kind != EntryKind.NORMAL for entry in self._waiting)
+        return self._configurations > 0
 
     def take(self, entries: Sequence[Entry]) -> None:
         """The next entries of the log: applied now, or behind what is not done yet."""
         if self.held or self._large is not None or self._waiting:
             self._waiting.extend(entries)
+            self._configurations += _configurations(entries)
         else:
             self._apply(entries)
 
@@ -114,6 +117,7 @@ class Applying:
             for _ in run:
                 self._waiting.popleft()
             if run:
+                self._configurations -= _configurations(run)
                 self._apply(run)
             return
         try:
@@ -126,6 +130,7 @@ class Applying:
         """Forget what waits and what is half done: it is part of what is being installed."""
         self._large = None
         self._waiting.clear()
+        self._configurations = 0
 
     def _apply(self, entries: Sequence[Entry]) -> None:
         effects: list[Effects] = []
@@ -138,7 +143,9 @@ class Applying:
                 if not isinstance(outcome, Effects):
                     self._tell(effects, commands)
                     self._large = _Large(command, outcome)
-                    self._waiting.extendleft(reversed(entries[at + 1 :]))
+                    rest = entries[at + 1 :]
+                    self._waiting.extendleft(reversed(rest))
+                    self._configurations += _configurations(rest)
                     return
                 effects.append(outcome)
                 commands.append(command)
@@ -187,3 +194,7 @@ class Applying:
         except (DecodeError, RequestError):
             self.meaningless += 1
             return None
+
+
+def _configurations(entries: Sequence[Entry]) -> int:
+    return sum(entry.kind != EntryKind.NORMAL for entry in entries)
