@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -345,6 +347,7 @@ def test_probes_need_no_rights(bob: JsonClient) -> None:
 
 def test_metrics_have_etcds_names_and_no_values(root: JsonClient, bob: JsonClient) -> None:
     root.call("/v3/kv/put", {"key": b64("metrics-secret"), "value": b64("metrics-value")})
+    bob.get("/readyz")
     answer = bob.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     names = {line.split("{")[0].split()[0] for line in answer.text.splitlines() if line[0] != "#"}
@@ -366,6 +369,11 @@ def test_metrics_have_etcds_names_and_no_values(root: JsonClient, bob: JsonClien
         "etcd_server_client_requests_total", "process_resident_memory_bytes", "process_open_fds",
         "process_cpu_seconds_total", "process_start_time_seconds", "process_max_fds",
     } <= names  # fmt: skip
+    foreign = {n for n in names if n.startswith(("etcd_", "grpc_"))}
+    foreign = {re.sub("_(bucket|count|sum)$", "", n) for n in foreign}
+    text = Path(__file__).parents[3].joinpath("docs/etcd-users.md").read_text()
+    table = text.partition("## Metrics\n")[2].partition("\nBesides")[0]
+    assert set(re.findall("`((?:etcd|grpc)_[a-z_]+)`", table)) == foreign
     assert "metrics-secret" not in answer.text
     assert b64("metrics-secret") not in answer.text
     started = 'grpc_server_started_total{grpc_method="Put",grpc_service="etcdserverpb.KV",'
