@@ -46,6 +46,11 @@ class FaultyMember(MemberProcess):
     clocks: Path | None = None  # the library that moves this member's wall clock
 
     @property
+    def undo(self) -> Path:
+        """Where ``recorder.c`` writes, when it is this member's library."""
+        return self.cluster.root / f"{self.name}.undo"
+
+    @property
     def clock(self) -> Path:
         return self.cluster.root / f"{self.name}.clock"
 
@@ -59,7 +64,7 @@ class FaultyMember(MemberProcess):
         return argv
 
     def start(self) -> None:
-        self.environ = {"FAULT_FILE": str(self.faults)}
+        self.environ = {"FAULT_FILE": str(self.faults), "UNDO_FILE": str(self.undo)}
         libraries = [str(library) for library in (self.shim, self.clocks) if library is not None]
         if libraries:
             self.environ["LD_PRELOAD"] = ":".join(libraries)
@@ -74,13 +79,13 @@ class FaultyMember(MemberProcess):
         super().start()
 
 
-def build_shim(folder: Path) -> Path | None:
-    """The library for sync faults; None: no compiler here."""
+def build_shim(folder: Path, source: str = "shim.c") -> Path | None:
+    """The library for sync faults, or another one; None: no compiler here."""
     compiler = shutil.which("gcc") or shutil.which("cc")
     if compiler is None:
         return None
-    out = folder / "shim.so"
-    command = [compiler, "-shared", "-fPIC", "-O1", "-o", str(out), str(HERE / "shim.c"), "-ldl"]
+    out = folder / f"{source}.so"
+    command = [compiler, "-shared", "-fPIC", "-O1", "-o", str(out), str(HERE / source), "-ldl"]
     done = subprocess.run(command, capture_output=True)
     return out if done.returncode == 0 else None
 
