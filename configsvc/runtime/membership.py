@@ -50,7 +50,7 @@ ACTIVE_S: Final = 5.0  # connected at least this long counts as active (M6)
 PROMOTE_ENTRIES_MAX: Final = 1_000  # a learner may lag this many entries (M1)
 PROMOTE_PERCENT: Final = 90
 LINGER_TIMEOUTS: Final = 5  # a removed member goes on voting this many election timeouts at most
-FAREWELL_S: Final = 0.3  # for answers that are on their way
+FAREWELL_S: Final = 1.0  # for answers that are on their way, on a busy machine too
 _NOT_NOW: Final = (
     NoLeaderError,
     NotLeaderError,

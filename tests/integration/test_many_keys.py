@@ -37,7 +37,7 @@ class Probe(threading.Thread):
         while not self.halt.is_set():
             began = time.monotonic()
             try:
-                self._client.do(self._operation, timeout_s=5.0)
+                self._client.do(self._operation, timeout_s=30.0)
             except Exception as error:
                 self.error = error
                 return
@@ -47,7 +47,7 @@ class Probe(threading.Thread):
 
 def fill(cluster: MemberCluster, lease: int) -> None:
     def load(first: int) -> None:
-        with cluster.client() as client:
+        with cluster.client(timeout=60.0) as client:
             for at in range(first, KEYS, LOADERS * PER_TXN):
                 puts = [
                     operations.put(PREFIX + b"%08d" % n, b"value of some length", lease=lease)
@@ -90,7 +90,7 @@ def test_60000_keys_go_at_once(
     trio: MemberCluster, probes: Callable[[], list[Probe]], way: str
 ) -> None:
     end = operations.prefix_end(PREFIX)
-    with trio.client() as client:
+    with trio.client(timeout=60.0) as client:
         if way == "lease":
             client.do(operations.lease_grant(600, LEASE))
         fill(trio, LEASE if way == "lease" else 0)

@@ -23,6 +23,7 @@ from configsvc.audit.verify import Entry
 from configsvc.proto import v1_pb2
 from tests.support.audit_cases import ORIGIN, Log
 from tests.support.fake_cluster import Abort
+from tests.support.fake_store import page_of
 
 
 def public(key: Ed25519PrivateKey) -> bytes:
@@ -122,5 +123,4 @@ class SignedLog:
             for row in rows
             if self.show_values
         ]
-        limit = request.limit or 1000
-        return v1_pb2.LogResponse(records=records[:limit], more=len(records) > limit)
+        return page_of(records, request.limit)

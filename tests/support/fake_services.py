@@ -15,7 +15,7 @@ from configsvc.proto import (
 )
 from configsvc.proto import rpc_pb2 as rpc
 from configsvc.proto import v3election_pb2 as election
-from tests.support.fake_store import CLUSTER_ID, EPOCH_NS, Abort, FakeStore, Key, inside
+from tests.support.fake_store import CLUSTER_ID, EPOCH_NS, Abort, FakeStore, Key, inside, page_of
 
 
 class Services:
@@ -406,8 +406,7 @@ class Services:
             found.append(copy)
         if not request.ascending:
             found.reverse()
-        limit = request.limit or 1000
-        return v1_pb2.LogResponse(records=found[:limit], more=len(found) > limit)
+        return page_of(found, request.limit)
 
     def Blame(self, request, metadata):
         newest = {}

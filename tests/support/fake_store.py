@@ -36,6 +36,14 @@ def inside(key: bytes, start: bytes, end: bytes) -> bool:
     return start <= key < end
 
 
+def page_of(records: list[v1_pb2.Record], limit: int) -> v1_pb2.LogResponse:
+    """The first ``limit`` records (0: 1000) and then the rest of the last one's revision."""
+    end = limit or 1000
+    while end < len(records) and records[end].revision == records[end - 1].revision:
+        end += 1
+    return v1_pb2.LogResponse(records=records[:end], more=len(records) > end)
+
+
 class FakeAudit(Protocol):
     """What a test that is about the audit log puts in ``FakeStore.audit``."""
 

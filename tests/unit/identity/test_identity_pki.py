@@ -55,7 +55,7 @@ def test_a_new_pki(tmp_path: Path) -> None:
         assert basic.critical
         assert basic.value == x509.BasicConstraints(ca=True, path_length=0)
         assert isinstance(ca.public_key(), ec.EllipticCurvePublicKey)
-        validate_bundle((where / f"ca-{purpose}.pem").read_bytes(), NOW)
+        validate_bundle((where / f"ca-{purpose}.pem").read_bytes(), int(time.time()))
     assert product.trust_domain_of(where) == "prod.example"
     assert root.not_valid_after_utc.timestamp() - NOW > 3_600 * DAY
 
