@@ -81,6 +81,11 @@ def register(commands: Commands) -> None:
     keyfile = pki.add("keyfile", "the key that encrypts what a member stores", run_keyfile)
     keyfile.add_argument("path", metavar="FILE", help="new file, outside the data directory")
 
+    rewrap = pki.add("rewrap", "put a stopped member under another key file", run_rewrap)
+    rewrap.add_argument("data_dir", metavar="DATA_DIR")
+    rewrap.add_argument("--encryption-key-file", required=True, metavar="FILE", help="the old one")
+    rewrap.add_argument("--new-encryption-key-file", required=True, metavar="FILE")
+
     member = pki.add("member-id", "the id of a member of a new cluster", run_member_id)
     member.add_argument("peer_urls", metavar="PEER_URL", nargs="+")
     member.add_argument("--initial-cluster-token", default="etcd-cluster", metavar="TEXT")
@@ -95,6 +100,26 @@ def run_keyfile(session: Session) -> int:
         session.out.json({"path": session.args.path, "key_id": made.key_id})
     else:
         session.out.line(f"{session.args.path}  key {made.key_id}")
+    return Exit.OK
+
+
+def run_rewrap(session: Session) -> int:
+    """Offline; interrupted, it is run again with the same two files."""
+    from configsvc.server.rekeying import rekey
+    from configsvc.storage.seal.keyfile import KeyFile
+
+    args = session.args
+    data = Path(args.data_dir).absolute()
+    new = KeyFile.load(args.new_encryption_key_file, data_dir=data)
+    done = rekey(data, KeyFile.load(args.encryption_key_file, data_dir=data), new)
+    session.out.done(
+        f"{data}: {done.segments} log segments, {done.seeds} seeds and {done.signing_keys} signing "
+        f"keys are under key {new.key_id}; start the member with {args.new_encryption_key_file}",
+        key_id=new.key_id,
+        segments=done.segments,
+        seeds=done.seeds,
+        signing_keys=done.signing_keys,
+    )
     return Exit.OK
 
 

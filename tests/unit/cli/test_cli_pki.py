@@ -123,3 +123,21 @@ def test_show_says_when_a_certificate_is_out_of_time(
     ran = shell.run("pki", "show", str(pki / "user-root.pem"))
     assert ran.code == 1
     assert "NOT VALID NOW" in ran.out
+
+
+def test_rewrap_names_what_is_no_member_and_keys_that_lie_inside(
+    shell: Shell, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    old, new = str(tmp_path / "old.key"), str(tmp_path / "new.key")
+    inside = str(data / "inside.key")
+    for path in (old, new, inside):
+        shell.ok("pki", "keyfile", path)
+    words = ["pki", "rewrap", str(data), "--encryption-key-file", old]
+    ended = shell.run(*words, "--new-encryption-key-file", new)
+    assert ended.code == 78
+    assert "no member's data directory" in ended.err
+    ended = shell.run(*words, "--new-encryption-key-file", inside)
+    assert ended.code == 78
+    assert "inside the data directory" in ended.err
