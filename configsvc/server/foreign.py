@@ -1,9 +1,10 @@
 """etcd's flags that are not ours: which are noted, which refused, and why.
 
 Every flag that etcd has or had is in one of these tables or in ``flags``, so that a start-up
-script written for etcd gets a line about each of its flags and never "unknown flag". What would
-make a secure member weaker is refused, and so is a limit that would not be enforced: better no
-member than one that is not what its command line says. Under --insecure-dev most is only noted.
+script written for etcd gets a line about each of its flags. One is unknown on purpose: discovery's
+switch that leaves a server unchecked. What would make a secure member weaker is refused, and so
+is a limit that would not be enforced: better no member than one that is not what its command line
+says. Under --insecure-dev most is only noted.
 
 Not here: our own flags and where values come from (``flags``).
 """
@@ -91,7 +92,7 @@ _NOTED: Final[dict[str, str]] = {
             "discovery-cert", "discovery-key", "discovery-cacert", "discovery-user",
             "discovery-password", "discovery-dial-timeout", "discovery-request-timeout",
             "discovery-keepalive-time", "discovery-keepalive-timeout",
-            "discovery-insecure-transport", "discovery-insecure-skip-tls-verify",
+            "discovery-insecure-transport",
         ),
         _MEMBERS,
     ),

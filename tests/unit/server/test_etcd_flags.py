@@ -63,7 +63,7 @@ NOTED = {
     "discovery-password": "p", "discovery-dial-timeout": "2s",
     "discovery-request-timeout": "5s", "discovery-keepalive-time": "2s",
     "discovery-keepalive-timeout": "6s", "discovery-insecure-transport": "true",
-    "discovery-insecure-skip-tls-verify": "false", "discovery-fallback": "exit",
+    "discovery-fallback": "exit",
     "experimental-initial-corrupt-check": "true", "experimental-corrupt-check-time": "0s",
     "experimental-warning-apply-duration": "1s", "experimental-compaction-batch-limit": "9",
     "experimental-bootstrap-defrag-threshold-megabytes": "0",
@@ -162,6 +162,15 @@ def test_the_insecure_mode_notes_what_it_can(name: str, tmp_path: Path) -> None:
 def test_no_foreign_flag_is_missing_from_these_tables() -> None:
     assert set(NOTED) | set(REFUSED) == FOREIGN
     assert not set(OURS) & FOREIGN
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_switch_that_leaves_servers_unchecked_has_no_name_here(
+    source: str, tmp_path: Path
+) -> None:
+    name = "discovery-insecure-skip-tls-verify"
+    with pytest.raises(ConfigError, match=f"unknown .*(?i:{name.replace('-', '[-_]')})"):
+        given(source, name, "false", tmp_path, {})
 
 
 def test_a_bare_foreign_flag_takes_the_word_after_it() -> None:
