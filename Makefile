@@ -3,7 +3,7 @@ SHELL := /bin/sh
 PY := .venv/bin/python
 RAFT_TESTDATA ?= ../shared/raft-testdata
 
-.PHONY: help up down clean tour demo-patroni test check fmt proto bench sim crash damage fuzz mutants faketime faults
+.PHONY: help up down clean tour demo-patroni test check fmt proto bench sim crash damage fuzz foreign mutants faketime faults
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -55,6 +55,9 @@ damage: ## a history database with pages zeroed and bits turned (BITS=n of them;
 INPUTS ?= 1000000
 fuzz: ## bytes of strangers: HTTP/2, HTTP/1.1, gRPC framing, gateway JSON (INPUTS=n SEED=k)
 	@.ci/bootstrap dev && $(PY) -m tests.fuzz.run --inputs $(INPUTS) $(if $(SEED),--seed $(SEED))
+
+foreign: ## curl, grpcio, etcdctl, nghttp, h2load, h2spec, Node's grpc-js and etcd3 against a member (PORT_BASE=…)
+	@.ci/bootstrap dev && $(PY) -m tests.foreign.tools && $(PY) -m tests.foreign.run $(if $(PORT_BASE),--port $(PORT_BASE))
 
 mutants: ## known bugs planted one at a time; each must be caught (MUTANTS="5 31")
 	@.ci/bootstrap dev && $(PY) -m tests.simulation.mutants.run $(MUTANTS)
