@@ -142,16 +142,13 @@ def max_index(segment: Segment) -> int:
     return highest
 
 
-def check_expectations(
-    image: LogImage, expect: WalIdentity | None, sql_applied: int, noted_frame: int
-) -> None:
+def check_expectations(image: LogImage, expect: WalIdentity | None, sql_applied: int) -> None:
     """Compare the log with what other stores remember.
 
     Args:
         image: The log.
         expect: Ids from SQL, certificate and settings; None: not compared.
         sql_applied: Index that SQL holds durably.
-        noted_frame: Last frame number noted elsewhere at a clean stop; 0: none.
 
     Raises:
         FatalError: 82, 84 or 85.
@@ -159,9 +156,6 @@ def check_expectations(
     if expect is not None:
         _check_identity(image.identity, expect)
     name, tail = image.newest.name, image.newest.tail
-    if image.newest.last_frame < noted_frame:
-        what = f"{tail.reason}, but frame {noted_frame} was noted as written"
-        damaged(name, tail.offset, what)
     if sql_applied > image.last_index:
         if tail.bytes:
             what = f"{tail.reason}, and SQL holds index {sql_applied}: no torn tail"

@@ -163,7 +163,6 @@ class Wal:
         *,
         expect: WalIdentity | None = None,
         sql_applied: SqlApplied = 0,
-        noted_frame: int = 0,
         older_keys: Sequence[KeyFile] = (),
         options: WalOptions = WalOptions(),  # noqa: B008  # frozen
     ) -> tuple[Self, Recovered]:
@@ -175,7 +174,6 @@ class Wal:
             expect: Ids from SQL, certificate and settings.
             sql_applied: Index that SQL holds durably; or a function that is given what was
                 installed last and finds out, before anything is written.
-            noted_frame: ``last_frame`` as noted elsewhere at a clean stop; 0: none.
             older_keys: More key files, while a change of keys is under way.
             options: Settings.
 
@@ -188,7 +186,7 @@ class Wal:
         keys = (key_file, *older_keys)
         image = read_log(disk, keys)
         applied = sql_applied if isinstance(sql_applied, int) else sql_applied(image.installed)
-        check_expectations(image, expect, applied, noted_frame)
+        check_expectations(image, expect, applied)
         wal = cls(disk, key_file, image.identity, image.incarnation + 1, options)
         with SpaceAtStart(disk, options.segment_bytes):
             wal._take_over(image)
