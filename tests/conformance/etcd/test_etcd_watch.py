@@ -87,6 +87,7 @@ def conversations() -> list[Step]:
         watch("progress before a future start", create(start_revision=10**6), RECV,
               PROGRESS_REQUEST, QUIET, differs=PROGRESS),
         watch("fragment", create(fragment=True), RECV, put(), RECV),
+        watch("progress asked for", create(progress_notify=True), RECV, put(), RECV, QUIET),
     ]  # fmt: skip
 
 
