@@ -18,6 +18,7 @@ from configsvc.errors import (
     ConfigServiceError,
     InvalidDowngradeTargetVersionError,
     NotLeaderError,
+    OverloadedError,
     UnimplementedError,
     WrongDowngradeVersionFormatError,
 )
@@ -90,6 +91,8 @@ class MaintenanceService(Service):
         """Defragment: gives freed pages of this member's SQL file back; an empty answer (H7)."""
         requests.parse(rpc_pb2.DefragmentRequest, raw)
         self.need(caller, "maintenance.defragment")
+        if self.member.installs.busy:  # its generation is read or about to be replaced (S3)
+            raise OverloadedError("configsvc: a snapshot is sent or received; try again later")
         return self.member.history_task(self.member.history.vacuum, lambda _: b"")
 
     def hash(self, caller: Caller, raw: bytes) -> Waiting:

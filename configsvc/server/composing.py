@@ -28,6 +28,7 @@ from configsvc.server.loading import bootstrap, load_raft, load_state
 from configsvc.server.local import audit_levels, local_writer
 from configsvc.server.logs import Log
 from configsvc.server.memory import bound_bytes, used_bytes
+from configsvc.server.peers import is_revoked, misbehaving
 from configsvc.server.stores import Stores
 from configsvc.server.tls import peer_tls
 from configsvc.storage.history.store import History
@@ -173,6 +174,8 @@ class Composed:
             epoch=stores.identity.epoch,
             on_gone=lambda peer: self.member.elections.refused(peer),
             on_refused=lambda peer, refusal: self.member.membership.refused(peer, refusal),
+            on_misbehaved=misbehaving(self._log, lambda: self.member.audit),
+            denied=lambda leaf: is_revoked(self.member.state.auth, leaf, time.time_ns()),
         )
 
     def _on_space(self, ok: bool) -> None:
