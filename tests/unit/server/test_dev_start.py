@@ -20,12 +20,19 @@ def test_no_flag_but_the_switch_is_a_member_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    "flag", ["--cors=*", "--host-whitelist=*", "--enable-pprof", "--client-cert-auth=false",
+    "flag", ["--cors=*", "--host-whitelist=*", "--enable-pprof", "--peer-client-cert-auth=false",
              "--auth-token=simple", "--bcrypt-cost=4"],
 )  # fmt: skip
 def test_etcds_lax_flags_are_only_noted_there(flag: str) -> None:
     parsed = parse(["--insecure-dev", flag], {})
     assert any("ignored under --insecure-dev" in w for w in parsed.warnings)
+
+
+def test_login_by_common_name_is_a_setting_there() -> None:
+    off, on = (
+        parse(["--insecure-dev", f"--client-cert-auth={value}"], {}) for value in ("false", "true")
+    )
+    assert (off.config.client_cert_auth, on.config.client_cert_auth) == (False, True)
 
 
 @pytest.mark.parametrize("flag", ["--auto-tls", "--peer-auto-tls=true", "--pre-vote=false",
