@@ -168,7 +168,11 @@ class ClientConnection(asyncio.Protocol):
     # --- ending ----------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Write out what is written, say goodbye, and end; half a second later without asking."""
+        """Write out what is written, say goodbye, and end; half a second later without asking.
+
+        A peer that did nothing wrong may still be sending: we end our half and drop what comes, for
+        a socket that is closed before its bytes are read is reset, and what we wrote may be lost.
+        """
         transport = self._transport
         if transport is None or self._closing:
             return
@@ -176,10 +180,16 @@ class ClientConnection(asyncio.Protocol):
             self._write(self._tls.close())
         self._closing = True
         self._listener.sweeper.forget(self)
-        transport.close()
+        peer_left = self._tls is not None and self._tls.peer_closed
+        welcome = self.session is not None and not self.session.fault
+        lingers = welcome and not peer_left and not self._paused
+        if lingers:
+            transport.write_eof()
+        else:
+            transport.close()
         if self.session is not None:
             self.session.lost()
-        if transport.get_write_buffer_size():
+        if lingers or transport.get_write_buffer_size():
             loop = asyncio.get_running_loop()
             loop.call_later(TLS_SHUTDOWN_SECONDS_MAX, self.abort)
 

@@ -149,6 +149,42 @@ def test_an_aborted_connection_frees_everything(run: Loop) -> None:
     run(scenario())
 
 
+def test_a_peer_that_said_goodbye_may_still_be_sending(run: Loop) -> None:
+    """Its ping crosses our end: a reset could cost it what we wrote before."""
+
+    async def scenario() -> None:
+        async with World() as world:
+            loop = asyncio.get_running_loop()
+            with socket.socket() as client:
+                client.setblocking(False)
+                await loop.sock_connect(client, world.listener.address)
+                goodbye = frame(h2.GOAWAY, payload=bytes(8))
+                await loop.sock_sendall(client, Client.hello() + goodbye)
+                while await asyncio.wait_for(loop.sock_recv(client, 4_096), 5):
+                    pass
+                for _ in range(3):
+                    await loop.sock_sendall(client, frame(h2.PING, payload=b"crossing"))
+                    await asyncio.sleep(0)
+                assert client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+                client.shutdown(socket.SHUT_WR)
+                await until(lambda: not world.listener.connections)
+
+    run(scenario())
+
+
+def test_who_lingers_after_its_end_is_cut_off(run: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection_module, "TLS_SHUTDOWN_SECONDS_MAX", 0.05)
+
+    async def scenario() -> None:
+        async with World() as world:
+            reader, writer = await world.connect()
+            writer.write(Client.hello() + frame(h2.GOAWAY, payload=bytes(8)))
+            await ended(reader)
+            await until(lambda: not world.listener.connections)
+
+    run(scenario())
+
+
 @pytest.mark.parametrize(
     "opening",
     [b"", b"P", b"PRI * HTTP/2.0\r\n\r\n", h2.PREFACE, b"GET / HT"],
