@@ -200,6 +200,9 @@ class Membership:
             member.machine.raft.propose_conf_change(core_change(op, stamped))
         except ProposalDropped:
             raise NoLeaderError from None
+        if op.action == REMOVE and op.member != member.self_id:
+            # Applied here, the change cuts that member off: it must hear of the commit before.
+            member.news.expects(NodeId(op.member), member.machine.raft.last_index)
         member.change_pending = True
         member.wake()
 
