@@ -39,7 +39,9 @@ def check_reborn(cluster: MemberCluster, member: MemberProcess, before: int, cou
         answer = client.do(operations.put(b"/k/new", b"1"))
         assert answer.header.revision > before + LEAP
         assert [m.ID for m in client.do(admin.member_list()).members] == [member.id]
-        assert client.do(inquiries.checkpoint()).size > count
+        head = client.do(inquiries.checkpoint())
+        assert head.size > count
+        assert head.note.splitlines()[0].endswith("/audit/1")  # a new origin (TE-12)
         return int(answer.header.cluster_id)
 
 
