@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-from configsvc.errors import ConfigServiceError
+from configsvc.errors import ConfigServiceError, RequestError
 from configsvc.runtime.waiting import Finish, Waiting
 from configsvc.types import Principal, Source
 
@@ -83,6 +83,13 @@ UnaryHandler = Callable[[Caller, bytes], "bytes | Waiting"]
 StreamFactory = Callable[[Caller, StreamSink], StreamHandler]
 
 
+# Takes over a stream whose caller was refused, or raises what it was refused for.
+RefusedFactory = Callable[
+    [RequestError, "ConnectionIdentity", tuple[tuple[bytes, bytes], ...], StreamSink],
+    StreamHandler,
+]
+
+
 class Method(NamedTuple):
     """One row of the table of served RPCs."""
 
@@ -93,6 +100,7 @@ class Method(NamedTuple):
     server_stream: bool
     request: Any  # protobuf class, for the gateway and for tests
     response: Any
+    refused: RefusedFactory | None = None  # None: a refused caller ends the stream
 
 
 class ConnectionIdentity(Protocol):

@@ -9,7 +9,7 @@ from configsvc.api.audit import AuditService
 from configsvc.api.auth import AuthService
 from configsvc.api.callers import ANONYMOUS, Callers, Connection
 from configsvc.api.cluster import ClusterService
-from configsvc.api.contract import Method, StreamFactory, UnaryHandler
+from configsvc.api.contract import Method, RefusedFactory, StreamFactory, UnaryHandler
 from configsvc.api.election import ElectionService
 from configsvc.api.fleet import FleetService
 from configsvc.api.health import HealthService
@@ -79,7 +79,7 @@ class Api:
         })  # fmt: skip
         self._stream("etcdserverpb.KV", "RangeStream", kv.range_stream)
         watch = WatchService(member, self.refusals)
-        self._stream("etcdserverpb.Watch", "Watch", watch.watch)
+        self._stream("etcdserverpb.Watch", "Watch", watch.watch, watch.refused)
         self._unary("etcdserverpb.Lease", {
             "LeaseGrant": lease.grant, "LeaseRevoke": lease.revoke,
             "LeaseTimeToLive": lease.time_to_live, "LeaseLeases": lease.leases,
@@ -146,11 +146,22 @@ class Api:
         for name, handler in handlers.items():
             self._put(service, name, handler, None)
 
-    def _stream(self, service: str, name: str, factory: StreamFactory) -> None:
-        self._put(service, name, None, factory)
+    def _stream(
+        self,
+        service: str,
+        name: str,
+        factory: StreamFactory,
+        refused: RefusedFactory | None = None,
+    ) -> None:
+        self._put(service, name, None, factory, refused)
 
     def _put(
-        self, service: str, name: str, unary: UnaryHandler | None, stream: StreamFactory | None
+        self,
+        service: str,
+        name: str,
+        unary: UnaryHandler | None,
+        stream: StreamFactory | None,
+        refused: RefusedFactory | None = None,
     ) -> None:
         rpc = descriptor(service).methods_by_name[name]
         path = f"/{service}/{name}"
@@ -163,6 +174,7 @@ class Api:
             rpc.server_streaming,
             _class_of(rpc.input_type),
             _class_of(rpc.output_type),
+            refused,
         )
 
     def _counted(self, path: str, handler: Callable[[A, B], R]) -> Callable[[A, B], R]:

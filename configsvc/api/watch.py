@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Final
 
 from configsvc import limits
-from configsvc.api.contract import Caller, StreamHandler, StreamSink
+from configsvc.api.callers import Connection, Metadata
+from configsvc.api.contract import Caller, ConnectionIdentity, StreamHandler, StreamSink
 from configsvc.api.refusals import Refusals
 from configsvc.api.service import Service, about_span
 from configsvc.api.status import Code, status_of
@@ -15,9 +16,11 @@ from configsvc.codec import requests
 from configsvc.errors import (
     CompactedError,
     ConfigServiceError,
+    InvalidAuthTokenError,
     NoLeaderError,
     OverloadedError,
     RequestError,
+    UserEmptyError,
 )
 from configsvc.mvcc.watch import NO_DELETE, NO_PUT
 from configsvc.proto import rpc_pb2
@@ -29,6 +32,7 @@ WATCH_PATH: Final = "/etcdserverpb.Watch/Watch"
 EMPTY_RANGE: Final = "mvcc: watcher range is empty"
 DUPLICATE_ID: Final = "mvcc: duplicate watch ID provided on the WatchStream"
 TOO_MANY: Final = "configsvc: too many watches"
+BAD_LOGIN: Final = (InvalidAuthTokenError, UserEmptyError)
 _GO_NAMES: Final = {
     Code.PERMISSION_DENIED: "PermissionDenied",
     Code.UNAUTHENTICATED: "Unauthenticated",
@@ -44,20 +48,50 @@ class WatchService(Service):
         self.refusals = refusals
 
     def watch(self, caller: Caller, sink: StreamSink) -> StreamHandler:
+        return self._open(caller, sink, None)
+
+    def refused(
+        self,
+        error: RequestError,
+        identity: ConnectionIdentity,
+        metadata: Metadata,
+        sink: StreamSink,
+    ) -> StreamHandler:
+        """A stream whose token is bad or missing refuses each watcher and lives on, as etcd's.
+
+        Anything else that a caller is refused for ends the stream.
+        """
+        if not isinstance(identity, Connection) or not isinstance(error, BAD_LOGIN):
+            raise error
+        principal, source = identity.suspect()  # for the records; none of its rights count (ID-6)
+        caller = Caller(principal, source, b"")
+        caller.has_leader = (b"hasleader", b"true") in metadata
+        return self._open(caller, sink, error)
+
+    def _open(
+        self, caller: Caller, sink: StreamSink, refusal: RequestError | None
+    ) -> StreamHandler:
         if caller.has_leader and not self.member.lead:
             raise NoLeaderError
         if self.member.memory.tight:
             raise OverloadedError
-        return WatchHandler(self, caller, sink)
+        return WatchHandler(self, caller, sink, refusal)
 
 
 class WatchHandler:
-    """One Watch stream."""
+    """One Watch stream; with a ``refusal`` it is nobody's, and every watcher ends with that."""
 
-    def __init__(self, service: WatchService, caller: Caller, sink: StreamSink) -> None:
+    def __init__(
+        self,
+        service: WatchService,
+        caller: Caller,
+        sink: StreamSink,
+        refusal: RequestError | None = None,
+    ) -> None:
         self._service = service
         self._caller = caller
         self._sink = sink
+        self._refusal = refusal
         self._ended = False
         self._hub = service.member.hub
         self._stream = WatchStream(sink, self._may, self._refused)
@@ -175,6 +209,11 @@ class WatchHandler:
     # --- rights and ends -------------------------------------------------------------------------
 
     def _may(self, span: KeySpan) -> None:
+        if self._refusal is not None:
+            error = type(self._refusal)()  # each watcher's refusal is recorded by itself
+            error.detail = self._refusal.detail
+            error.about = about_span(span, KV_RANGE)
+            raise error
         self._service.may_read(self._caller, span)
 
     def _refused(self, watcher: Watcher, error: ConfigServiceError) -> None:

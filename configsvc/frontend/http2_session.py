@@ -12,12 +12,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from configsvc.api.contract import ConnectionIdentity, HttpRequest, Method, UnaryHandler
+from configsvc.api.contract import (
+    ConnectionIdentity,
+    HttpRequest,
+    Method,
+    StreamFactory,
+    StreamHandler,
+    UnaryHandler,
+)
 from configsvc.errors import (
     CertificateNotAcceptableError,
     ConfigServiceError,
     InvariantViolationError,
     OverloadedError,
+    RequestError,
     UnimplementedError,
 )
 from configsvc.frontend.admission import Tally
@@ -293,13 +301,23 @@ class Http2Session:
         call = StreamCall(self, stream, method)
         stream.context = call
         try:
-            caller = self.identity.caller(route.metadata)
             if route.timeout is not None:
                 call.deadline = now + route.timeout
                 self.has_deadlines = True
-            call.start(method.stream(caller, call))
+            call.start(self._handler(route.metadata, method, method.stream, call))
         except Exception as error:  # noqa: BLE001 - status_of tells bugs from refusals
             call.fail(error)
+
+    def _handler(
+        self, metadata: tuple[Field, ...], method: Method, start: StreamFactory, call: StreamCall
+    ) -> StreamHandler:
+        try:
+            caller = self.identity.caller(metadata)
+        except RequestError as error:
+            if method.refused is None:
+                raise
+            return method.refused(error, self.identity, metadata, call)
+        return start(caller, call)
 
     def _whole(self, stream: Stream, body: bytes, now: float) -> None:
         """A request whose body arrived in one piece."""

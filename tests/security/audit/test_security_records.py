@@ -61,13 +61,18 @@ def test_n16_each_way_a_login_fails_has_its_own_record(
 class Watching:
     """A watch whose answers are collected by a thread."""
 
-    def __init__(self, open_channel: grpc.Channel, key: bytes) -> None:
+    def __init__(self, open_channel: grpc.Channel, key: bytes, token: str = "") -> None:
         self._requests: queue.Queue[Any] = queue.Queue()
         self.answers: queue.Queue[Any] = queue.Queue()
+        self.create(key)
+        self.call = rpc_pb2_grpc.WatchStub(open_channel).Watch(
+            iter(self._requests.get, None), metadata=[("token", token)] if token else None
+        )
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def create(self, key: bytes) -> None:
         create: Any = {"key": key}
         self._requests.put(rpc.WatchRequest(create_request=create))
-        self.call = rpc_pb2_grpc.WatchStub(open_channel).Watch(iter(self._requests.get, None))
-        threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
         try:
@@ -115,6 +120,26 @@ def test_n24_a_watch_ends_with_its_right(
         watching.call.cancel()
     mine = [r for r in refused(stream(alone.members[0])) if r.get("key") == key]
     assert [r["method"] for r in mine] == ["/etcdserverpb.Watch/Watch"]
+
+
+def test_a_bad_token_watches_nothing_whatever_the_certificate_may(
+    alone: MemberCluster, root: grpc.Channel
+) -> None:
+    """ID-6: every watcher of the stream is refused and recorded, and the stream lives on."""
+    before = len(stream(alone.members[0]))
+    watching = Watching(root, b"/id6", token="not.a.token")
+    reason = "rpc error: code = Unauthenticated desc = etcdserver: invalid auth token"
+    for _ in range(2):
+        answer = watching.next()
+        assert (answer.created, answer.canceled, answer.watch_id) == (True, True, -1)
+        assert answer.cancel_reason == reason
+        rpc_pb2_grpc.KVStub(root).Put(rpc.PutRequest(key=b"/id6", value=b"unseen"))
+        watching.create(b"/id6")
+    assert not watching.next().events  # the third refusal, and nothing before it
+    assert watching.call.is_active()
+    watching.call.cancel()
+    found = [r for r in stream(alone.members[0])[before:] if r["event"] == "auth.denied"]
+    assert [(r["method"], r["key"]) for r in found] == [("/etcdserverpb.Watch/Watch", b"/id6")] * 3
 
 
 def test_a_certificate_that_is_no_identity_is_recorded_with_the_exact_reason(
