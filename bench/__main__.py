@@ -3,6 +3,8 @@
 BENCH_QUICK=1   at most a minute, one short round of each
 BENCH_LONG=1    ten thousand idle connections as well
 BENCH_ONLY=a,b  some of: throughput3 throughput1 watch fanout file large failover empty idle
+                duties growth five; rows of other parts stay in the results as they were
+BENCH_PORT=n    first of 500 ports in use
 """
 
 from __future__ import annotations
@@ -15,15 +17,30 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from bench import agentfile, empty, failover, idle, large, switches, throughput, tools, watching
+from bench import (
+    agentfile,
+    duties,
+    empty,
+    failover,
+    growth,
+    idle,
+    large,
+    switches,
+    throughput,
+    tools,
+    watching,
+)
 from bench.clusters import Cluster, Etcd, Ours, port_free
 from bench.frames import BenchFault
 from bench.report import Report
 
 PARTS: Final = (
     "throughput3", "watch", "fanout", "file", "large", "failover", "throughput1", "idle", "empty",
+    "duties", "growth", "five",
 )  # fmt: skip
-PORTS: Final = 13_100  # below the range that the system hands out to outgoing connections
+PORTS: Final = int(
+    os.environ.get("BENCH_PORT", "13100")
+)  # below the range that the system hands out to outgoing connections
 WORK: Final = tools.ROOT / ".dev" / "bench"
 
 
@@ -34,7 +51,7 @@ def main() -> int:
     if isinstance(wanted, str):
         print(f"bench: {wanted}", file=sys.stderr)
         return 2
-    busy = [port for port in range(PORTS, PORTS + 400, 10) if not port_free(port)]
+    busy = [port for port in range(PORTS, PORTS + 500, 10) if not port_free(port)]
     if busy:
         print(f"bench: port {busy[0]} is taken; stop what listens there", file=sys.stderr)
         return 1
@@ -48,7 +65,8 @@ def main() -> int:
     except BenchFault as fault:
         print(f"bench: {fault}", file=sys.stderr)
         return 1
-    print(f"written: {report.write().relative_to(tools.ROOT)}")
+    part = ",".join(sorted(wanted)) if os.environ.get("BENCH_ONLY") else ""
+    print(f"written: {report.write(part).relative_to(tools.ROOT)}")
     return 0
 
 
@@ -105,6 +123,26 @@ def _run(report: Report, wanted: set[str], *, quick: bool) -> None:
             folder = WORK / "empty"
             folder.mkdir(mode=0o700)
             empty.measure(report, folder, 1 if quick else 5, seconds)
+    if not quick:
+        _ours_alone(report, wanted)
+
+
+def _ours_alone(report: Report, wanted: set[str]) -> None:
+    """Promises of ours, beside which nothing else runs."""
+    if "duties" in wanted:
+        with _named(report, "duties"):
+            ours = Ours(WORK / "duties" / "ours", 3, PORTS + 300)
+            try:
+                ours.start()
+                duties.measure(report, ours)
+            finally:
+                ours.stop()
+    if "growth" in wanted:
+        with _named(report, "growth"):
+            growth.measure(report, WORK / "growth", PORTS + 400)
+    if "five" in wanted:
+        with _named(report, "five members"):
+            growth.five(report, WORK / "five", PORTS + 440)
 
 
 @contextlib.contextmanager

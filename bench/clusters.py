@@ -43,6 +43,7 @@ class Member:
     client_port: int
     peer_port: int
     process: subprocess.Popen[bytes] | None = None
+    extra: tuple[str, ...] = ()  # flags of this member alone
 
     @property
     def client_url(self) -> str:
@@ -58,7 +59,7 @@ class Member:
 
 
 class Cluster:
-    """One to three members of one system."""
+    """One to five members of one system."""
 
     kind = ""
 
@@ -186,11 +187,15 @@ class Ours(Cluster):
         init_pki(self.pki, TRUST_DOMAIN, development=True)
         for member in self.members:
             who = member_id([member.peer_url], TOKEN)
-            folder = self.pki / member.name
-            issue_member(self.pki, member.name, who, dns=("localhost",), ips=(HOST,), out=folder)
-            KeyFile.create(self.folder / f"{member.name}.key")
+            self.equip(member, who)
         for user in ("root", USER):
             self.issue(user)
+
+    def equip(self, member: Member, who: int) -> None:
+        """Certificates and key file of the member with the id ``who``."""
+        folder = self.pki / member.name
+        issue_member(self.pki, member.name, who, dns=("localhost",), ips=(HOST,), out=folder)
+        KeyFile.create(self.folder / f"{member.name}.key")
 
     def issue(self, user: str) -> None:
         """A client certificate."""
@@ -216,6 +221,7 @@ class Ours(Cluster):
             "--peer-cert-file", str(folder / "peer.pem"),
             "--peer-key-file", str(folder / "peer.key"),
             "--peer-trusted-ca-file", str(self.pki / "ca-peer.pem"),
+            *member.extra,
         ]  # fmt: skip
         return [*argv, "--allow-root"] if os.geteuid() == 0 else argv
 

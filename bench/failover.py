@@ -33,14 +33,19 @@ def measure(report: Report, clusters: Sequence[Cluster], rounds: int, *, silent:
         kept = found.ours if cluster.kind == "ours" else found.etcd
         for _ in range(rounds):
             try:
-                kept.append(_round(cluster, silent=silent) * 1e3)
+                kept.append(one_round(cluster, silent=silent) * 1e3)
             except BenchFault as fault:
                 report.miss(f"{what}, {cluster.kind}", str(fault))
                 break
     report.add(found)
 
 
-def _round(cluster: Cluster, *, silent: bool) -> float:
+def one_round(cluster: Cluster, *, silent: bool) -> float:
+    """Seconds from the leader's loss to the first accepted write.
+
+    Raises:
+        BenchFault: none was accepted.
+    """
     victim = cluster.leader()
     links = Links()
     try:

@@ -82,7 +82,7 @@ def _beside(target: Target, prepare: Prepare, work: Work) -> tuple[float, float,
         BenchFault: anything was refused or did not end.
     """
     with calling(target) as (links, link):
-        _ask_all(links, link, DELETE, [_span(rpc_pb2.DeleteRangeRequest)])
+        ask_all(links, link, DELETE, [_span(rpc_pb2.DeleteRangeRequest)])
         prepare(target)
         until = time.perf_counter() + QUIET_S
         quiet = _puts(links, link, lambda: time.perf_counter() > until)
@@ -118,14 +118,14 @@ def _puts(links: Links, link: CallLink, ended: Callable[[], Any]) -> list[float]
     name, began = requests.key(94, 0), time.perf_counter()
     while not (times and ended()):
         sent = time.perf_counter()
-        _ask_all(links, link, requests.PUT, [requests.put(name, requests.value(len(times)))])
+        ask_all(links, link, requests.PUT, [requests.put(name, requests.value(len(times)))])
         times.append((time.perf_counter() - sent) * 1e3)
         if time.perf_counter() - began > GIVE_UP_S:
             raise BenchFault("no end of it")
     return sorted(times)
 
 
-def _ask_all(links: Links, link: CallLink, path: str, bodies: Sequence[bytes]) -> list[bytes]:
+def ask_all(links: Links, link: CallLink, path: str, bodies: Sequence[bytes]) -> list[bytes]:
     """Ask with ``UNDER_WAY`` calls at a time; the answers.
 
     Raises:
@@ -159,14 +159,14 @@ def _fill(target: Target, keys: int, leases: Sequence[int] = ()) -> None:
             put.lease = leases[number] if leases else 0
         bodies.append(txn.SerializeToString())
     with calling(target) as (links, link):
-        _ask_all(links, link, TXN, bodies)
+        ask_all(links, link, TXN, bodies)
 
 
 def _calling(path: str, body: bytes) -> Work:
     @contextlib.contextmanager
     def work(target: Target) -> Iterator[Callable[[], None]]:
         with calling(target) as (links, link):
-            yield lambda: _nothing(_ask_all(links, link, path, [body]))
+            yield lambda: _nothing(ask_all(links, link, path, [body]))
 
     return work
 
@@ -178,7 +178,7 @@ def _nothing(_: object) -> None:
 def _lease(target: Target) -> None:
     grant = rpc_pb2.LeaseGrantRequest(TTL=LEASE_TTL_S).SerializeToString()
     with calling(target) as (links, link):
-        answers = _ask_all(links, link, GRANT, [grant] * LEASES)
+        answers = ask_all(links, link, GRANT, [grant] * LEASES)
     ids = [rpc_pb2.LeaseGrantResponse.FromString(answer).ID for answer in answers]
     _fill(target, LEASES, ids)
 
@@ -193,7 +193,7 @@ def _wait_until_gone(target: Target) -> Iterator[Callable[[], None]]:
         def wait(keys: int) -> None:
             began = time.perf_counter()
             while True:
-                (answer,) = _ask_all(links, link, requests.RANGE, [ask])
+                (answer,) = ask_all(links, link, requests.RANGE, [ask])
                 if rpc_pb2.RangeResponse.FromString(answer).count <= keys:
                     return
                 if time.perf_counter() - began > GIVE_UP_S:

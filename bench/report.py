@@ -100,12 +100,12 @@ class Report:
         if not self.comparable:
             print("  something is off: no ratios are given", flush=True)
 
-    def write(self) -> Path:
-        """Write the JSON file."""
+    def write(self, part: str = "") -> Path:
+        """Write the JSON file; with a ``part`` named, the rows of other parts stay as they were."""
         content: dict[str, Any] = {
             each.name: each.row(comparable=self.comparable) for each in self.measures
         }
-        content["about"] = {
+        content["about" if not part else f"about {part}"] = {
             "switched_on": self.switched_on,
             "etcd": self._etcd_version,
             "python": platform.python_version(),
@@ -117,6 +117,8 @@ class Report:
         }
         RESULTS.mkdir(exist_ok=True)
         path = RESULTS / "latest.json"
+        if part and path.exists():
+            content = json.loads(path.read_text()) | content
         path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         return path
 
