@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 from configsvc.api.contract import ConnectionIdentity
+from configsvc.api.traffic import ClientTraffic
 from configsvc.errors import ConfigServiceError
 from configsvc.frontend.admission import Tally
 from configsvc.frontend.http1_session import Http1Session
@@ -57,6 +58,7 @@ class ClientConnection(asyncio.Protocol):
         self.deadline: float | None = None  # while young
         self._stuck_since: float | None = None
         self._stuck_taken = 0
+        self._traffic = ClientTraffic()  # nobody's, until it is known to be HTTP/2
         self._taken = 0  # bytes written, on top of which the transport's buffer counts
 
     # --- asyncio ---------------------------------------------------------------------------------
@@ -88,6 +90,7 @@ class ClientConnection(asyncio.Protocol):
             if self.session is None:
                 data = self._choose_by_preface(data)
             if self.session is not None:
+                self._traffic.received += len(data)
                 self.session.receive(data)
                 self._after_read(self.session)
         if tls is not None and tls.peer_closed:
@@ -145,6 +148,7 @@ class ClientConnection(asyncio.Protocol):
             data = session.take()
             if not data:
                 break
+            self._traffic.sent += len(data)
             if self._tls is not None:
                 try:
                     data = self._tls.send(data)
@@ -285,6 +289,8 @@ class ClientConnection(asyncio.Protocol):
             return
         self._tally = tally
         self.session = kind(self._shared, identity, tally, self.mark_dirty)
+        if kind is Http2Session:
+            self._traffic = self._shared.traffic
         if self._paused:
             self.session.pause()
         if tls is not None:

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from configsvc.api.contract import ApiTable, ConnectionIdentity, HttpApp
+from configsvc.api.traffic import ClientTraffic
 from configsvc.errors import StoppedError
 from configsvc.frontend.admission import Admission
 from configsvc.frontend.connection import ClientConnection
@@ -36,6 +37,7 @@ class Frontend:
         refused_counts: Counter[str] | None = None,
         on_unknown_method: UnknownMethod | None = None,
         refuse: Refuse | None = None,
+        traffic: ClientTraffic | None = None,
     ) -> None:
         """Nothing is opened yet.
 
@@ -47,6 +49,7 @@ class Frontend:
             refused_counts: Where they are counted by kind (``refusals``); None: nobody looks.
             on_unknown_method: The identity of every call of a method that does not exist.
             refuse: Tells a refused gRPC call its status once that is recorded; None: at once.
+            traffic: Where bytes of HTTP/2 are counted; None: nobody looks.
         """
         loop = asyncio.get_running_loop()
         self.admission = Admission()
@@ -58,6 +61,7 @@ class Frontend:
         self._refusals = Refusals(loop.time, on_refused, refused_counts)
         self._on_unknown_method = on_unknown_method
         self._refuse = refuse
+        self._traffic = traffic
         self.answers = Flusher(loop)  # corked by whoever completes many calls at once
         self._sweeper = Sweeper(loop)
 
@@ -94,6 +98,7 @@ class Frontend:
             admission=self.admission,
             on_unknown_method=self._on_unknown_method,
             refuse=self._refuse,
+            traffic=self._traffic,
         )
         listener = Listener(
             bind(host, port), shared, self.answers, self._sweeper, tls, self._refusals

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from configsvc.api.contract import ApiTable, ConnectionIdentity, HttpApp, Method
+from configsvc.api.traffic import ClientTraffic
 from configsvc.errors import CertificateNotAcceptableError, InvariantViolationError
 from configsvc.frontend.admission import Admission
 from configsvc.limits import HTTP2_STREAMS_MAX
@@ -31,6 +32,7 @@ class Shared:
         "methods",
         "on_unknown_method",
         "refuse",
+        "traffic",
     )
 
     def __init__(
@@ -44,6 +46,7 @@ class Shared:
         admission: Admission | None = None,
         on_unknown_method: UnknownMethod | None = None,
         refuse: Refuse | None = None,
+        traffic: ClientTraffic | None = None,
     ) -> None:
         self.api = api
         self.methods: dict[bytes, Method] = api.methods if serves_grpc else {}
@@ -53,6 +56,7 @@ class Shared:
         self.admission = admission if admission is not None else Admission()
         self.on_unknown_method = on_unknown_method
         self.refuse = refuse
+        self.traffic = traffic if traffic is not None else ClientTraffic()
 
     def status_of(self, error: Exception) -> tuple[int, str]:
         """GRPC code and text of what a handler raised; a broken invariant goes on upwards."""

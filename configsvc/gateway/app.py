@@ -36,7 +36,7 @@ from configsvc.gateway.answers import (
 from configsvc.gateway.calls import Calls
 from configsvc.gateway.health import Health
 from configsvc.gateway.metadata import metadata_of
-from configsvc.gateway.metrics import Metrics
+from configsvc.gateway.metrics import Metrics, Traffic
 from configsvc.gateway.origin import ForeignHostError, ForeignOriginError, OriginGuard
 from configsvc.gateway.routes import ROUTES
 from configsvc.runtime.member import Member
@@ -51,14 +51,26 @@ Get = Callable[[HttpRequest, HttpSink], "HttpExchange | None"]
 class Gateway:
     """Answers the requests that are not gRPC."""
 
-    def __init__(self, member: Member, api: Api, refused: Mapping[str, int] | None = None) -> None:
-        """``refused`` counts peers that were cut off, by kind, for the metrics."""
+    def __init__(
+        self,
+        member: Member,
+        api: Api,
+        refused: Mapping[str, int] | None = None,
+        traffic: Traffic | None = None,
+    ) -> None:
+        """What others count for the metrics: ``refused``, peers cut off, by kind; ``traffic``."""
         self._member = member
         self._api = api
         self._calls = Calls(member.loop, api.status_of)
         self._origin = OriginGuard(member.config)
         self._health = Health(member)
-        self._metrics = Metrics(member, api, self._health, {} if refused is None else refused)
+        self._metrics = Metrics(
+            member,
+            api,
+            self._health,
+            {} if refused is None else refused,
+            Traffic() if traffic is None else traffic,
+        )
         held = api.refusals.held
         self._methods = {path: held(api.methods[rpc.encode()]) for path, rpc in ROUTES.items()}
         self._gets: dict[str, Get] = {

@@ -6,7 +6,8 @@ Everything is read from counters that exist anyway when a scrape comes; nothing 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Final
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import (
@@ -18,9 +19,12 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from configsvc.api.table import Api
+from configsvc.api.traffic import ClientTraffic
 from configsvc.gateway.health import Health
 from configsvc.limits import QUOTA_BYTES_DEFAULT
 from configsvc.runtime.member import Member
+from configsvc.transport.ports import PeerBytes
+from configsvc.types import NodeId
 
 _TYPES: Final = {
     (False, False): "unary",
@@ -30,16 +34,29 @@ _TYPES: Final = {
 }
 
 
+class Traffic(NamedTuple):
+    """Bytes on the wire, counted by whoever owns the connections."""
+
+    clients: ClientTraffic = ClientTraffic()
+    peers: Mapping[NodeId, PeerBytes] = MappingProxyType({})
+
+
 class Metrics(Collector):
     """All families of one member, in a fixed order."""
 
     def __init__(
-        self, member: Member, api: Api, health: Health, refused: Mapping[str, int]
+        self,
+        member: Member,
+        api: Api,
+        health: Health,
+        refused: Mapping[str, int],
+        traffic: Traffic,
     ) -> None:
         self._member = member
         self._api = api
         self._health = health
         self._refused = refused
+        self._traffic = traffic
         self._process = ProcessCollector(registry=None)
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -53,11 +70,13 @@ class Metrics(Collector):
         yield from self._server()
         yield from self._reads_and_writes()
         yield from self._store()
+        yield from self._operations()
         yield from self._leases_and_rights()
         yield from self._disk()
         yield from self._healthchecks()
         yield self._calls()
         yield self._requests()
+        yield from self._network()
         yield self._peers_refused()
         yield from self._process.collect()
 
@@ -66,6 +85,8 @@ class Metrics(Collector):
         yield gauge("etcd_server_has_leader", "Whether a leader is known", bool(m.lead))
         yield gauge("etcd_server_is_leader", "Whether this member leads", m.is_leader)
         yield gauge("etcd_server_is_learner", "Whether this member is a learner", m.is_learner)
+        seen = m.elections.leaders_seen
+        yield counter("etcd_server_leader_changes_seen", "Changes of the leader", seen)
         yield labelled("etcd_server_id", "Member id", server_id=f"{m.self_id:x}")
         version = m.config.advertised_etcd_version
         yield labelled("etcd_server_version", "Advertised version", server_version=version)
@@ -104,6 +125,31 @@ class Metrics(Collector):
         yield gauge("configsvc_history_lag_entries", "Applied entries not in SQL", lag.entries)
         stalls = m.housekeeping.stalls_total
         yield counter("configsvc_stalls", "Times that the process stood still", stalls)
+
+    def _operations(self) -> Iterator[Metric]:
+        """Of this member's store; a put of the cluster counts at each of its members."""
+        store = self._member.store
+        tally = store.tally
+        yield counter("etcd_mvcc_put", "Puts applied", tally.puts(store.revision))
+        yield counter("etcd_mvcc_delete", "Deletes applied", tally.deletes)
+        yield counter("etcd_mvcc_range", "Ranges answered here", tally.ranges)
+        yield counter("etcd_mvcc_txn", "Transactions of several operations", tally.txns)
+
+    def _network(self) -> Iterator[Metric]:
+        clients = self._traffic.clients
+        yield counter("etcd_network_client_grpc_sent_bytes", "To clients by HTTP/2", clients.sent)
+        yield counter(
+            "etcd_network_client_grpc_received_bytes", "From clients by HTTP/2", clients.received
+        )
+        sent = CounterMetricFamily("etcd_network_peer_sent_bytes", "To peers", labels=["To"])
+        received = CounterMetricFamily(
+            "etcd_network_peer_received_bytes", "From peers", labels=["From"]
+        )
+        for peer, count in sorted(self._traffic.peers.items()):
+            sent.add_metric([f"{peer:x}"], count.sent)
+            received.add_metric([f"{peer:x}"], count.received)
+        yield sent
+        yield received
 
     def _leases_and_rights(self) -> Iterator[Metric]:
         m = self._member

@@ -46,6 +46,7 @@ from configsvc.mvcc.messages import (
 )
 from configsvc.mvcc.ranges import fetch_limit, is_plain, keys_only, refine
 from configsvc.mvcc.tail import Tail
+from configsvc.mvcc.tally import Tally
 from configsvc.mvcc.window import ROW_BYTES, Window
 from configsvc.types import KeySpan
 
@@ -100,7 +101,7 @@ def single_key(span: KeySpan) -> bytes | None:
 class Store:
     """Live keys, revisions, tail. One thread; reads between two commits see one revision."""
 
-    __slots__ = ("compact_revision", "keys", "live", "revision", "tail", "window")
+    __slots__ = ("compact_revision", "keys", "live", "revision", "tail", "tally", "window")
 
     def __init__(self) -> None:
         self.live: dict[bytes, KeyValue] = {}
@@ -108,6 +109,7 @@ class Store:
         self.revision = FIRST_REVISION
         self.compact_revision = NEVER_COMPACTED
         self.tail = Tail(FIRST_REVISION)
+        self.tally = Tally(FIRST_REVISION)
         self.window = Window(0, 0, FIRST_REVISION, FIRST_REVISION)
 
     def load(
@@ -138,6 +140,7 @@ class Store:
         """``load`` with rows that were gathered before; ``loaded`` belongs to the store then."""
         self.live = loaded.live
         self.keys = loaded.keys
+        self.tally.adopted(self.revision, revision)
         self.revision = revision
         self.compact_revision = compact_revision
         self.tail = Tail(revision)
@@ -191,10 +194,15 @@ class Store:
 
     def stage_delete(self, op: DeleteOp) -> Staged:
         """Compute a range delete; deleting nothing leaves the revision (D1)."""
-        return self.stage_delete_keys(list(self.iter_keys(op.span)), op.prev_kv)
+        self.tally.deletes += 1
+        return self._stage_deletion(list(self.iter_keys(op.span)), op.prev_kv)
 
-    def stage_delete_keys(self, keys: Sequence[bytes], prev_kv: bool = False) -> Staged:
+    def stage_delete_keys(self, keys: Sequence[bytes]) -> Staged:
         """Compute the deletion of live ``keys``, in the order given."""
+        self.tally.deleted(len(keys))
+        return self._stage_deletion(keys, False)
+
+    def _stage_deletion(self, keys: Sequence[bytes], prev_kv: bool) -> Staged:
         if not keys:
             return Staged((), (), DeleteResult(self.revision, 0, ()))
         revision = self.revision + 1
@@ -219,6 +227,7 @@ class Store:
             self.tail.add(rows, staged[1])
         if len(rows) > _MANY:
             return self._commit_many(rows)
+        self.tally.staged(sum(not row[7] for row in rows))
         moves: list[LeaseMove] | None = None
         live = self.live
         window = self.window
@@ -271,6 +280,7 @@ class Store:
                 window.change(revision, base + len(value), 0 if old is None else base + len(old[1]))
             if before != lease:
                 moves.append(_new(LeaseMove, (key, before, lease)))
+        self.tally.staged(len(rows) - count)
         window.tombstones(revision, count, key_bytes, count * ROW_BYTES + key_bytes + superseded)
         # A key that was deleted and put again in this revision is in the order still.
         self.keys.update({key for key in fresh if key in live and key not in self.keys})
@@ -378,6 +388,7 @@ class Store:
             FutureRevError, CompactedError: see ``check_revision``.
             NeedHistory: older than the tail.
         """
+        self.tally.ranges += 1
         revision = op.revision
         if revision <= 0 or revision == self.revision:
             return self.range_now(op)

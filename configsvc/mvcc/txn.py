@@ -68,6 +68,7 @@ def stage_txn(store: Store, op: TxnOp, leases: Container[int]) -> Staged:
     _check(store, path, leases)
     overlay = _Overlay(store)
     result = _run(overlay, path)
+    store.tally.txns += overlay.operations > 1
     return Staged(tuple(overlay.rows), tuple(overlay.prevs), result)
 
 
@@ -172,7 +173,7 @@ def _run(overlay: _Overlay, path: _Path) -> TxnResult:
 class _Overlay:
     """The store with the writes of one transaction on top."""
 
-    __slots__ = ("_new_revision", "_store", "_writes", "prevs", "rows")
+    __slots__ = ("_new_revision", "_store", "_writes", "operations", "prevs", "rows")
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -180,6 +181,7 @@ class _Overlay:
         self._writes: dict[bytes, KeyValue | None] = {}
         self.rows: list[Row] = []
         self.prevs: list[KeyValue | None] = []
+        self.operations = 0
 
     @property
     def revision(self) -> int:
@@ -193,6 +195,7 @@ class _Overlay:
 
     def put(self, op: PutOp) -> PutResult:
         key, value, lease, prev_kv, ignore_value, ignore_lease = op
+        self.operations += 1
         revision = self._new_revision
         old = self.get(key)
         if old is None:
@@ -208,6 +211,8 @@ class _Overlay:
         return PutResult(revision, old if prev_kv else None)
 
     def delete(self, op: DeleteOp) -> DeleteResult:
+        self.operations += 1
+        self._store.tally.deletes += 1
         kvs = self._select(op.span)
         rows, writes = self.rows, self._writes
         revision, get = self._new_revision, self._store.live.get
@@ -224,6 +229,8 @@ class _Overlay:
         self._writes[row.key] = after
 
     def range(self, op: RangeOp) -> RangeResult | DeferredRange:
+        self.operations += 1
+        self._store.tally.ranges += 1
         revision = self.revision
         if op.revision > 0 and (self.rows or op.revision < self._store.revision):
             return DeferredRange(op, revision)

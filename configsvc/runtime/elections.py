@@ -28,6 +28,8 @@ class Elections:
 
     def __init__(self, member: Member) -> None:
         self._member = member
+        self.leaders_seen = 0  # times that somebody else led than before, the first one included
+        self._last_lead = NodeId(0)
         self._ever_led = False
         self._quorum_since: float | None = None
         self._refusals: dict[NodeId, int] = {}
@@ -35,6 +37,8 @@ class Elections:
 
     def leadership(self, lead: NodeId) -> None:
         """Somebody leads, or nobody does any more."""
+        self.leaders_seen += bool(lead) and lead != self._last_lead
+        self._last_lead = lead
         if lead:
             self._ever_led = True
             self._refusals.clear()

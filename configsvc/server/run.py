@@ -21,12 +21,14 @@ from typing import Final
 
 from configsvc import __version__
 from configsvc.api.table import Api
+from configsvc.api.traffic import ClientTraffic
 from configsvc.audit.record import Resource
 from configsvc.config import ServerConfig
 from configsvc.errors import ConfigError, ExitCode, FatalError, InvariantViolationError
 from configsvc.frontend.refusals import KINDS
 from configsvc.frontend.server import Frontend, raise_descriptor_limit
 from configsvc.gateway.app import Gateway
+from configsvc.gateway.metrics import Traffic
 from configsvc.runtime.member import Member
 from configsvc.runtime.watchdog import Watchdog
 from configsvc.server import rebirth
@@ -71,7 +73,7 @@ class Server:
         raise_descriptor_limit()
         await listen_peers(self.config, composed.peers)
         tls = ClientTls(self.config, self.log)
-        frontend = self._serve_clients(tls)
+        frontend = self._serve_clients(tls, composed.peers)
         self._announce_when_ready()
         self._handle_signals(loop, tls, composed.peers)
         gc.collect()
@@ -127,10 +129,11 @@ class Server:
         if self.config.insecure_dev:
             self.log.warn("server", "INSECURE: --insecure-dev, throwaway data on loopback only")
 
-    def _serve_clients(self, tls: ClientTls) -> Frontend:
+    def _serve_clients(self, tls: ClientTls, peers: PeerTransport) -> Frontend:
         api = Api(self.member)
         refused = Counter(dict.fromkeys(KINDS, 0))
-        gateway = Gateway(self.member, api, refused)
+        clients = ClientTraffic()
+        gateway = Gateway(self.member, api, refused, Traffic(clients, peers.counters.peers))
         frontend = Frontend(
             api,
             gateway,
@@ -138,6 +141,7 @@ class Server:
             on_refused=self._client_refused,
             refused_counts=refused,
             refuse=api.refusals.refuse,
+            traffic=clients,
         )
         self.member.passes.answers = frontend.answers
         self._client_urls = listen_clients(self.config, frontend, tls, gateway.probes)

@@ -47,6 +47,7 @@ from configsvc.transport.hello import (
     encode_refusal,
 )
 from configsvc.transport.outbox import Outbox
+from configsvc.transport.ports import LinkCounters, PeerBytes
 from configsvc.types import NodeId
 
 _QUEUE_BYTES: Final = {CONTROL: PEER_CONTROL_QUEUE_BYTES_MAX, BULK: PEER_QUEUE_BYTES_MAX}
@@ -56,6 +57,8 @@ BY_PEER: Final = "closed by the peer"
 
 class Owner(Protocol):
     """What a connection asks of the transport it belongs to."""
+
+    counters: LinkCounters
 
     def began(self, connection: PeerConnection) -> None:
         """The socket is connected."""
@@ -122,6 +125,7 @@ class PeerConnection(asyncio.Protocol):
         self._paused = False
         self._closing = False
         self._reason = BY_PEER
+        self._bytes = PeerBytes()  # the peer's own, once it is accepted
         self._heard = 0.0
         self._written = 0  # bytes handed to the transport, ever
         self._stuck_at = 0  # bytes that had left at the last look
@@ -152,6 +156,7 @@ class PeerConnection(asyncio.Protocol):
         if self._closing:
             return
         self._heard = self._loop.time()
+        self._bytes.received += len(data)
         tls = self._tls
         try:
             if tls is not None:
@@ -246,6 +251,7 @@ class PeerConnection(asyncio.Protocol):
             return
         self.hello = hello
         self.peer = NodeId(hello.member_id)
+        self._count_for(self.peer)
         self._reader.greeted = True
         self.since = self._asked = self._loop.time()
         self._met_deadline()
@@ -253,6 +259,11 @@ class PeerConnection(asyncio.Protocol):
             own = self._owner.own_hello(self.lane, hello.member_id)
             self._put(FRAME_HELLO, encode_hello(own))
         self._owner.opened(self)
+
+    def _count_for(self, peer: NodeId) -> None:
+        before, self._bytes = self._bytes, self._owner.counters.bytes_of(peer)
+        self._bytes.sent += before.sent
+        self._bytes.received += before.received
 
     def _asked_to_join(self, body: bytes) -> None:
         """One answer, then the connection has served its purpose."""
@@ -342,6 +353,7 @@ class PeerConnection(asyncio.Protocol):
     def _write(self, data: bytes) -> None:
         if data and self._transport is not None:
             self._written += len(data)
+            self._bytes.sent += len(data)
             self._transport.write(data)
 
     # --- watching over it ------------------------------------------------------------------------

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+from configsvc.limits import PEER_CONNECTIONS_MAX
 from configsvc.net.contexts import ReloadableContext, TlsSetupError
 from configsvc.raft.messages import Message
 from configsvc.transport.hello import Hello, Refusal
@@ -65,6 +66,14 @@ class PeerTls(NamedTuple):
 
 
 @dataclass(slots=True)
+class PeerBytes:
+    """Bytes of one peer's connections as they were on the wire, TLS included."""
+
+    sent: int = 0
+    received: int = 0
+
+
+@dataclass(slots=True)
 class LinkCounters:
     """Since the start; for metrics."""
 
@@ -77,3 +86,10 @@ class LinkCounters:
     absurd: int = 0  # with a term or index that cannot be
     refused: int = 0  # connections that ended before they were accepted
     misbehaved: int = 0  # malformed frames
+    peers: dict[NodeId, PeerBytes] = field(default_factory=dict)
+
+    def bytes_of(self, peer: NodeId) -> PeerBytes:
+        """Where the bytes of an accepted peer are counted; removed peers keep their place."""
+        if peer not in self.peers and len(self.peers) >= PEER_CONNECTIONS_MAX:
+            return PeerBytes()
+        return self.peers.setdefault(peer, PeerBytes())

@@ -54,3 +54,23 @@ def test_messages_and_frames_arrive_in_order(
 
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(run())
+
+
+def test_the_bytes_of_each_peer_are_counted(tls: Tls) -> None:
+    """What one sent the other received; connections that ended stay in the sum."""
+
+    async def run() -> None:
+        a, b, c = await _three(tls)
+        async with connected(a, b, c):
+            sent, quiet = a.link.counters.peers[b.id], a.link.counters.peers[c.id].sent
+            got = b.link.counters.peers[a.id]
+            await until(lambda: sent.sent == got.received)
+            before = sent.sent
+            assert before > 0
+            assert a.link.send_frame(b.id, 2, b"x" * 10_000)
+            await until(lambda: b.frames and sent.sent == got.received)
+            assert 10_000 < sent.sent - before < 11_000
+            assert a.link.counters.peers[c.id].sent - quiet < 1_000
+        assert a.link.counters.peers[b.id].sent >= before + 10_000
+
+    asyncio.run(run())
