@@ -19,6 +19,7 @@ from configsvc.errors import ConfigError
 
 DEFAULT_CLUSTER_TOKEN: Final = "etcd-cluster"  # noqa: S105  # a name, no secret
 ADVERTISED_ETCD_VERSION: Final = "3.7.1"  # compat.md D3
+SIMPLE_TOKENS: Final = "simple"  # of --auth-token
 DURATION_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -74,6 +75,8 @@ class ServerConfig:
     listen_any: bool = False
     unsafe_no_fsync: bool = False
     client_cert_auth: bool = False  # insecure_dev only: a common name is a login (A18)
+    auth_token: str = SIMPLE_TOKENS  # insecure_dev only, as is the next: etcd's kinds (A16, A17)
+    auth_token_ttl: int = 300  # seconds after the last use of a simple token
 
     @property
     def tick(self) -> float:
@@ -282,4 +285,5 @@ _CHECKS: Final[tuple[Callable[[ServerConfig], list[Any]], ...]] = (
     _range(1_024, 8 * 1024 * 1024, "max_request_bytes"),
     _range(1, 1_000_000, "max_concurrent_streams"),
     _range(0, 16, "max_learners"),
+    _range(1, 31_536_000, "auth_token_ttl"),
 )

@@ -215,6 +215,7 @@ LEAF_HOSTS_MAX: Final = 32  # DNS and IP names of one leaf
 TOKEN_BYTES_MAX: Final = 4_096  # judged before any decoding
 TOKEN_TTL_S_MAX: Final = 3_600
 TOKEN_LEEWAY_S: Final = 5
+SIMPLE_TOKENS_MAX: Final = 10_000  # of etcd's kind a member remembers; least recently used go first
 PASSWORD_BYTES_MIN: Final = 12
 PASSWORD_BYTES_MAX: Final = 1_024
 PASSWORD_THREADS_MAX: Final = 2  # about 19 MiB and 45 ms of a core each

@@ -35,6 +35,7 @@ from configsvc.identity.certificate import (
     principal_of,
 )
 from configsvc.identity.errors import InvalidToken
+from configsvc.identity.etcd_tokens import EtcdTokens
 from configsvc.identity.tokens import TokenClaims, TokenKeys, verify
 from configsvc.limits import REASON_CHARS_MAX
 from configsvc.types import (
@@ -111,16 +112,19 @@ class Callers:
         *,
         insecure: bool,
         common_names: bool = False,
+        etcd_tokens: EtcdTokens | None = None,
         on_rejected: Callable[[Source, str], None] = lambda _source, _reason: None,
     ) -> None:
         """``on_rejected`` hears why a leaf that TLS took is no acceptable identity.
 
         ``common_names``: in a store of the insecure mode, and only there, a leaf of etcd's kind
         is the user of its common name (A18); without it such a leaf says nothing.
+        ``etcd_tokens``: in such a store the only tokens that are good.
         """
         self._cluster = cluster
         self._insecure = insecure
         self._common_names = insecure and common_names
+        self._etcd_tokens = etcd_tokens if insecure else None
         self._on_rejected = on_rejected
 
     def connection(self, der: bytes | None, peer_ip: str, tls_version: str) -> Connection:
@@ -133,7 +137,7 @@ class Callers:
         if der is None:
             if not self._insecure:
                 raise CertificateNotAcceptableError
-            return Connection(self._cluster, None, source)
+            return self._connection(None, source)
         try:
             leaf = self._leaf(der)
             check_time(leaf, self._cluster.time_ns() // NS)
@@ -141,8 +145,11 @@ class Callers:
             self._on_rejected(source, rejected.reason)
             raise CertificateNotAcceptableError from None
         if not leaf.uri and not self._common_names:
-            return Connection(self._cluster, None, source)
-        return Connection(self._cluster, leaf, source)
+            return self._connection(None, source)
+        return self._connection(leaf, source)
+
+    def _connection(self, leaf: LeafIdentity | None, source: Source) -> Connection:
+        return Connection(self._cluster, leaf, source, self._etcd_tokens)
 
     def _leaf(self, der: bytes) -> LeafIdentity:
         """The identity in a leaf; without a URI it is one in the insecure mode only."""
@@ -163,6 +170,7 @@ class Connection:
     __slots__ = (
         "_caller",
         "_cluster",
+        "_etcd_tokens",
         "_expires_ns",
         "_leaf",
         "_metadata",
@@ -171,8 +179,15 @@ class Connection:
         "key",
     )
 
-    def __init__(self, cluster: Cluster, leaf: LeafIdentity | None, source: Source) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        leaf: LeafIdentity | None,
+        source: Source,
+        etcd_tokens: EtcdTokens | None = None,
+    ) -> None:
         self._cluster = cluster
+        self._etcd_tokens = etcd_tokens
         self._leaf = leaf
         self._source = source
         self._expires_ns = leaf.not_after * NS if leaf is not None else 1 << 63
@@ -229,7 +244,9 @@ class Connection:
     def _principal(self, asked: Asked, now_ns: int) -> Principal:
         leaf = self._leaf
         if asked.token:
-            return self._by_token(asked.token, now_ns)
+            if self._etcd_tokens is None:
+                return self._by_token(asked.token, now_ns)
+            return self._by_etcd_token(self._etcd_tokens, asked.token, now_ns)
         if leaf is None:
             return ANONYMOUS
         if asked.via_gateway:
@@ -252,9 +269,7 @@ class Connection:
                 now=now_ns // NS,
             )
         except InvalidToken as reason:
-            error = InvalidAuthTokenError()
-            error.detail = str(reason)
-            raise error from None
+            raise _bad_token(reason) from None
         base = principal_of(leaf) if leaf is not None else ANONYMOUS
         return base._replace(
             kind=KIND_USER,
@@ -266,6 +281,25 @@ class Connection:
             key_id=claims.kid,
             auth_revision=claims.arev,
         )
+
+    def _by_etcd_token(self, tokens: EtcdTokens, token: str, now_ns: int) -> Principal:
+        try:
+            bearer = tokens.bearer(self._cluster.auth, token, now_ns)
+        except InvalidToken as reason:
+            raise _bad_token(reason) from None
+        base = principal_of(self._leaf) if self._leaf is not None else ANONYMOUS
+        return base._replace(
+            kind=KIND_USER,
+            name=bearer.user,
+            method="token",
+            **bearer._asdict(),
+        )
+
+
+def _bad_token(reason: InvalidToken) -> InvalidAuthTokenError:
+    error = InvalidAuthTokenError()
+    error.detail = str(reason)
+    return error
 
 
 def read_metadata(metadata: Metadata) -> Asked:

@@ -49,6 +49,7 @@ class Api:
             member,
             insecure=member.config.insecure_dev,
             common_names=member.config.client_cert_auth,
+            etcd_tokens=member.etcd_tokens,
             on_rejected=self._rejected,
         )
         self.methods: dict[bytes, Method] = {}

@@ -153,7 +153,8 @@ class AuthState:
         if not self.enabled:
             return ()
         self.enabled = False
-        return (_meta(META_ENABLED, False), self._grown())
+        self.tokens_min = self.revision + 1  # no token outlives it (A4)
+        return (_meta(META_ENABLED, False), _meta(META_TOKENS_MIN, self.tokens_min), self._grown())
 
     # --- users ------------------------------------------------------------------------------
 

@@ -32,6 +32,13 @@ def main() -> int:
     if parsed.help:
         print(help_text())
         return 0
+    from configsvc.server.etcd_tokens import open_etcd_tokens
+
+    try:
+        open_etcd_tokens(parsed.config)  # its key files are judged before anything is made
+    except ConfigError as error:
+        print(f"configsvc: {error}\n  {error.remedy}", file=sys.stderr)
+        return int(error.code)
     if check_only:
         for warning in parsed.warnings:
             print(f"warning: {warning}")

@@ -1,5 +1,7 @@
 """Passwords and tokens: hashing off the loop, in a bounded pool; minting bound to a certificate.
 
+Under --insecure-dev tokens are of etcd's kinds (``identity.etcd_tokens``).
+
 A login costs tens of milliseconds of CPU and about 19 MiB, so at most two run at once and few
 wait (PW-2). Unknown, locked, password-less and wrong all look and last alike (N25).
 
@@ -13,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Final, Protocol
 
+from configsvc.auth.messages import User
 from configsvc.auth.state import AuthState
 from configsvc.errors import (
     AuthFailedError,
@@ -21,6 +24,7 @@ from configsvc.errors import (
     OverloadedError,
     RequestTooManyRequestsError,
 )
+from configsvc.identity.etcd_tokens import EtcdTokens
 from configsvc.identity.passwords import (
     PasswordPool,
     PasswordRefused,
@@ -59,7 +63,12 @@ class Logins:
         issuer: str,
         audience: str,
         record: RecordLogin,
+        etcd: EtcdTokens | None = None,
+        applied: Callable[[], int] = lambda: 0,
     ) -> None:
+        """``etcd``: gives out tokens of etcd's kinds, under --insecure-dev only."""
+        self._etcd = etcd
+        self._applied = applied
         self._loop = loop
         self._clock = clock
         self._auth = auth
@@ -104,21 +113,28 @@ class Logins:
                 return
             self._failures.pop((principal.cert_uri, source.ip), None)
             self._record(principal, source, name, "ok")
-            told(
-                mint(
-                    self._key,
-                    iss=self._issuer,
-                    aud=self._audience,
-                    sub=name,
-                    uid=user.uid,
-                    cid=principal.cert_uri,
-                    arev=self._auth().revision,
-                    now=self._clock.time_ns() // 1_000_000_000,
-                    ttl=TOKEN_TTL_S,
-                )
-            )
+            told(self._token(principal, user))
 
         self._run(lambda: verify_password(password, phc), judged)
+
+    def _token(self, principal: Principal, user: User) -> str | ConfigServiceError:
+        auth, now_ns = self._auth(), self._clock.time_ns()
+        if self._etcd is not None and auth.insecure:
+            try:
+                return self._etcd.assign(auth, user, self._applied(), now_ns)
+            except ConfigServiceError as error:
+                return error
+        return mint(
+            self._key,
+            iss=self._issuer,
+            aud=self._audience,
+            sub=user.name,
+            uid=user.uid,
+            cid=principal.cert_uri,
+            arev=auth.revision,
+            now=now_ns // 1_000_000_000,
+            ttl=TOKEN_TTL_S,
+        )
 
     def _admit(self, principal: Principal, source: Source) -> None:
         if self._auth().insecure:

@@ -204,7 +204,10 @@ class Member:
             issuer=self.issuer,
             audience=self.audience,
             record=self._record_login,
+            etcd=parts.etcd_tokens,
+            applied=lambda: self.applied,
         )
+        self.etcd_tokens = parts.etcd_tokens
         # Of stream M in its checkpoints (TE-2).
         self.log_origin = log_origin(
             self.trust_domain,

@@ -16,6 +16,7 @@ from configsvc.audit.levels import Levels
 from configsvc.codec.records import RecordCache
 from configsvc.config import ServerConfig
 from configsvc.errors import FatalError
+from configsvc.identity.etcd_tokens import EtcdTokens
 from configsvc.identity.tokens import TokenKey
 from configsvc.raft.messages import ConfState, HardState
 from configsvc.raft.node import RawNode
@@ -89,6 +90,7 @@ class Parts:
     history_durable: int  # applied index that SQL holds on disk
     token_key: TokenKey
     log_key: TokenKey
+    etcd_tokens: EtcdTokens | None = None  # under --insecure-dev; None: tokens of our own
     wal: Any  # storage.wal.WalWriter: compact(up_to)
     install: InstallStores
     free_bytes: Callable[[], int]  # of the file system with log and history

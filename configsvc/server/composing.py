@@ -24,6 +24,7 @@ from configsvc.runtime.install import InstallStores
 from configsvc.runtime.member import Member
 from configsvc.runtime.parts import READER_THREADS, Parts
 from configsvc.server.ends import Ends
+from configsvc.server.etcd_tokens import open_etcd_tokens
 from configsvc.server.loading import bootstrap, load_raft, load_state
 from configsvc.server.local import audit_levels, local_writer
 from configsvc.server.logs import Log
@@ -112,6 +113,7 @@ class Composed:
             history_durable=stores.history.durable,
             token_key=stores.token_key,
             log_key=stores.log_key,
+            etcd_tokens=open_etcd_tokens(config),
             wal=self.wal,
             install=InstallStores(
                 data_dir=stores.data_dir,

@@ -22,6 +22,7 @@ from configsvc.server.foreign import ALIASES, FOREIGN, judge
 ENV_PREFIX: Final = "CONFIGSVC_"
 CONFIG_FILE_BYTES_MAX: Final = 64 * 1024
 CN_LOGIN: Final = "client-cert-auth"  # ours under --insecure-dev, otherwise already so
+_INSECURE_OURS: Final = frozenset({CN_LOGIN, "auth-token", "auth-token-ttl"})
 
 # Flag name -> (field, help). Fields of TLS settings are written "client_tls.cert_file".
 _SPECIAL: Final = {
@@ -106,6 +107,8 @@ _GROUPS: Final = (
             ("listen-any", "bind to a wildcard address"),
             ("unsafe-no-fsync", "only with --insecure-dev"),
             (CN_LOGIN, "with --insecure-dev: login by certificate common name; else always on"),
+            ("auth-token", "with --insecure-dev: etcd's kinds of tokens; else always our own"),
+            ("auth-token-ttl", "with --insecure-dev: s that a simple token lives unused"),
         ),
     ),
 )
@@ -167,7 +170,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Parsed:
         merged[name] = value
     merged.update(given)
     insecure = _BOOL_WORDS.get(str(merged.get("insecure-dev", "false")).lower(), False)
-    foreign = [n for n in merged if n in FOREIGN and not (insecure and n == CN_LOGIN)]
+    foreign = [n for n in merged if n in FOREIGN and not (insecure and n in _INSECURE_OURS)]
     warnings.extend(judge(name, merged.pop(name), insecure=insecure) for name in foreign)
     config = _build(merged, warnings)
     problems = config.problems()

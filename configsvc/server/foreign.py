@@ -154,9 +154,6 @@ def judge(name: str, value: str, *, insecure: bool) -> str:
     harmless = value in _HARMLESS.get(name, _OFF)
     if name in _NEVER and not harmless:
         raise ConfigError(f"--{name} is not possible here: {_NEVER[name]}", "leave it out")
-    if name == "auth-token" and value.partition(",")[0] not in ("simple", ""):
-        raise ConfigError(f"--auth-token would weaken this member: {_WEAKENING[name]}",
-                          "leave it out")  # fmt: skip
     reason = _WEAKENING.get(name) or _NEVER.get(name) or _NOTED[name]
     if insecure:
         return f"--{name} is ignored under --insecure-dev: {reason}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 import pytest
 
@@ -13,6 +14,8 @@ from configsvc.errors import (
     InvalidArgumentError,
     RequestTooManyRequestsError,
 )
+from configsvc.identity.etcd_tokens import SimpleTokens
+from configsvc.identity.passwords import hash_password
 from configsvc.identity.tokens import TokenKey
 from configsvc.runtime.logins import LOGINS_PER_S, Logins
 from configsvc.types import KIND_NONE, Principal, Source
@@ -76,3 +79,26 @@ def test_a_burst_of_wrong_logins_is_judged_one_by_one_there() -> None:
     assert all(isinstance(o, AuthFailedError) for o in outcomes)
     with pytest.raises(RequestTooManyRequestsError):
         run_with(AuthState(insecure=False), work)
+
+
+@pytest.mark.parametrize("insecure", [True, False])
+def test_etcds_tokens_are_given_out_there_and_nowhere_else(insecure: bool) -> None:
+    state = AuthState(insecure=insecure)
+    state.user_add("root", hash_password("a long pass phrase", insecure=True), False, "0" * 32)
+    told: list[object] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        logins = Logins(
+            loop=loop, clock=Clock(), auth=lambda: state, key=TokenKey.generate(), issuer="i",
+            audience="a", record=lambda *_: None, etcd=SimpleTokens(300, 0), applied=lambda: 7,
+        )  # fmt: skip
+        future: asyncio.Future[object] = loop.create_future()
+        logins.login(NOBODY, SOURCE, "root", "a long pass phrase", future.set_result)
+        told.append(await future)
+        logins.close()
+
+    asyncio.run(main())
+    simple = re.fullmatch(r"[A-Za-z]{16}\.7", str(told[0]))
+    assert bool(simple) is insecure
+    assert (str(told[0]).count(".") == 2) is not insecure

@@ -21,7 +21,7 @@ def test_no_flag_but_the_switch_is_a_member_of_its_own() -> None:
 
 @pytest.mark.parametrize(
     "flag", ["--cors=*", "--host-whitelist=*", "--enable-pprof", "--peer-client-cert-auth=false",
-             "--auth-token=simple", "--bcrypt-cost=4"],
+             "--bcrypt-cost=4"],
 )  # fmt: skip
 def test_etcds_lax_flags_are_only_noted_there(flag: str) -> None:
     parsed = parse(["--insecure-dev", flag], {})
@@ -35,8 +35,7 @@ def test_login_by_common_name_is_a_setting_there() -> None:
     assert (off.config.client_cert_auth, on.config.client_cert_auth) == (False, True)
 
 
-@pytest.mark.parametrize("flag", ["--auto-tls", "--peer-auto-tls=true", "--pre-vote=false",
-                                  "--auth-token=jwt,sign-method=RS256"])  # fmt: skip
+@pytest.mark.parametrize("flag", ["--auto-tls", "--peer-auto-tls=true", "--pre-vote=false"])
 def test_what_cannot_be_honoured_is_refused(flag: str) -> None:
     with pytest.raises(ConfigError, match=flag.split("=")[0]):
         parse(["--insecure-dev", flag], {})
