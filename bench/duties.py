@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
@@ -60,7 +61,8 @@ def _kills(report: Report, cluster: Cluster) -> None:
 
 
 def _moves(report: Report, cluster: Cluster) -> None:
-    gaps, quiet, refused = [], [], 0
+    gaps, quiet = [], []
+    refused: Counter[str] = Counter()
     with writing([cluster.target(member) for member in cluster.members]) as load:
         for number in range(MOVES):
             leader = cluster.leader()
@@ -71,7 +73,7 @@ def _moves(report: Report, cluster: Cluster) -> None:
             load.wait(time.perf_counter(), EXIT_S)
             time.sleep(AFTER_S)
             gaps.append(load.gap(began) * 1e3)
-            refused += len(load.refusals(began))
+            refused += load.refusals(began)
     add(report, "MoveLeader: gap in writes", "ms", gaps, moves=MOVES, refused=refused)
     add(report, "  the same without a move", "ms", quiet)
 
@@ -89,7 +91,8 @@ def _move(cluster: Cluster, leader: Member, to: Member) -> None:
 
 
 def _stops(report: Report, cluster: Cluster) -> None:
-    gaps, exits, refused = [], [], 0
+    gaps, exits = [], []
+    refused: Counter[str] = Counter()
     codes: set[int] = set()
     for _ in range(STOPS):
         leader = cluster.leader()
@@ -99,7 +102,7 @@ def _stops(report: Report, cluster: Cluster) -> None:
             gaps.append(gap * 1e3)
             exits.append(took * 1e3)
             codes.add(code)
-            refused += len(load.refusals(0.0))
+            refused += load.refusals(0.0)
         cluster.launch(leader)
         cluster.wait_ready(leader)
     add(report, "SIGTERM of the leader: gap in writes", "ms", gaps, refused=refused)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
@@ -112,9 +113,9 @@ class Writing:
             if since <= sent < until
         )
 
-    def refusals(self, since: float) -> list[str]:
-        """Why puts were refused from ``since`` on."""
-        return [why for link in self.puts for at, why in [*link.refused] if at >= since]
+    def refusals(self, since: float) -> Counter[str]:
+        """Why puts were refused from ``since`` on, and how many for each reason."""
+        return Counter(why for link in self.puts for at, why in [*link.refused] if at >= since)
 
     def wait(self, since: float, seconds: float) -> float:
         """Until a put sent at ``since`` or later is accepted; the time from ``since``.
