@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import grpc
 import pytest
 
-from configsvc.limits import FRAME_BUDGET_BURST
+from configsvc.limits import FRAME_BUDGET_BURST, SLOW_READER_SECONDS_MAX
 from configsvc.proto import rpc_pb2 as rpc
 from configsvc.proto import rpc_pb2_grpc
 from tests.support import http2_frames as h2
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.integration
 
 RANGE, WATCH = "/etcdserverpb.KV/Range", "/etcdserverpb.Watch/Watch"
 ENHANCE_YOUR_CALM = (11).to_bytes(4, "big")
-IN_TIME_S = 2.0  # far above what a call takes on a busy machine, far below a client's patience
+IN_TIME_S = 5.0  # far above what a call takes on a busy machine, far below a client's patience
 ROUNDS = 10  # of each attack
 KIB, MIB = 1 << 10, 1 << 20
 GROWTH_MAX = 64 * MIB  # of a member under attack; each attack could make it hold far more
@@ -277,12 +277,8 @@ class Reading:
         self._thread.join(10)
 
 
-def test_watches_that_are_never_read_hold_up_nobody(alone: MemberCluster, others: Others) -> None:
-    """Forty watches with wide windows, behind a socket that is never read again.
-
-    Kept for each of them, the events would be a gigabyte.
-    """
-    watches, changes, size = 40, 100, 256 * KIB
+def sleeper(alone: MemberCluster, watches: int) -> Attacker:
+    """Watches with wide windows, behind a socket that is never read again."""
     sloth = Attacker(alone, "root", receive=4 * KIB)
     sloth.send(Client.hello(initial_window_size=2**31 - 1) + h2.window_update(0, 2**30))
     create: Any = {"key": b"/sloth"}
@@ -292,6 +288,13 @@ def test_watches_that_are_never_read_hold_up_nobody(alone: MemberCluster, others
         sloth.send(sloth.client.headers(stream, WATCH) + frame(h2.DATA, 0, stream, body))
     created = (each for each in sloth.frames() if each.kind == h2.DATA)
     assert sum(1 for _, _ in zip(range(watches), created, strict=False)) == watches
+    return sloth
+
+
+def test_watches_that_are_never_read_hold_up_nobody(alone: MemberCluster, others: Others) -> None:
+    """Forty of them; kept for each, the events would be a gigabyte."""
+    changes, size = 100, 256 * KIB
+    sloth = sleeper(alone, 40)
     with channel(alone, "root", alone.members[0]) as made:
         kv, reading = rpc_pb2_grpc.KVStub(made), Reading(made, b"/sloth")
         before = others.memory()
@@ -303,4 +306,23 @@ def test_watches_that_are_never_read_hold_up_nobody(alone: MemberCluster, others
         assert reading.has(changes)
         assert reading.values == [b"%08d" % number for number in range(changes)]
         reading.close()
+    sloth.close()
+
+
+@pytest.mark.slow
+def test_who_does_not_read_is_cut_off(alone: MemberCluster, others: Others) -> None:
+    """After thirty seconds, whatever the kernels hold for it (LIM-18)."""
+    sloth = sleeper(alone, 4)
+    with channel(alone, "root", alone.members[0]) as made:
+        kv = rpc_pb2_grpc.KVStub(made)
+        for _ in range(50):
+            kv.Put(rpc.PutRequest(key=b"/sloth", value=b"v" * 256 * KIB), timeout=IN_TIME_S)
+    began = time.monotonic()
+    while "reads too slowly" not in alone.members[0].log_text():
+        assert time.monotonic() - began < SLOW_READER_SECONDS_MAX + 15
+        others.served()
+        time.sleep(0.1)
+    assert time.monotonic() - began > SLOW_READER_SECONDS_MAX - 5
+    with contextlib.suppress(ConnectionError, ssl.SSLError):
+        deque(sloth.frames(), maxlen=0)  # what was under way, and then the end; no TimeoutError
     sloth.close()
