@@ -61,12 +61,12 @@ def test_n16_each_way_a_login_fails_has_its_own_record(
 class Watching:
     """A watch whose answers are collected by a thread."""
 
-    def __init__(self, open_channel: grpc.Channel, key: bytes, token: str = "") -> None:
+    def __init__(self, open_channel: grpc.Channel, key: bytes, *metadata: tuple[str, str]) -> None:
         self._requests: queue.Queue[Any] = queue.Queue()
         self.answers: queue.Queue[Any] = queue.Queue()
         self.create(key)
         self.call = rpc_pb2_grpc.WatchStub(open_channel).Watch(
-            iter(self._requests.get, None), metadata=[("token", token)] if token else None
+            iter(self._requests.get, None), metadata=metadata
         )
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -122,17 +122,28 @@ def test_n24_a_watch_ends_with_its_right(
     assert [r["method"] for r in mine] == ["/etcdserverpb.Watch/Watch"]
 
 
+BAD_TOKEN = "Unauthenticated desc = etcdserver: invalid auth token"
+NO_USER = "InvalidArgument desc = etcdserver: user name is empty"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "reason"),
+    [
+        pytest.param([("token", "not.a.token")], BAD_TOKEN, id="bad"),
+        pytest.param([("token", "a"), ("authorization", "Bearer b")], BAD_TOKEN, id="two"),
+        pytest.param([("grpcgateway-accept", "*/*")], NO_USER, id="foreign-gateway-without"),
+    ],
+)
 def test_a_bad_token_watches_nothing_whatever_the_certificate_may(
-    alone: MemberCluster, root: grpc.Channel
+    alone: MemberCluster, root: grpc.Channel, metadata: list[tuple[str, str]], reason: str
 ) -> None:
     """ID-6: every watcher of the stream is refused and recorded, and the stream lives on."""
     before = len(stream(alone.members[0]))
-    watching = Watching(root, b"/id6", token="not.a.token")
-    reason = "rpc error: code = Unauthenticated desc = etcdserver: invalid auth token"
+    watching = Watching(root, b"/id6", *metadata)
     for _ in range(2):
         answer = watching.next()
         assert (answer.created, answer.canceled, answer.watch_id) == (True, True, -1)
-        assert answer.cancel_reason == reason
+        assert answer.cancel_reason == f"rpc error: code = {reason}"
         rpc_pb2_grpc.KVStub(root).Put(rpc.PutRequest(key=b"/id6", value=b"unseen"))
         watching.create(b"/id6")
     assert not watching.next().events  # the third refusal, and nothing before it
