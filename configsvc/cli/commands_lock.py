@@ -7,6 +7,9 @@ largest it has seen. The token grows from holder to holder.
 Away from a terminal the command leads a process group of its own, and signals go to the whole
 group: nothing it started outlives the lock. On a terminal Ctrl-C reaches it anyway, and it must
 be able to read there, so it shares our group.
+
+A killed holder (SIGKILL) can stop nothing any more: a guard that hears of its end does, well before
+the lease runs out and the next holder starts.
 """
 
 from __future__ import annotations
@@ -31,6 +34,11 @@ if TYPE_CHECKING:
 
 _GRACE_S: Final = 5.0  # from SIGTERM to SIGKILL of a command that lost its lock
 _TTL_S: Final = 10
+_GUARD: Final = """
+read -r target || exit 0
+read -r _
+kill -s TERM -- "$target"; sleep 1; kill -s KILL -- "$target"
+"""
 
 
 def register(commands: Commands) -> None:
@@ -152,9 +160,15 @@ class _Child:
 
     def __init__(self, command: list[str], environment: dict[str, str]) -> None:
         self._apart = not (sys.stdin and sys.stdin.isatty())
-        self._process = subprocess.Popen(  # noqa: S603 - the user's own command
-            command, env=environment, process_group=0 if self._apart else None
-        )
+        self._guard = _Guard()
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - the user's own command
+                command, env=environment, process_group=0 if self._apart else None
+            )
+        except BaseException:
+            self._guard.dismiss()
+            raise
+        self._guard.watch(-self._process.pid if self._apart else self._process.pid)
 
     def send(self, signum: int) -> None:
         """Signal it; no effect once it has ended."""
@@ -166,12 +180,40 @@ class _Child:
 
     def wait(self) -> int:
         """Wait; what interrupts us is handed on, and the command decides."""
-        while True:
-            try:
-                return self._process.wait()
-            except KeyboardInterrupt as interrupt:
-                if self._apart or isinstance(interrupt, Stopped):
-                    self.send(signal_of(interrupt))
+        try:
+            while True:
+                try:
+                    return self._process.wait()
+                except KeyboardInterrupt as interrupt:
+                    if self._apart or isinstance(interrupt, Stopped):
+                        self.send(signal_of(interrupt))
+        finally:
+            self._guard.dismiss()
+
+
+class _Guard:
+    """A process that ends the command when its input ends, as it does when we are gone."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(  # noqa: S603 - a constant and a number
+            ["/bin/sh", "-c", _GUARD, "configctl-guard", str(os.getpid())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+            start_new_session=True,  # what is sent to our group is not meant for it
+        )
+
+    def watch(self, target: int) -> None:
+        """Tell whom to end: a process, or a group if negative."""
+        if self._process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.write(b"%d\n" % target)
+
+    def dismiss(self) -> None:
+        """End it before its input ends: the number may be another's by then."""
+        self._process.kill()
+        self._process.communicate()
 
 
 def _stop_when_lost(keeper: LeaseKeeper, child: _Child, done: threading.Event) -> None:

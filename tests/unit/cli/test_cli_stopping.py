@@ -63,6 +63,32 @@ def _ended(pid: int) -> bool:
     return shown.stdout.strip()[:1] in (b"", b"Z")
 
 
+def test_a_killed_holder_takes_its_command_with_it(tmp_path: Path) -> None:
+    """Its lease goes on for a while; the command must be gone when the next holder starts."""
+    pid = tmp_path / "pid"
+    script = f"trap '' TERM; sleep 60 & echo $! > {pid}.new; mv {pid}.new {pid}; wait"
+    code = (
+        "import sys\n"
+        "from configsvc.cli.commands_lock import _Child\n"
+        "_Child(['bash', '-c', sys.argv[1]], {'PATH': sys.argv[2]}).wait()\n"
+    )
+    argv = [PYTHON, "-c", code, script, os.environ["PATH"]]
+    holder = subprocess.Popen(argv, stdin=subprocess.DEVNULL)
+    assert _until(pid.exists)
+    holder.kill()
+    holder.wait()
+    assert _until(lambda: _ended(int(pid.read_text())))
+
+
+@pytest.mark.usefixtures("cluster")
+def test_no_guard_outlives_the_command(shell: Shell, tmp_path: Path) -> None:
+    shown = tmp_path / "guard"
+    script = f"ps -o pid=,args= -e | grep 'configctl-guard {os.getpid()}$' > {shown}"
+    assert shell.run("lock", "l", "--", "bash", "-c", script).code == 0
+    (line,) = shown.read_text().splitlines()
+    assert _ended(int(line.split()[0]))
+
+
 def test_a_command_that_wants_to_finish_may(
     shell: Shell, cluster: FakeCluster, tmp_path: Path
 ) -> None:
