@@ -35,7 +35,8 @@ from configsvc.storage.disk import OsDisk, check_private_path
 from configsvc.storage.history.filling import FillingHistory
 from configsvc.storage.history.messages import Actor, CommitInfo, Meta, Opening, StoreIdentity
 from configsvc.storage.history.reader import HistoryReader
-from configsvc.storage.history.store import History, stamped_identity
+from configsvc.storage.history.stamping import stamped_identity
+from configsvc.storage.history.store import History
 from configsvc.storage.seal.keyfile import KeyFile
 from configsvc.storage.snapshot.source import InstallSource
 from configsvc.storage.snapshot.stream import ChunkKind, decode_chunk

@@ -32,7 +32,8 @@ from configsvc.storage.disk import OsDisk, check_private_path
 from configsvc.storage.history.engine import sync_dir
 from configsvc.storage.history.messages import StoreIdentity
 from configsvc.storage.history.reader import HistoryReader
-from configsvc.storage.history.store import History, stamped_identity
+from configsvc.storage.history.stamping import stamped_identity
+from configsvc.storage.history.store import History
 from configsvc.storage.local.messages import LocalIdentity
 from configsvc.storage.local.store import LocalStore
 from configsvc.storage.seal.keyfile import KeyFile

@@ -19,6 +19,7 @@ from configsvc.storage.history import statements
 from configsvc.storage.history.batch import small_row
 from configsvc.storage.history.engine import BUSY_TIMEOUT_S
 from configsvc.storage.history.folding import fold
+from configsvc.storage.history.mark import SUM_MODULUS, rows_sum
 from configsvc.storage.history.messages import Actor, CommitInfo, Meta, Opening
 from configsvc.storage.history.schema import COMMITS, REVISIONS
 from configsvc.storage.history.small_tables import SMALL_TABLES, store_value
@@ -93,6 +94,7 @@ class FillingHistory(History):
                     for column, value in zip(spec.keys, row[:width], strict=True)
                 )
                 stored.append(small_row(spec, key, row[width:], sealing))
+            self._tables = (self._tables + rows_sum(table, stored)) % SUM_MODULUS
             self._run(statements.UPSERT_SMALL[table], stored)
 
     def complete(self, meta: Meta, tree_root: bytes, rows: int) -> None:
@@ -106,14 +108,14 @@ class FillingHistory(History):
         Raises:
             DecodeError: something is missing, too much or different. The file is of no use then.
         """
-        with self._connection.begin():
+        with self._sealing() as sealing:
             self._check(meta, tree_root, rows)
             after = meta._replace(
                 owner_epoch=self._meta.owner_epoch,
                 generation=self._meta.generation,
                 identity=self._meta.identity,
             )
-            self._guard(after, self._last_batch, self._sealed)
+            self._guard(after, sealing, self._tables)
             fold(self._cursor, after.visible_revision)
             self._unfolded = 0
         self._meta = after

@@ -47,10 +47,13 @@ def refuse_newer(connection: Connection, path: Path) -> None:
         raise _too_new(path, f"needs reader {oldest}, this program is reader {FORMAT}")
 
 
-def migrate(connection: Connection) -> None:
-    """Run the missing steps inside the caller's transaction: all of them or none."""
+def migrate(connection: Connection) -> bool:
+    """Run the missing steps inside the caller's transaction: all of them or none.
+
+    Returns whether there were any.
+    """
     if schema_of(connection) == SCHEMA_ID:
-        return
+        return False
     from alembic import command
     from alembic.config import Config
 
@@ -58,6 +61,7 @@ def migrate(connection: Connection) -> None:
     config.set_main_option("script_location", str(migrations_dir()).replace("%", "%%"))
     config.attributes["connection"] = connection
     command.upgrade(config, SCHEMA_ID)
+    return True
 
 
 def _too_new(path: Path, what: str) -> FatalError:

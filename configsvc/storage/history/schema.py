@@ -32,11 +32,12 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     Table,
     Text,
+    text,
 )
 
 from configsvc.storage.history.small_tables import SMALL_TABLES, Kind
 
-SCHEMA_ID: Final = "0002"  # newest migration this program knows
+SCHEMA_ID: Final = "0003"  # newest migration this program knows
 FORMAT: Final = 2  # meaning of the stored bytes; a store whose oldest reader is newer is refused
 
 METADATA: Final = MetaData()
@@ -162,6 +163,7 @@ PROGRESS: Final = _table(
     _int("sealed"),
     _int("folded"),
     _int("owner_epoch"),
+    _blob("mark", server_default=text("x'00'")),
     rowid=True,
 )
 

@@ -111,6 +111,12 @@ def _delete_key(table: Table) -> str:
     return compiled(delete(table).where(*(c == bindparam(f"b_{c.name}") for c in keys))).sql
 
 
+def _select_key(table: Table) -> str:
+    """A whole row by primary key; the tuple is the key columns in order."""
+    keys = table.primary_key.columns
+    return compiled(select(table).where(*(c == bindparam(f"b_{c.name}") for c in keys))).sql
+
+
 INSERT_REVISIONS: Final = _insert_rows(REVISIONS)
 INSERT_COMMITS: Final = _insert_rows(COMMITS)
 INSERT_OPENINGS: Final = _insert_rows(OPENINGS)
@@ -119,6 +125,7 @@ INSERT_TILE: Final = _insert_all(TILES)
 INSERT_SEAL_BATCH: Final = _insert_all(SEAL_BATCHES)
 UPSERT_SMALL: Final = {name: _upsert_all(SMALL[name]) for name in SMALL_TABLES}
 DELETE_SMALL: Final = {name: _delete_key(SMALL[name]) for name in SMALL_TABLES}
+SELECT_SMALL: Final = {name: _select_key(SMALL[name]) for name in SMALL_TABLES}
 
 # The guard of Q1: takes effect only from the state this process last wrote.
 GUARD: Final = compiled(
@@ -136,6 +143,7 @@ GUARD: Final = compiled(
                 "tree_size",
                 "last_batch",
                 "sealed",
+                "mark",
             )
         }
     )

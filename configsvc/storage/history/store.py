@@ -22,7 +22,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Final, Self, cast
 
-from sqlalchemy import Connection, Engine, insert, select, update
+from sqlalchemy import Connection, Engine, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from configsvc.apply.commands import Effects
@@ -34,7 +34,6 @@ from configsvc.storage.history.batch import Batch, build
 from configsvc.storage.history.engine import (
     BUSY_TIMEOUT_S,
     check_private,
-    open_reader,
     open_writer,
     private_files,
     set_busy_timeout,
@@ -42,11 +41,19 @@ from configsvc.storage.history.engine import (
     sync_dir,
 )
 from configsvc.storage.history.folding import fold, superseded_bytes
+from configsvc.storage.history.mark import (
+    MARK_FIELD,
+    UNMARKED,
+    changed_sum,
+    marked,
+    stored_sum,
+)
 from configsvc.storage.history.messages import Actor, Meta, StoreIdentity
-from configsvc.storage.history.migrate import migrate, refuse_newer
-from configsvc.storage.history.schema import COMMITS, FORMAT, PROGRESS, STORE
+from configsvc.storage.history.migrate import migrate
+from configsvc.storage.history.schema import COMMITS, PROGRESS
 from configsvc.storage.history.seeds import choose_active, load_sealers, rewrap
-from configsvc.storage.history.values import Vault
+from configsvc.storage.history.stamping import precheck, stamp
+from configsvc.storage.history.values import Sealing, Vault
 from configsvc.storage.seal.errors import SealBroken
 from configsvc.storage.seal.keyfile import KeyFile
 from configsvc.storage.seal.rows import RowSealer
@@ -104,7 +111,7 @@ class History:
         try:
             with private_files():
                 if path.exists():
-                    _precheck(path, identity, key_file)
+                    precheck(path, identity, key_file)
                 return cls._opened(path, identity, key_file, generation)
         except (sqlite3.Error, SQLAlchemyError) as error:
             cause = getattr(error, "orig", None) or error
@@ -134,8 +141,8 @@ class History:
     def _start(self, generation: int) -> None:
         connection, identity = self._connection, self._identity
         with connection.begin():
-            migrate(connection)
-            _stamp(connection, identity, generation)
+            migrated = migrate(connection)
+            stamp(connection, identity, generation)
             load_sealers(connection, identity, self._key_file, self.path)
             self._seed = choose_active(connection, identity, self._key_file, int(time.time()))
             connection.execute(update(PROGRESS).values(owner_epoch=PROGRESS.c.owner_epoch + 1))
@@ -143,9 +150,37 @@ class History:
             self._meta = loading.read_meta(connection, identity)
             fold(self._cursor, self._meta.visible_revision)
             self._unfolded = 0  # rows that the key index lacks
-            row = connection.execute(select(PROGRESS.c.last_batch, PROGRESS.c.sealed)).one()
-            self._last_batch, self._sealed = row
+            columns = select(PROGRESS.c.last_batch, PROGRESS.c.sealed, PROGRESS.c.mark)
+            self._last_batch, self._sealed, mark = connection.execute(columns).one()
+            self._tables = stored_sum(connection)
+            if migrated and self._meta.applied:
+                self._mark_first(connection)
+            else:
+                self._check_mark(mark)
             self._tree = loading.read_tree(connection, self._meta.tree_size)
+
+    def _check_mark(self, mark: bytes) -> None:
+        """Progress and small tables are what the last transaction wrote, or nothing is believed."""
+        if mark == UNMARKED and not self._meta.applied:
+            return
+        try:
+            bound = marked(self._meta, self._last_batch, self._tables)
+            self._vault.open(MARK_FIELD, bound, mark)
+        except SealBroken:
+            raise self._damaged("its progress row or a small table is not as written") from None
+
+    def _mark_first(self, connection: Connection) -> None:
+        """A program without marks wrote this store; from now on it has one."""
+        sealing = self._vault.begin(self._last_batch + 1, self._seed)
+        mark = self._mark(sealing, self._meta, self._tables)
+        self._run(statements.INSERT_SEAL_BATCH, [(sealing.batch_id, sealing.seed_id, sealing.info)])
+        self._last_batch, self._sealed = sealing.batch_id, self._sealed + sealing.count
+        connection.execute(
+            update(PROGRESS).values(mark=mark, last_batch=self._last_batch, sealed=self._sealed)
+        )
+
+    def _mark(self, sealing: Sealing, meta: Meta, tables: int) -> bytes:
+        return sealing.field(MARK_FIELD)(marked(meta, sealing.batch_id, tables), b"")
 
     # --- start ------------------------------------------------------------------------------------
 
@@ -164,7 +199,7 @@ class History:
                 for raws in loading.live_slices(self._connection, rows_max):
                     yield self._vault.open_rows(raws)
         except SealBroken as error:
-            raise self._damaged(error) from error
+            raise self._damaged(str(error)) from error
 
     def load_live(self) -> Iterator[Row]:
         """``load_live_slices``, row by row."""
@@ -180,7 +215,7 @@ class History:
             with self._connection.begin():
                 return loading.small_tables(self._connection, self._vault)
         except SealBroken as error:
-            raise self._damaged(error) from error
+            raise self._damaged(str(error)) from error
 
     def load_tree(self) -> tuple[int, tuple[bytes, ...]]:
         """Leaves of stream M, and the roots of its perfect subtrees from left to right."""
@@ -247,20 +282,18 @@ class History:
                 digest=last.digest,
                 tree_size=self._tree.size,
             )
-            sealed = self._sealed + sealing.count
-            if sealing.count:
-                info = (batch_id, sealing.seed_id, sealing.info)
-                self._run(statements.INSERT_SEAL_BATCH, [info])
-            else:
-                batch_id = self._last_batch
-            self._guard(after, batch_id, sealed)
+            tables = changed_sum(self._cursor, self._tables, batch)
+            self._guard(after, sealing, tables)
+            info = (batch_id, sealing.seed_id, sealing.info)
+            self._run(statements.INSERT_SEAL_BATCH, [info])
             self._execute(batch)
             unfolded = self._unfolded + len(batch.revisions)
             if unfolded > SQL_FOLD_ROWS_MAX:
                 fold(self._cursor, after.visible_revision)
                 unfolded = 0
         self._unfolded = unfolded
-        self._meta, self._sealed, self._last_batch = after, sealed, batch_id
+        self._meta, self._tables, self._last_batch = after, tables, batch_id
+        self._sealed += sealing.count
         self._broken = False
 
     def _change_seed(self) -> None:
@@ -285,8 +318,12 @@ class History:
             raise
         self._cursor.execute("COMMIT")
 
-    def _guard(self, after: Meta, last_batch: int, sealed: int) -> None:
-        """Move the progress row from where this process left it, or end (Q1)."""
+    def _guard(self, after: Meta, sealing: Sealing, tables: int) -> None:
+        """Move the progress row from where this process left it, or end (Q1).
+
+        Nothing is sealed in this transaction afterwards.
+        """
+        mark = self._mark(sealing, after, tables)
         result = self._cursor.execute(
             statements.GUARD.sql,
             (
@@ -296,8 +333,9 @@ class History:
                 after.conf_state,
                 after.digest,
                 after.tree_size,
-                last_batch,
-                sealed,
+                sealing.batch_id,
+                self._sealed + sealing.count,
+                mark,
                 self._meta.applied,
                 self._meta.owner_epoch,
             ),
@@ -398,82 +436,9 @@ class History:
     def _find_batch(self, batch_id: int) -> tuple[str, bytes] | None:
         return loading.find_batch(self._connection, batch_id)
 
-    def _damaged(self, error: SealBroken) -> FatalError:
+    def _damaged(self, what: str) -> FatalError:
         return FatalError(
             ExitCode.STORES_DISAGREE,
-            f"history {self.path}: {error}",
+            f"history {self.path}: {what}",
             "keep the file as evidence, wipe the data directory and let the member join again",
         )
-
-
-def stamped_identity(path: Path) -> StoreIdentity | None:
-    """Whose store lies there, for who cannot know it beforehand; None: there is none."""
-    if not path.is_file():
-        return None
-    engine = open_reader(path, alone=True)
-    try:
-        with engine.connect() as connection:
-            if not loading.is_complete(connection):
-                return None
-            return loading.read_identity(connection)
-    finally:
-        engine.dispose()
-
-
-def _precheck(path: Path, identity: StoreIdentity, key_file: KeyFile) -> None:
-    """Everything that can refuse an existing store, on a connection that cannot write."""
-    engine = open_reader(path, alone=True)
-    try:
-        with engine.connect() as connection:
-            if not loading.is_complete(connection):
-                return
-            refuse_newer(connection, path)
-            _compare(loading.read_identity(connection), identity, path)
-            load_sealers(connection, identity, key_file, path)
-    finally:
-        engine.dispose()
-
-
-def _compare(stamped: StoreIdentity, expected: StoreIdentity, path: Path) -> None:
-    for field, found, wanted in zip(StoreIdentity._fields, stamped, expected, strict=True):
-        if found != wanted:
-            shown = "" if field == "store_id" else f" ({found!r}, expected {wanted!r})"
-            raise FatalError(
-                ExitCode.WRONG_IDENTITY,
-                f"history {path} belongs to another {field.removesuffix('_id')}{shown}",
-                "point --data-dir at the directory of this member",
-            )
-
-
-def _stamp(connection: Connection, identity: StoreIdentity, generation: int) -> None:
-    """First start: whose store this is, and where it begins."""
-    if connection.execute(select(STORE.c.id)).first() is not None:
-        return
-    connection.execute(
-        insert(STORE).values(
-            id=1,
-            format=FORMAT,
-            minimum_reader=FORMAT,
-            cluster_id=identity.cluster_id.to_bytes(8, "big"),
-            member_id=identity.member_id.to_bytes(8, "big"),
-            store_id=identity.store_id,
-            insecure=int(identity.insecure),
-            epoch=identity.epoch,
-            generation=generation,
-        )
-    )
-    connection.execute(
-        insert(PROGRESS).values(
-            id=1,
-            applied=0,
-            term=0,
-            visible_revision=1,
-            conf_state=b"",
-            digest=bytes(16),
-            tree_size=0,
-            last_batch=0,
-            sealed=0,
-            folded=0,
-            owner_epoch=0,
-        )
-    )

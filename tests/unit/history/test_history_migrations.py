@@ -54,7 +54,12 @@ def test_the_newest_step_is_the_one_the_program_knows() -> None:
 def test_a_step_that_fails_leaves_nothing(tmp_path: Path, key_file, monkeypatch) -> None:
     steps = tmp_path / "steps"
     (steps / "versions").mkdir(parents=True)
-    for name in ("env.py", "versions/0001_history.py", "versions/0002_versions.py"):
+    for name in (
+        "env.py",
+        "versions/0001_history.py",
+        "versions/0002_versions.py",
+        "versions/0003_mark.py",
+    ):
         (steps / name).write_text((migrations_dir() / name).read_text())
     (steps / "versions" / "0001_history.py").write_text(
         (migrations_dir() / "versions" / "0001_history.py")

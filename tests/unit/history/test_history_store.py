@@ -261,7 +261,7 @@ def test_another_identity_is_refused(path: Path, key_file: KeyFile, field, value
 @pytest.mark.parametrize(
     "statement",
     [
-        "UPDATE alembic_version SET version_num = '0003'",
+        "UPDATE alembic_version SET version_num = '0004'",
         "UPDATE store SET minimum_reader = 3",
     ],
 )
@@ -361,8 +361,6 @@ def test_values_and_openings_are_not_readable_on_disk(history: History) -> None:
         "UPDATE revisions SET key = CAST(key || 'x' AS BLOB)",
         "UPDATE revisions SET value = x''",
         "UPDATE revisions SET value = (SELECT value FROM revisions ORDER BY revision LIMIT 1)",
-        "UPDATE seal_batches SET info = randomblob(24)",
-        "DELETE FROM seal_batches",
     ],
 )
 def test_an_edited_row_is_found_when_loading(history: History, reopen, statement: str) -> None:
@@ -375,6 +373,67 @@ def test_an_edited_row_is_found_when_loading(history: History, reopen, statement
     with pytest.raises(FatalError) as caught:
         list(history.load_live())
     assert caught.value.code is ExitCode.STORES_DISAGREE
+
+
+MARKED_EDITS = (
+    "UPDATE progress SET applied = applied + 1",
+    "UPDATE progress SET term = term + 1",
+    "UPDATE progress SET visible_revision = visible_revision - 1",
+    "UPDATE progress SET tree_size = tree_size - 1",
+    "UPDATE progress SET last_batch = last_batch + 1",
+    "UPDATE progress SET digest = zeroblob(16)",
+    "UPDATE progress SET conf_state = CAST(conf_state || 'x' AS BLOB)",
+    "UPDATE progress SET mark = x'00'",
+    "UPDATE progress SET mark = zeroblob(length(mark))",
+    "UPDATE store SET generation = generation + 1",
+    "UPDATE seal_batches SET info = randomblob(24)",
+    "DELETE FROM seal_batches",
+    "DELETE FROM users",
+    "UPDATE users SET roles = 'root'",
+    "UPDATE users SET no_password = 1 - no_password",
+    "UPDATE users SET min_arev = min_arev + 1",
+    "UPDATE users SET password_hash = zeroblob(length(password_hash))",
+    "INSERT INTO roles (name) VALUES ('more')",
+    "UPDATE meta SET value = CAST(value || 'x' AS BLOB)",
+)
+
+
+@pytest.mark.parametrize("statement", MARKED_EDITS)
+def test_nothing_is_believed_whose_mark_does_not_fit(
+    history: History, reopen, statement: str
+) -> None:
+    world = small_world()
+    first = world.effects[0]
+    user = TableChange("users", ("ada",), ("uid-1", "hash", False, "dev", 3))
+    meta = TableChange("meta", ("trust_domain",), (b"corp",))
+    tables = (user, meta, TableChange("roles", ("dev",), ()))
+    history.write([first._replace(tables=(*first.tables, *tables)), *world.effects[1:]])
+    history.close()
+    with sqlite3.connect(history.path) as raw:
+        before = raw.total_changes
+        raw.executescript(statement)
+        assert raw.total_changes > before
+    raw.close()
+    with pytest.raises(FatalError) as caught:
+        reopen()
+    assert caught.value.code is ExitCode.STORES_DISAGREE
+
+
+def test_the_mark_follows_every_change_of_a_small_table(history: History, reopen) -> None:
+    world = World()
+    changes = [
+        (TableChange("roles", ("a",), ()), TableChange("roles", ("b",), ())),
+        (TableChange("users", ("u",), ("1", "h", False, "a", 1)),),
+        (TableChange("users", ("u",), ("1", "h2", False, "a,b", 2)),),
+        (TableChange("roles", ("a",), None), TableChange("roles", ("never",), None)),
+        (TableChange("roles", ("b",), ()),),
+    ]
+    for number, tables in enumerate(changes):
+        world.put(b"k", b"%d" % number)
+        history.write([world.effects[-1]._replace(tables=tables)])
+        history.close()
+        history = reopen()
+    assert history.load_tables()["roles"] == [("b",)]
 
 
 def test_a_tombstone_cannot_be_made_a_value(history: History, reopen) -> None:
@@ -418,7 +477,7 @@ def test_a_used_up_seed_is_followed_by_another(
     with history._connection.begin():
         users = seed_users(history._connection)
     assert len(users) >= 2
-    assert sum(users.values()) == 4
+    assert sum(users.values()) == len(world.effects)  # every transaction seals its mark at least
     history.close()
     assert {row.key: row for row in reopen().load_live()} == world.live()
 

@@ -16,6 +16,7 @@ from history_world import IDENTITY, World
 from test_history_questions import EVERYTHING, SPANS, busy_world, events_of
 
 from configsvc.mvcc.messages import RangeOp
+from configsvc.storage.history.mark import UNMARKED
 from configsvc.storage.history.reader import HistoryReader
 from configsvc.storage.history.schema import FORMAT, SCHEMA_ID
 from configsvc.storage.history.store import History
@@ -83,10 +84,12 @@ def test_the_upgrade_is_stamped_and_the_old_index_is_gone(history: History) -> N
     with sqlite3.connect(history.path) as raw:
         store = raw.execute("SELECT format, minimum_reader FROM store").fetchone()
         schema = raw.execute("SELECT version_num FROM alembic_version").fetchone()
+        (mark,) = raw.execute("SELECT mark FROM progress").fetchone()
         indices = raw.execute("SELECT name FROM sqlite_master WHERE type = 'index'").fetchall()
     raw.close()
     assert (store, schema) == ((FORMAT, FORMAT), (SCHEMA_ID,))
     assert ("revisions_by_key",) not in indices
+    assert mark != UNMARKED  # by the start that upgraded, not by the first write after it
 
 
 def test_an_upgrade_that_is_cut_short_leaves_the_old_database(
