@@ -117,7 +117,7 @@ class WatchHandler:
         # The span is made once; what is authorized is what is watched (N4).
         span = span_of(key, m.range_end)
         header = self._service.header()
-        if span.is_empty():
+        if span.is_empty() and self._refusal is None:  # who asks comes before what
             self._refuse(header, EMPTY_RANGE)
             return
         if m.watch_id and (m.watch_id in stream.ids or m.watch_id in self._compacted):

@@ -236,6 +236,12 @@ def watches(callers: tuple[str, ...]) -> list[Step]:
         watch("everything as root", create(b"\0", b"\0"), ("recv", 1), who="root"),
         watch("write only", create(b"wo"), ("recv", 1), ("quiet",), who="u"),
         watch("bad token", create(b"b"), ("recv", 1), ("quiet",), who="bad.1"),
+        watch(
+            "bad token, twice", create(b"b"), ("recv", 1), create(b"b"), ("recv", 1), who="bad.1"
+        ),
+        watch("bad token, no range", create(b"b", b"a"), ("recv", 1), ("quiet",), who="bad.1"),
+        watch("write only, no range", create(b"wo", b"wa"), ("recv", 1), ("quiet",), who="u"),
+        watch("no range as root", create(b"b", b"a"), ("recv", 1), ("quiet",), who="root"),
     ]
     if "" in callers:
         steps.append(watch("nobody", create(b"b"), ("recv", 1), ("quiet",)))
