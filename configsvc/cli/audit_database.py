@@ -88,21 +88,22 @@ class DatabaseLog:
 
         return log_origin(self.trust_domain, self.cluster_id, self.epoch, insecure=self.insecure)
 
-    def _log_keys(self) -> dict[int, bytes]:
-        """Public log key by member, retired ones included: they signed older heads."""
+    def _log_keys(self, *states: str) -> dict[int, bytes]:
+        """Public log key by member; retired ones signed older heads."""
         return {
             member: public
             for _, use, member, public, state, _ in self._tables.get("signing_keys", ())
-            if use == "log" and state != "removed"
+            if use == "log" and state in states
         }
 
     def keys(self, origin: str) -> list[NoteKey]:
-        """Verifier keys that the database itself names."""
-        return [NoteKey(origin, public) for public in self._log_keys().values()]
+        """Verifier keys that the database itself names, of who signed last."""
+        found = self._log_keys("active") or self._log_keys("active", "retired")
+        return [NoteKey(origin, public) for public in found.values()]
 
     def notes(self, origin: str) -> list[str]:
         """The signed heads that the database holds, as notes."""
-        keys = self._log_keys()
+        keys = self._log_keys("active", "retired")
         heads: dict[tuple[int, bytes], dict[bytes, bytes]] = {}
         for member, size, root, signature in self._tables.get("signatures", ()):
             public = keys.get(member)

@@ -112,8 +112,12 @@ class MemberLog:
         self.note = client.do(inquiries.checkpoint(), endpoint=endpoint).note
 
     def verifier_keys(self, origin: str) -> list[NoteKey]:
-        """The keys that the member names, as they would sign for ``origin``."""
-        return [NoteKey(origin, key.public) for key in self.keys if key.state != "removed"]
+        """The keys that the member names, as they would sign for ``origin``.
+
+        Only of who signs today: keys of members that were replaced would count in a majority that
+        nobody can reach any more.
+        """
+        return [NoteKey(origin, key.public) for key in self.keys if key.state == "active"]
 
     def key_lines(self, origin: str) -> list[str]:
         """The same as text."""

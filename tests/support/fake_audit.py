@@ -42,6 +42,7 @@ class SignedLog:
         self.show_openings = True
         self.show_values = True
         self.unreadable = -1  # seq of a record that members cannot read back
+        self.retired: list[bytes] = []  # keys of members that left
 
     @property
     def keys(self) -> list[NoteKey]:
@@ -84,6 +85,10 @@ class SignedLog:
             keys=[
                 v1_pb2.ExportedKey(name=ORIGIN, member=n, public=key.public, state="active")
                 for n, key in enumerate(self.keys, start=1)
+            ]
+            + [
+                v1_pb2.ExportedKey(name=ORIGIN, member=90 + n, public=gone, state="retired")
+                for n, gone in enumerate(self.retired)
             ]
         )
         sent: set[bytes] = set()

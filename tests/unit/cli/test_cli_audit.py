@@ -327,6 +327,16 @@ def test_keys_are_printed_to_be_pinned(shell: Shell, audit: SignedLog, tmp_path:
     assert verify(shell, "--keys", str(path))[0] == 2
 
 
+def test_keys_of_members_that_left_are_not_waited_for(
+    shell: Shell, audit: SignedLog, tmp_path: Path
+) -> None:
+    audit.retired = [bytes([n]) * 32 for n in range(5)]
+    assert verify(shell)[0] == 0
+    path = tmp_path / "printed"
+    path.write_text(shell.ok("audit", "keys").out)
+    assert verify(shell, "--keys", str(path))[0] == 0
+
+
 def test_checkpoint(shell: Shell, audit: SignedLog) -> None:
     assert shell.ok("audit", "checkpoint").out == audit.note(1)
     assert json.loads(shell.ok("audit", "checkpoint", "--json").out)["size"] == 11
