@@ -15,7 +15,7 @@ from configsvc.apply.commands import Effects, Refused
 from configsvc.audit.record import Resource
 from configsvc.auth.actions import KV_RANGE
 from configsvc.auth.messages import READ, Request
-from configsvc.auth.standing import check_principal
+from configsvc.auth.standing import check_principal, check_revision
 from configsvc.errors import (
     CorruptError,
     NoLeaderError,
@@ -117,14 +117,17 @@ class Service:
             raise UserEmptyError
         check_principal(state, principal, self.member.time_ns())
 
-    def may_read(self, caller: Caller, span: KeySpan) -> None:
-        """READ on the whole span, now.
+    def may_read(self, caller: Caller, span: KeySpan, *, again: bool = False) -> None:
+        """READ on the whole span, now. ``again``: a stream of before asks, which one of etcd's
+        JWTs opened while its auth revision counted.
 
         Raises:
             PermissionDeniedError: never says whether a key exists.
         """
         try:
             self.standing(caller)
+            if not again:
+                check_revision(self.member.state.auth, caller.principal)
         except RequestError as error:
             error.about = about_span(span, KV_RANGE)
             raise

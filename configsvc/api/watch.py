@@ -94,7 +94,7 @@ class WatchHandler:
         self._refusal = refusal
         self._ended = False
         self._hub = service.member.hub
-        self._stream = WatchStream(sink, self._may, self._refused)
+        self._stream = WatchStream(sink, self._still_may, self._refused)
         self._compacted: set[int] = set()  # ended by compaction, not yet cancelled (W22)
         self._hub.streams += 1
         service.member.streams.add(self)
@@ -208,13 +208,16 @@ class WatchHandler:
 
     # --- rights and ends -------------------------------------------------------------------------
 
-    def _may(self, span: KeySpan) -> None:
+    def _still_may(self, span: KeySpan) -> None:
+        self._may(span, again=True)
+
+    def _may(self, span: KeySpan, *, again: bool = False) -> None:
         if self._refusal is not None:
             error = type(self._refusal)()  # each watcher's refusal is recorded by itself
             error.detail = self._refusal.detail
             error.about = about_span(span, KV_RANGE)
             raise error
-        self._service.may_read(self._caller, span)
+        self._service.may_read(self._caller, span, again=again)
 
     def _refused(self, watcher: Watcher, error: ConfigServiceError) -> None:
         """The hub ended a watcher: compaction overtook it, or its rights are gone."""

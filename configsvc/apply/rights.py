@@ -15,7 +15,7 @@ from configsvc.apply.commands import Envelope
 from configsvc.auth.actions import KEY_ACTIONS, KV_DELETE, KV_PUT, KV_RANGE
 from configsvc.auth.decide import Decider, View
 from configsvc.auth.messages import ROOT, Request
-from configsvc.auth.standing import check_principal
+from configsvc.auth.standing import ETCD_JWT, check_principal, check_revision
 from configsvc.auth.state import AuthState
 from configsvc.errors import PermissionDeniedError
 from configsvc.lease.lessor import Lessor
@@ -89,6 +89,7 @@ class Rights:
         WRITE on the key; READ for prev_kv; for a lease WRITE on every key already on it, or being
         its creator while it is empty.
         """
+        check_revision(self._auth, env[1])
         key = op.key
         rule = view.granted_put(key)
         if rule is None:
@@ -115,7 +116,7 @@ class Rights:
         if known is None or known[0] is not principal or known[1] is not env[2] or auth.denied:
             return False
         view = known[2]
-        if view.version != auth.version:
+        if view.version != auth.version or principal.key_id == ETCD_JWT:
             return False
         rule = view.put_always or view.granted_put(key)
         if rule is None:
@@ -126,12 +127,14 @@ class Rights:
 
     def delete(self, view: View, env: Envelope, op: DeleteOp) -> None:
         """WRITE on the whole span; READ too for prev_kv."""
+        check_revision(self._auth, env[1])
         self._key(view, env, KV_DELETE, op.span)
         if op.prev_kv:
             self._key(view, env, KV_RANGE, op.span)
 
     def request(self, view: View, env: Envelope, op: RequestOp) -> None:
         """Every compare and operation, both branches, every depth."""
+        check_revision(self._auth, env[1])
         rules: dict[str, None] = {}
         for visit in walk(op):
             inner = visit.op

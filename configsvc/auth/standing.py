@@ -9,6 +9,8 @@ Not here: signature, lifetime and audience of tokens, validity of certificates (
 
 from __future__ import annotations
 
+from typing import Final
+
 from configsvc.auth.state import AuthState
 from configsvc.errors import (
     AuthOldRevisionError,
@@ -18,6 +20,20 @@ from configsvc.errors import (
     UserEmptyError,
 )
 from configsvc.types import KIND_NONE, KIND_SYSTEM, Principal
+
+ETCD_JWT: Final = "etcd.jwt"  # key id of etcd's JWTs; no member's key is called so
+
+
+def check_revision(state: AuthState, principal: Principal) -> None:
+    """Return unless ``principal`` came with one of etcd's JWTs of before the last change of auth.
+
+    For what touches keys only; what administrates looks at the user alone (A17).
+
+    Raises:
+        AuthOldRevisionError: log in again.
+    """
+    if principal.key_id == ETCD_JWT and state.enabled and principal.auth_revision < state.revision:
+        raise AuthOldRevisionError
 
 
 def check_principal(state: AuthState, principal: Principal, time_ns: int) -> None:

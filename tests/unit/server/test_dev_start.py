@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import stat
+import sys
 from pathlib import Path
 
 import pytest
 
+from configsvc.cli.configsvc import main as configsvc_main
 from configsvc.config import ServerConfig, dev_key_path
 from configsvc.errors import ConfigError
 from configsvc.server.dev_key import make_dev_key
@@ -66,3 +68,30 @@ def test_no_key_is_made_for_a_used_directory_a_named_file_or_a_secure_member(
     make_dev_key(_config(tmp_path / "e", key_file=str(tmp_path / "own.key")))
     make_dev_key(_config(tmp_path / "f", insecure_dev=False))
     assert not list(tmp_path.glob("*.key"))
+
+
+def test_etcds_tokens_are_settings_there_and_refused_elsewhere() -> None:
+    flags = ["--auth-token=jwt,sign-method=RS256", "--auth-token-ttl=60"]
+    parsed = parse(["--insecure-dev", *flags], {})
+    assert (parsed.config.auth_token, parsed.config.auth_token_ttl) == (flags[0][13:], 60)
+    assert not any("auth-token" in w for w in parsed.warnings)
+    for flag in flags:
+        with pytest.raises(ConfigError, match="--auth-token"):
+            parse([flag], {})
+    with pytest.raises(ConfigError, match="--auth-token-ttl"):
+        parse(["--insecure-dev", "--auth-token-ttl=0"], {})
+
+
+def test_check_config_judges_the_keys_of_tokens(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["configsvc", "check-config", "--insecure-dev"]
+    for flag, code, told in (
+        ("--auth-token=simple", 0, "usable"),
+        ("--auth-token=jwt,sign-method=RS256,pub-key=/nowhere/k", 78, "/nowhere/k"),
+        ("--auth-token=opaque", 78, "opaque"),
+    ):
+        monkeypatch.setattr(sys, "argv", [*argv, flag])
+        assert configsvc_main() == code
+        out = capsys.readouterr()
+        assert told in out.out + out.err
