@@ -273,7 +273,7 @@ class MemberCluster:
             roots: dict[int, set[bytes]] = {}
             rows: dict[int, set[int]] = {}
             for member in (m for m in self.members if m.running):
-                with self.client(member=member) as client:
+                with self.client(member=member, timeout=READY_S) as client:
                     answer = client.do(admin.hash_kv())
                     head = client.do(inquiries.checkpoint())
                 rows.setdefault(answer.header.revision, set()).add(answer.hash)

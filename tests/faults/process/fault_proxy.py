@@ -13,7 +13,7 @@ import contextlib
 import os
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 CHUNK = 65_536
@@ -68,24 +68,17 @@ class FaultProxy:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:
-        port = writer.get_extra_info("peername")[1]
-        dialler = await self._loop.run_in_executor(None, self._owner_of, port)
-        with contextlib.suppress(OSError, asyncio.CancelledError):
-            try:
-                there, back = await asyncio.open_connection("127.0.0.1", to_port)
-            except OSError:
-                writer.transport.abort()  # nobody listens: the dialler shall see it
-                return
-            name = dialler or "?"
-            ways = (
-                self._pump((name, target), reader, back),
-                self._pump((target, name), there, writer),
-            )
-            try:
-                await asyncio.gather(*ways)
-            finally:
-                back.transport.abort()
-                writer.transport.abort()
+        # Cancelled at any point: a socket that is left open is a warning in somebody else's test.
+        with contextlib.suppress(OSError, asyncio.CancelledError), closing(writer):
+            port = writer.get_extra_info("peername")[1]
+            dialler = await self._loop.run_in_executor(None, self._owner_of, port)
+            there, back = await asyncio.open_connection("127.0.0.1", to_port)
+            with closing(back):
+                name = dialler or "?"
+                await asyncio.gather(
+                    self._pump((name, target), reader, back),
+                    self._pump((target, name), there, writer),
+                )
 
     async def _pump(
         self, link: Link, source: asyncio.StreamReader, sink: asyncio.StreamWriter
@@ -97,6 +90,15 @@ class FaultProxy:
             sink.write(data)
             await sink.drain()
         raise ConnectionResetError
+
+
+@contextlib.contextmanager
+def closing(writer: asyncio.StreamWriter) -> Iterator[None]:
+    """The dialler, or the target, shall see at once that the other end is gone."""
+    try:
+        yield
+    finally:
+        writer.transport.abort()
 
 
 def socket_owner(port: int, pids: dict[str, int]) -> str | None:
