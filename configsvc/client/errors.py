@@ -69,6 +69,8 @@ class Failure(NamedTuple):
     sent: bool  # False: the request certainly never left
 
 
+# What the library says when it writes to a stream that the member ended: its status came too late.
+_ENDED_MEANWHILE: Final = "Internal error from Core"
 _NOT_SENT: Final = re.compile(r"failed to connect to all addresses|dns resolution failed", re.I)
 _REASON: Final = re.compile(r"rpc error: code = (\w+) desc = (.*)", re.S)
 _CONNECT_CAUSE: Final = re.compile(r"failed to connect to all addresses; last error: (.*)", re.S)
@@ -130,6 +132,8 @@ def failure_of(error: Any, endpoint: str) -> Failure:
     code = error.code()
     text = error.details() or ""
     name = code.name if code is not None else "UNKNOWN"
+    if text == _ENDED_MEANWHILE:
+        return Failure("UNAVAILABLE", "the member ended the call", endpoint, True)
     return Failure(name, text, endpoint, not (name == "UNAVAILABLE" and _NOT_SENT.search(text)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grpc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from configsvc.client.errors import (
     UnavailableError,
     cancel_error,
     error_of,
+    failure_of,
     refusal,
 )
 from configsvc.client.retry import Attempts, Effect
@@ -110,6 +112,25 @@ def test_a_doubtful_write_never_claims_to_have_failed(code: str) -> None:
         "etcdserver: server stopped",
     ):
         assert isinstance(error_of(lost(code, text=text), write=True), OutcomeUnknownError)
+
+
+class EndedMeanwhile:
+    """What grpc.aio raises when it writes to a stream whose end it has not told yet."""
+
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.INTERNAL
+
+    def details(self) -> str:
+        return "Internal error from Core"
+
+
+@pytest.mark.parametrize(
+    ("write", "kind"), [(False, UnavailableError), (True, OutcomeUnknownError)]
+)
+def test_a_call_that_ended_while_it_was_written_may_be_tried_again(
+    write: bool, kind: type[Exception]
+) -> None:
+    assert isinstance(error_of(failure_of(EndedMeanwhile(), "e"), write=write), kind)
 
 
 def test_a_write_that_was_not_sent_is_just_unavailable() -> None:
