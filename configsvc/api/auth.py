@@ -64,7 +64,7 @@ class AuthService(Service):
     # --- tokens ----------------------------------------------------------------------------------
 
     def authenticate(self, caller: Caller, raw: bytes) -> Waiting:
-        """Authenticate (A15): a password against a token bound to the caller's certificate."""
+        """Authenticate (A15): a password against a token (see ``Logins.login``)."""
         m = requests.parse(rpc_pb2.AuthenticateRequest, raw)
         name, password = m.name, m.password
         out = Waiting()

@@ -91,7 +91,7 @@ class Logins:
     def login(
         self, principal: Principal, source: Source, name: str, password: str, told: Told
     ) -> None:
-        """A token for ``name`` bound to the caller's certificate, or AuthFailedError.
+        """A token for ``name`` bound to the caller's certificate if secure, or AuthFailedError.
 
         Raises:
             RequestTooManyRequestsError: over the rate, or this identity must wait.
