@@ -152,7 +152,12 @@ def _read_keys(method: str, given: dict[str, str]) -> _Keys:
 
 
 def _read(option: str, given: dict[str, str]) -> bytes:
-    return read_file(Path(given[option])) if given.get(option) else b""
+    if not given.get(option):
+        return b""
+    try:
+        return read_file(Path(given[option]))
+    except ConfigError as error:
+        raise ConfigError(f"--auth-token: {option}: {error}", "name a readable file") from None
 
 
 def _loaded(option: str, pem: bytes, method: str) -> Any:
