@@ -150,9 +150,10 @@ def test_failed_sync_ends_the_member_and_nothing_else(arena: Arena, role: str) -
             arena.wait_ready(victim)
 
 
-def test_full_disk_hands_over_and_the_cluster_goes_on(pki: Path, tmp_path: Path) -> None:
-    """The space of one member's disk runs out while it leads: no write is lost, somebody else
-    leads, and the member is whole again once there is room.
+@pytest.mark.parametrize("role", ["leader", "follower"])
+def test_full_disk_hands_over_and_the_cluster_goes_on(pki: Path, tmp_path: Path, role: str) -> None:
+    """The space of one member's disk runs out: no write is lost, somebody else leads if it did,
+    and the member is whole again once there is room.
     """
     root = tmp_path / "full"
     root.mkdir(mode=0o700)
@@ -166,15 +167,18 @@ def test_full_disk_hands_over_and_the_cluster_goes_on(pki: Path, tmp_path: Path)
             cluster.start()
             with load(cluster) as clients:
                 leader = cluster.leader()
-                filler = leader.data / "filler"
-                room = shutil.disk_usage(leader.data).free - 8 * 2**20
+                victim = leader if role == "leader" else cluster.others(leader)[0]
+                filler = victim.data / "filler"
+                room = shutil.disk_usage(victim.data).free - 8 * 2**20
                 filler.write_bytes(bytes(room))
-                _until(lambda: cluster.leader() is not leader, 15.0)
+                _until(lambda: "space runs out" in victim.log_text(), 15.0)
+                _until(lambda: cluster.leader() is not victim, 15.0)
                 clients.wait_for(20)
-                assert leader.running
+                assert victim.running
                 filler.unlink()
                 clients.wait_for(5)
-            cluster.wait_ready(leader)
+            cluster.wait_ready(victim)
+            cluster.wait_equal()
             cluster.stop()
     finally:
         cluster.stop()
