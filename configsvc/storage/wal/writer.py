@@ -262,7 +262,7 @@ class WalWriter:
             self._wal.compact(up_to)
         elif job is not None:
             job(self._wal)
-        elif self._wal.spare_ready or not self._prepare():
+        elif (self._wal.spare_ready and self._space) or not self._prepare():
             return False
         self._note()
         return True
@@ -290,7 +290,7 @@ class WalWriter:
         """Seconds to wait for work; -1: for ever."""
         now = self._clock()
         ends = [] if self._seal_at is None else [self._seal_at - now]
-        if not self._wal.spare_ready:
+        if not (self._wal.spare_ready and self._space):
             ends.append(self._space_retry_at - now)
         return max(0.0, min(ends)) if ends else -1
 

@@ -189,7 +189,7 @@ class SimLogWriter:
         if self._compact_to:
             up_to, self._compact_to = self._compact_to, 0
             self._guarded(self._wal.compact, up_to)
-        if not self._wal.spare_ready:
+        if not (self._wal.spare_ready and self._space):
             self._guarded(self._prepare)
         if not self._seal_planned:
             self._seal_planned = True

@@ -203,6 +203,34 @@ def test_no_space_for_the_next_segment_is_told_and_not_fatal() -> None:
     assert rig.writer.stop()
 
 
+def test_space_that_a_compaction_gave_is_told() -> None:
+    """The disk stays full, and yet the next segment is there: an old one was recycled."""
+    rig = Rig(16_384)
+    real = rig.disk.do
+    full = threading.Event()
+
+    def do(op: Op) -> None:
+        if full.is_set() and op.kind == "create":
+            raise OSError(errno.ENOSPC, "no space")
+        real(op)
+
+    rig.disk.do = do  # type: ignore[method-assign]
+    for token in range(1, 9):
+        rig.submit(token, 1, token)
+        rig.until(lambda token=token: token in rig.durable)  # type: ignore[misc]
+    full.set()
+    last = 8
+    while not rig.space:
+        last += 1
+        rig.submit(last, 1, last)
+        rig.until(lambda last=last: last in rig.durable)  # type: ignore[misc]
+    rig.until(lambda: rig.space == [False])
+    rig.writer.compact(6)
+    rig.until(lambda: rig.space == [False, True])
+    assert rig.deaths == []
+    assert rig.writer.stop()
+
+
 @pytest.mark.parametrize("kind", ["write", "sync"])
 def test_a_failed_write_or_sync_ends_the_process(rig: Rig, kind: str) -> None:
     real = rig.disk.do
