@@ -85,7 +85,7 @@ def test_a_killed_holder_takes_its_command_with_it(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("cluster")
 def test_no_guard_outlives_the_command(shell: Shell, tmp_path: Path) -> None:
     shown = tmp_path / "guard"
-    look = f"ps -o pid=,args= -e | grep 'configctl-guard {os.getpid()}$' > {shown}"
+    look = f"ps -ww -o pid=,args= -e | grep 'configctl-guard {os.getpid()}$' > {shown}"
     # Started at the same time: it may not be that program yet.
     script = f"for i in {{1..500}}; do {look} && exit 0; sleep 0.02; done; exit 1"
     assert shell.run("lock", "l", "--", "bash", "-c", script).code == 0
