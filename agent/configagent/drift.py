@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -62,6 +63,9 @@ class Hints:
         self._folders = {spec.name: watched_folders(spec) for spec in chosen}
         self._recursive = {spec.dir for spec in chosen if spec.commit == "dir"}
         self._unwatched = set().union(*self._folders.values())
+        # A folder made under a recursive watch is met twice when its event and the library's own
+        # walk cross; the second callback is the first one again. Nothing is lost by it.
+        warnings.filterwarnings("ignore", r"Callback with id '\d+' already exists", RuntimeWarning)
         observer = Observer()
         try:
             observer.start()
