@@ -136,7 +136,7 @@ class ClientConnection(asyncio.Protocol):
         """There is output: flush once, after everybody had a say in this pass."""
         if not self.dirty and not self._closing:
             self.dirty = True
-            self._listener.flusher.mark(self)
+            self._listener.gathering.add(self)
 
     def flush(self) -> None:
         """Write what the session has; close when it is finished."""

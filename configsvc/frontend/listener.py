@@ -17,7 +17,7 @@ from typing import Final
 from configsvc.frontend.connection import ClientConnection
 from configsvc.frontend.refusals import CROWDED, Refusals
 from configsvc.frontend.shared import Shared, log
-from configsvc.frontend.sweeper import Flusher, Sweeper
+from configsvc.frontend.sweeper import Sweeper
 from configsvc.limits import (
     ACCEPT_PAUSE_S,
     ACCEPTS_PER_PASS_MAX,
@@ -25,6 +25,7 @@ from configsvc.limits import (
     DEAD_PEER_SECONDS_MAX,
     HANDSHAKES_PER_ADDRESS_MAX,
 )
+from configsvc.net.gathering import Gathering
 from configsvc.net.shell import TlsConnection
 
 _BACKLOG: Final = 1_024
@@ -40,14 +41,14 @@ class Listener:
         self,
         socks: Sequence[socket.socket],
         shared: Shared,
-        flusher: Flusher,
+        gathering: Gathering,
         sweeper: Sweeper,
         tls: Callable[[], ssl.SSLContext] | None,
         refusals: Refusals,
     ) -> None:
         """``tls`` gives the context for the next connection; None is plaintext."""
         self.shared = shared
-        self.flusher = flusher
+        self.gathering = gathering
         self.sweeper = sweeper
         self.connections: dict[ClientConnection, None] = {}
         self._socks = tuple(socks)

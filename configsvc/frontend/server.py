@@ -1,6 +1,7 @@
 """The front end as the composition root sees it: listen, drain, stop.
 
-``Frontend`` owns the listeners and what they share: admission counts, the flusher and the sweeper.
+``Frontend`` owns the listeners and what they share: admission counts, the sweeper, and who has
+something to write.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from configsvc.frontend.connection import ClientConnection
 from configsvc.frontend.listener import Listener, bind
 from configsvc.frontend.refusals import Refusals, Refused
 from configsvc.frontend.shared import Refuse, Shared, UnknownMethod
-from configsvc.frontend.sweeper import Flusher, Sweeper
+from configsvc.frontend.sweeper import Sweeper
 from configsvc.limits import DRAIN_NOTICE_S, HTTP2_STREAMS_MAX
+from configsvc.net.gathering import Gathering
 
 
 class Frontend:
@@ -62,7 +64,7 @@ class Frontend:
         self._on_unknown_method = on_unknown_method
         self._refuse = refuse
         self._traffic = traffic
-        self.answers = Flusher(loop)  # corked by whoever completes many calls at once
+        self.answers = Gathering(loop)  # corked by whoever completes many calls at once
         self._sweeper = Sweeper(loop)
 
     def listen(

@@ -1,4 +1,4 @@
-"""One timer for all connections, and one flush per loop pass.
+"""One timer for all connections.
 
 A timer per call or connection would cost more than the calls. The sweeper looks, four times a
 second, at the connections that asked for it: young ones (handshake, first request) and watched
@@ -15,42 +15,6 @@ if TYPE_CHECKING:
     from configsvc.frontend.connection import ClientConnection
 
 SWEEP_SECONDS: Final = 0.25
-
-
-class Flusher:
-    """Collects connections with output and flushes them together."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._dirty: list[ClientConnection] = []
-        self._corked = False
-        self._scheduled = False
-
-    def mark(self, connection: ClientConnection) -> None:
-        """Flush ``connection`` once, later in this pass; it guards against marking twice."""
-        self._dirty.append(connection)
-        if not self._corked and not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self._turn_ends)
-
-    def cork(self) -> None:
-        """A pass of the member begins: what it answers leaves with ``uncork``."""
-        self._corked = True
-
-    def uncork(self) -> None:
-        """The pass is over."""
-        self._corked = False
-        if self._dirty:
-            self._flush()
-
-    def _turn_ends(self) -> None:
-        self._scheduled = False
-        self._flush()
-
-    def _flush(self) -> None:
-        dirty, self._dirty = self._dirty, []
-        for connection in dirty:
-            connection.flush()
 
 
 class Sweeper:

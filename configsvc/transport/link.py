@@ -32,13 +32,13 @@ from configsvc.limits import (
     PEER_PROGRESS_S,
     PEER_SILENCE_S,
 )
+from configsvc.net.gathering import Gathering
 from configsvc.net.shell import TlsConnection
 from configsvc.raft.messages import Message, MessageType
 from configsvc.transport.admission import REMOVED, judge_hello, judge_leaf, plausible
 from configsvc.transport.connection import PeerConnection
 from configsvc.transport.dialling import NOBODY_LISTENS, Dialler
 from configsvc.transport.frames import FRAME_OWN_MIN, FRAME_RAFT
-from configsvc.transport.gathering import Gathering
 from configsvc.transport.hello import BULK, CONTROL, LANES, Hello, Refusal
 from configsvc.transport.joining import JoinAnswer, decode_question, encode_join_answer
 from configsvc.transport.ports import Handler, HelloState, LinkCounters, PeerTls, Report

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from configsvc.transport.gathering import Gathering
+from configsvc.net.gathering import Gathering
 
 
 class FakeLoop:
@@ -88,3 +88,14 @@ def test_a_turn_that_was_scheduled_before_the_pass_finds_nothing(
     assert one.writes == 1
     gathering.add(one)
     assert len(loop.soon) == 1
+
+
+def test_a_pass_also_writes_what_waited_for_the_turn(loop: FakeLoop, gathering: Gathering) -> None:
+    one, two = Writer(), Writer()
+    gathering.add(one)
+    gathering.cork()
+    gathering.add(two)
+    gathering.uncork()
+    assert (one.writes, two.writes) == (1, 1)
+    loop.turn()
+    assert (one.writes, two.writes) == (1, 1)

@@ -1,9 +1,12 @@
 """When connections write: once per pass of the member, or at the end of the loop's turn.
 
-A member that runs a pass corks the link, so that nothing is scheduled for what the pass sends; the
-pass itself says when the others should have it.
+Links to other members and client connections gather here, each in a ``Gathering`` of its own: peers
+are written to before clients. A member that runs a pass corks both, so that nothing is scheduled
+for what the pass sends; the pass itself says when the others should have it.
 
-Not here: what waits on one connection (``outbox``).
+Always true: a turn of the loop is asked for at most once, and finds nothing when a pass came first.
+
+Not here: what waits on one connection (``transport.outbox``, ``http2.outbox``).
 """
 
 from __future__ import annotations
