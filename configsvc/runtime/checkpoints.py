@@ -20,7 +20,7 @@ Not here: the note's text (``audit.checkpoint``), answers (``api.audit``).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -178,8 +178,8 @@ class Checkpoints:
         found = {}
         checkpoint = Checkpoint(member.log_origin, head.size, head.root)
         for (who, size), (root, signature) in member.state.signatures.items():
-            if Head(size, root) == head and self._signed_by(who, checkpoint, signature):
-                public = member.log_public_key(who)
+            if Head(size, root) == head:
+                public = key_of(member.log_public_keys(who), checkpoint, signature)
                 if public is not None:
                     found[public] = signature
         return merge(checkpoint, found) if found else ""
@@ -228,8 +228,12 @@ class Checkpoints:
             self._compared.add((asked.signer, asked.head.size))
             signature = member.state.signatures[asked.signer, asked.head.size][1]
             checkpoint = Checkpoint(member.log_origin, *asked.head)
-            if not self._signed_by(asked.signer, checkpoint, signature):
-                member.report.warn("audit", "a signature is wrong", peer=f"{asked.signer:016x}")
+            keys = member.log_public_keys(asked.signer)
+            if key_of(keys, checkpoint, signature) is None:
+                # Without a key left it proves nothing, and nobody is to blame.
+                what = "a signature is wrong" if keys else "a signature of a withdrawn key"
+                tell = member.report.warn if keys else member.report.info
+                tell("audit", what, peer=f"{asked.signer:016x}", size=asked.head.size)
                 return
         else:
             self._forced, self._news_since = False, None
@@ -287,17 +291,6 @@ class Checkpoints:
         except ConfigServiceError as error:
             done(error)
 
-    def _signed_by(self, who: int, checkpoint: Checkpoint, signature: bytes) -> bool:
-        public = self._member.log_public_key(who)
-        if public is None:
-            return False
-        text = encode_checkpoint(checkpoint).encode()
-        try:
-            Ed25519PublicKey.from_public_bytes(public).verify(signature, text)
-        except (InvalidSignature, ValueError):
-            return False
-        return True
-
     # --- disagreement ----------------------------------------------------------------------------
 
     def _corrupt(self, what: str, asked: _Asked, own_root: bytes) -> None:
@@ -333,3 +326,15 @@ class Checkpoints:
             if size == head.size and root == head.root and root != own_root and who in voters
         ]
         return 2 * len(against) > len(voters)
+
+
+def key_of(keys: Iterable[bytes], checkpoint: Checkpoint, signature: bytes) -> bytes | None:
+    """The first of these public keys that made the signature; None: no one did."""
+    text = encode_checkpoint(checkpoint).encode()
+    for public in keys:
+        try:
+            Ed25519PublicKey.from_public_bytes(public).verify(signature, text)
+        except (InvalidSignature, ValueError):
+            continue
+        return public
+    return None

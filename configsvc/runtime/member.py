@@ -115,6 +115,7 @@ class Member:
         self.has_alarm = self.standing.has_alarm
         self.alarms = self.standing.alarms
         self.log_public_key = self.standing.log_public_key
+        self.log_public_keys = self.standing.log_public_keys
         self.on_ready_change = self._readiness.watch
         self.forget_ready_change = self._readiness.forget
 

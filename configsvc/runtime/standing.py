@@ -48,11 +48,21 @@ class Standing:
         return self._facts_wanted[1]
 
     def log_public_key(self, member: int) -> bytes | None:
-        """A member's public log key, if it published one."""
-        for key in self._state.signing_keys.values():
-            if key.member == member and key.use == "log" and key.state == "active":
-                return key.public
-        return None
+        """The log key that a member signs with, if it published one."""
+        return next(iter(self._log_keys(member, ("active",))), None)
+
+    def log_public_keys(self, member: int) -> list[bytes]:
+        """Every log key that a member's signatures may be of.
+
+        A retired one counts: what a member signed before it was removed stays good. An empty list
+        means that nothing of that member can be judged.
+        """
+        return self._log_keys(member, ("active", "retired"))
+
+    def _log_keys(self, member: int, states: tuple[str, ...]) -> list[bytes]:
+        keys = self._state.signing_keys.values()
+        found = (k for k in keys if k.member == member and k.use == "log" and k.state in states)
+        return [k.public for k in found]
 
     def has_alarm(self, alarm: int) -> bool:
         return any(kind == alarm for _, kind in self._state.alarms)

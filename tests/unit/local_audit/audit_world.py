@@ -125,6 +125,7 @@ class FakeMember:
         self.loop = SimpleNamespace(call_later=lambda delay, call, *args: self.later.append(args))
         self.machine = SimpleNamespace(conf_state=SimpleNamespace(voters=voters))
         self.keys = {who: TokenKey.generate() for who in voters}
+        self.retired: dict[int, TokenKey] = {}
         self.log_key = self.keys[self_id]
         auth = SimpleNamespace(revision=3, policy=SimpleNamespace(version=2), users={})
         self.state = SimpleNamespace(
@@ -151,6 +152,10 @@ class FakeMember:
 
     def log_public_key(self, who: int) -> bytes | None:
         return self.keys[who].public_bytes if who in self.keys else None
+
+    def log_public_keys(self, who: int) -> list[bytes]:
+        found = [keys[who] for keys in (self.keys, self.retired) if who in keys]
+        return [key.public_bytes for key in found]
 
     def sign_checkpoint(self, checkpoint: Any) -> bytes:
         from configsvc.audit.checkpoint import encode_checkpoint

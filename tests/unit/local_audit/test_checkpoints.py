@@ -216,6 +216,41 @@ def test_a_forged_signature_accuses_nobody(follower: Signer) -> None:
     assert not list(follower.path.parent.glob("evidence-*"))
 
 
+def test_a_removed_members_signature_stays_good_and_accuses_nobody(follower: Signer) -> None:
+    member = follower.member
+    member.grow(4)
+    follower.signed_by(2, 4, follower.root(4))
+    member.retired[2] = member.keys.pop(2)
+    follower.ticks(2)
+    assert [each.size for each in follower.sent] == [4]
+    assert not member.alarms
+    assert not member.report.lines.count("a signature is wrong")
+    note = decode_note(follower.made.note(Head(4, follower.root(4))))
+    assert len(note.signatures) == 1
+
+
+def test_a_retired_key_still_tells_roots_that_differ(follower: Signer) -> None:
+    follower.member.grow(4)
+    follower.signed_by(2, 4, b"x" * 32)
+    follower.member.retired[2] = follower.member.keys.pop(2)
+    follower.ticks(2)
+    assert follower.member.alarms == [2]
+
+
+def test_a_wrong_signature_is_told_from_one_that_nobody_can_judge(follower: Signer) -> None:
+    member = follower.member
+    member.grow(4)
+    follower.signed_by(2, 4, follower.root(4), key=3)
+    follower.ticks(1)
+    assert member.report.lines.count("a signature is wrong") == 1
+    del member.keys[2]
+    follower.signed_by(2, 3, follower.root(3), key=3)
+    follower.ticks(2)
+    assert member.report.lines.count("a signature is wrong") == 1
+    assert member.report.lines.count("a signature of a withdrawn key") == 1
+    assert follower.sent == []
+
+
 @pytest.mark.parametrize("signed_before", [True, False])
 def test_a_database_that_lies_ends_its_member(leader: Signer, signed_before: bool) -> None:
     if signed_before:
