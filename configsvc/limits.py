@@ -79,6 +79,7 @@ SEALED_PER_SEED_MAX: Final = 2**31  # then a new seed (ENC-4)
 SEED_AGE_S_MAX: Final = 90 * 86_400
 SEAL_BATCHES_CACHED: Final = 4_096  # batch id -> opener, dropped all at once beyond
 TILES_CACHED: Final = 64  # 8 KiB each
+TILE_ROOTS_CACHED: Final = 2_048  # 32 bytes each; a root asks for up to 255 of each level
 INSTALL_CHUNK_BYTES_MAX: Final = 512 * KIB
 
 # --- watches (reliability.md O4) ------------------------------------------------------------------
@@ -184,7 +185,7 @@ AUDIT_LEVEL_RULES_MAX: Final = 100
 CHECKPOINT_BYTES_MAX: Final = 64 * KIB  # a longer note is refused unread
 CHECKPOINT_SIGNATURES_MAX: Final = 64
 
-# --- frontend (security.md LIM-1, 2, 3, 5, 18; GW-5) ----------------------------------------------
+# --- frontend (security.md LIM-1, 2, 3, 5, 15, 18; GW-5) ------------------------------------------
 REFUSAL_LOG_SECONDS: Final = 10.0  # one log line per kind of refused peers and interval
 HANDSHAKE_SECONDS_MAX: Final = 5.0  # TLS; closed beyond
 OPENING_SECONDS_MAX: Final = 5.0  # HTTP/2 preface and SETTINGS, or an HTTP/1.1 header; likewise
@@ -204,6 +205,10 @@ WRITE_BUFFER_BYTES_HIGH: Final = 256 * KIB  # in the transport; beyond it the co
 HTTP_BODY_BYTES_MAX: Final = MESSAGE_BYTES_MAX  # 413 beyond
 HTTP_HEADER_BYTES_MAX: Final = 16 * KIB  # of HTTP/1.1; 431 beyond
 DRAIN_NOTICE_S: Final = 0.2  # for peers to hear that we leave, before we stop to accept streams
+CONNECTION_IDLE_S_MAX: Final = 900.0  # without a call or an open stream; a graceful end beyond
+CONNECTION_AGE_S_MAX: Final = 1_800.0  # likewise; streams that are open then run on
+CONNECTION_AGE_JITTER: Final = 0.1  # how far off each connection's own age may be, a fraction
+CONNECTION_AGE_SLOT_S: Final = 5.0  # connections whose end comes within it are looked at together
 
 # --- identity (security.md 3.2-3.4) ---------------------------------------------------------------
 IDENTITY_URI_CHARS_MAX: Final = 255  # longer ones are refused unread, as for the three below

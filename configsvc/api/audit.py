@@ -65,7 +65,8 @@ class AuditService(Service):
             def ask() -> Any:
                 reader = self.member.reader
                 leaf = reader.commits(m.seq, m.seq + 1)[0].leaf
-                return leaf, inclusion_proof(m.seq, head.size, reader.node)
+                with reader.tree() as read:
+                    return leaf, inclusion_proof(m.seq, head.size, read)
 
             def answer(found: Any) -> bytes:
                 leaf, path = found
@@ -105,7 +106,8 @@ class AuditService(Service):
             size = m.new_size or held
             if not 0 < m.old_size <= size <= held:
                 raise InvalidArgumentError("old_size, new_size: 0 < old <= new <= tree size")
-            return size, consistency_proof(m.old_size, size, reader.node)
+            with reader.tree() as read:
+                return size, consistency_proof(m.old_size, size, read)
 
         def answer(found: Any) -> bytes:
             size, hashes = found

@@ -117,7 +117,8 @@ class DatabaseLog:
     def head(self, origin: str) -> Checkpoint:
         """What the database says of itself; nobody signed this."""
         try:
-            root = root_at(self.size, self._reader.node)
+            with self._reader.tree() as read:
+                root = root_at(self.size, read)
         except InvariantViolationError:
             root = _NO_ROOT  # its tree is broken: no leaves lead to this root
         return Checkpoint(origin, self.size, root)

@@ -252,9 +252,9 @@ class Checkpoints:
 
     def _look(self, head: Head, last: Head) -> _Looked:
         """On a reader thread: what SQL says of the head; stores it when it may be signed."""
-        read = self._member.reader.node
-        root = root_at(head.size, read)
-        extends = root_at(min(last.size, head.size), read) == last.root or head.size < last.size
+        with self._member.reader.tree() as read:
+            root = root_at(head.size, read)
+            extends = head.size < last.size or root_at(last.size, read) == last.root
         stored = root == head.root and extends and head.size > last.size
         if stored:
             store_last(self._path, Checkpoint(self._member.log_origin, *head))

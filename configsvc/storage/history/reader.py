@@ -14,13 +14,15 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from sqlalchemy import Connection, select
 
+from configsvc.audit.proofs import NodeReader
 from configsvc.audit.verify import ActorRow, Entry
 from configsvc.errors import OverloadedError, ensure
-from configsvc.limits import HISTORY_COPY_BYTES_MAX, HISTORY_READERS_MAX, TILES_CACHED
+from configsvc.limits import HISTORY_COPY_BYTES_MAX, HISTORY_READERS_MAX
 from configsvc.mvcc.messages import RangeOp, RangeResult
 from configsvc.storage.history import loading, questions, verify
 from configsvc.storage.history.copying import open_copy
@@ -34,12 +36,12 @@ from configsvc.storage.history.messages import (
     Meta,
     StoreIdentity,
 )
+from configsvc.storage.history.nodes import Nodes
 from configsvc.storage.history.ranges import read_range
 from configsvc.storage.history.scans import Stretch
 from configsvc.storage.history.schema import PROGRESS
 from configsvc.storage.history.seeds import load_sealers
 from configsvc.storage.history.session import Recent, Session
-from configsvc.storage.history.tree import TILE_HEIGHT, perfect_root, split_tile
 from configsvc.storage.history.values import Vault
 from configsvc.storage.seal.keyfile import KeyFile
 from configsvc.types import KeySpan
@@ -68,7 +70,7 @@ class HistoryReader:
         self._key_file = key_file
         self._engine = open_reader(self._path)
         self._idle: deque[_Link] = deque()
-        self._tiles: dict[tuple[int, int], bytes] = {}
+        self._nodes = Nodes()
         self._lock = threading.Lock()
         self._closed = False
 
@@ -209,13 +211,14 @@ class HistoryReader:
 
     def node(self, level: int, number: int) -> bytes:
         """Hash of perfect subtree ``number`` of 2^``level`` leaves; it must be complete."""
-        with self._session() as session:
-            return self._node(session, level, number)
+        with self.tree() as read:
+            return read(level, number)
 
-    def nodes(self, wanted: list[tuple[int, int]]) -> list[bytes]:
-        """``node`` for a whole proof in one transaction."""
+    @contextmanager
+    def tree(self) -> Iterator[NodeReader]:
+        """``node`` for many nodes, as a root or a proof asks for, in one transaction."""
         with self._session() as session:
-            return [self._node(session, level, number) for level, number in wanted]
+            yield partial(self._nodes.read, session)
 
     def use_key_file(self, key_file: KeyFile) -> None:
         """The seeds have been wrapped with another key file (``History.rewrap``)."""
@@ -269,31 +272,6 @@ class HistoryReader:
                 return
             yield from page
             at += verify.SLICE
-
-    def _node(self, session: Session, level: int, number: int) -> bytes:
-        tile_level, height = divmod(level, TILE_HEIGHT)
-        first, count = number << height, 1 << height
-        tile_number, offset = divmod(first, 1 << TILE_HEIGHT)
-        hashes = self._tile(session, tile_level, tile_number)
-        if hashes:
-            return perfect_root(split_tile(hashes)[offset : offset + count])
-        if tile_level == 0:
-            parts = verify.leaf_hashes(session, first, first + count)
-            ensure(len(parts) == count, "a node of a complete subtree was asked for")
-            return perfect_root(parts)
-        below = [self._tile(session, tile_level - 1, first + at) for at in range(count)]
-        ensure(all(below), "a node of a complete subtree was asked for")
-        return perfect_root([perfect_root(split_tile(tile)) for tile in below])
-
-    def _tile(self, session: Session, level: int, number: int) -> bytes:
-        known = self._tiles.get((level, number))
-        if known is None:
-            known = verify.tile(session, level, number)
-            if known:
-                if len(self._tiles) >= TILES_CACHED:
-                    self._tiles = {}
-                self._tiles[level, number] = known
-        return known
 
     def _leaf_bounds(self, session: Session) -> tuple[int, int]:
         return verify.bounds(session)

@@ -13,12 +13,14 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from configsvc.apply.commands import Effects
 from configsvc.apply.digest import GENESIS
 from configsvc.audit.checkpoint import Checkpoint
 from configsvc.audit.merkle import Frontier, leaf_hash, node_hash
+from configsvc.audit.proofs import NodeReader
 from configsvc.errors import ConfigServiceError, DecodeError, ensure
 from configsvc.limits import SQL_LAG_ENTRIES_MAX, SQL_LAG_S_MAX
 from configsvc.mvcc.messages import Event, KeyValue, Row
@@ -217,8 +219,9 @@ class SimReader:
             groups[-1][1].append(Event(row, prev))
         return EventPage(groups, last)
 
-    def node(self, level: int, number: int) -> bytes:
-        return self.file.state.node(level, number)
+    @contextmanager
+    def tree(self) -> Iterator[NodeReader]:
+        yield self.file.state.node
 
     def close(self) -> None:
         return

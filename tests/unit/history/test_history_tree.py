@@ -6,8 +6,17 @@ import pytest
 from history_world import World
 
 from configsvc.audit.merkle import Frontier, leaf_hash, root_of
+from configsvc.audit.proofs import root_at
 from configsvc.errors import InvariantViolationError
-from configsvc.storage.history.tree import Tile, TileTree, load_tree, perfect_root, split_tile
+from configsvc.storage.history import nodes
+from configsvc.storage.history.tree import (
+    TILE_WIDTH,
+    Tile,
+    TileTree,
+    load_tree,
+    perfect_root,
+    split_tile,
+)
 
 SIZES = [0, 1, 2, 3, 127, 255, 256, 257, 511, 512, 600, 65_535, 65_536, 65_537, 66_000]
 LEAVES = [b"%d" % number for number in range(66_000)]
@@ -74,6 +83,53 @@ def test_nodes_are_read_at_every_level(history, reader) -> None:
     for level, number in ((0, 0), (0, 699), (3, 5), (3, 80), (7, 4), (8, 1), (9, 0), (5, 16)):
         part = leaves[number << level : (number + 1) << level]
         assert reader.node(level, number) == root_of(part), (level, number)
-    assert reader.nodes([(0, 1), (8, 0)]) == [reader.node(0, 1), reader.node(8, 0)]
+    with reader.tree() as read:
+        assert [read(0, 1), read(8, 0)] == [reader.node(0, 1), reader.node(8, 0)]
     with pytest.raises(InvariantViolationError):
         reader.node(6, 10)  # leaves 640 to 703: not complete
+
+
+def test_roots_at_every_size_are_right_and_compute_a_full_tile_once(
+    history, reader, monkeypatch
+) -> None:
+    world = World()
+    for _ in range(1_100):
+        world.commit([])
+    history.write(world.effects)
+    hashed: list[int] = []
+    monkeypatch.setattr(
+        nodes, "perfect_root", lambda hashes: (hashed.append(len(hashes)), perfect_root(hashes))[1]
+    )
+    tree = Frontier()
+    for size, effect in enumerate(world.effects, 1):
+        tree.append(effect.leaf)
+        if size % 97 == 0:
+            with reader.tree() as read:
+                assert root_at(size, read) == tree.root(), size
+    # Three tiles are asked for alone and below a node of their neighbours; each was computed once.
+    with reader.tree() as read:
+        before = len(hashed)
+        root_at(1_024, read)
+        root_at(1_024, read)
+    assert TILE_WIDTH not in hashed[before:]
+
+
+def test_a_root_over_a_tile_that_is_missing_is_refused(history, reader) -> None:
+    world = World()
+    for _ in range(1_024):
+        world.commit([])
+    history.write(world.effects)
+    history._cursor.execute("DELETE FROM tiles WHERE number = 2")
+    with reader.tree() as read, pytest.raises(InvariantViolationError):
+        root_at(1_024, read)
+
+
+def test_what_is_kept_of_tiles_is_bounded(history, reader, monkeypatch) -> None:
+    monkeypatch.setattr(nodes, "TILE_ROOTS_CACHED", 2)
+    world = World()
+    for _ in range(1_024):
+        world.commit([])
+    history.write(world.effects)
+    with reader.tree() as read:
+        assert root_at(1_024, read) == root_of([effect.leaf for effect in world.effects])
+    assert len(reader._nodes._roots) <= 2

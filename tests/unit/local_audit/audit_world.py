@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
 from configsvc.audit.levels import Levels, parse_levels
 from configsvc.audit.merkle import Frontier, root_of
+from configsvc.audit.proofs import NodeReader
 from configsvc.errors import ConfigServiceError
 from configsvc.identity.tokens import TokenKey
 from configsvc.runtime.local_audit import LocalAudit
@@ -99,7 +102,11 @@ class Tree:
     def __init__(self) -> None:
         self.leaves: list[bytes] = []
 
-    def node(self, level: int, place: int) -> bytes:
+    @contextmanager
+    def tree(self) -> Iterator[NodeReader]:
+        yield self._node
+
+    def _node(self, level: int, place: int) -> bytes:
         width = 1 << level
         return root_of(self.leaves[place * width : (place + 1) * width])
 
