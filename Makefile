@@ -49,7 +49,7 @@ crash: ## crash images of the log's protocols (IMAGES=n, or STORY=n for one)
 	@.ci/bootstrap dev && $(PY) -m tests.faults.crash_images.run --images $(IMAGES) $(if $(STORY),--story $(STORY))
 
 BITS ?= 20000
-damage: ## a history database with pages zeroed and bits turned (BITS=n of them; 0: every bit, hours)
+damage: ## a history database with pages zeroed and bits turned (BITS=n of them; 0: every bit of a smaller file)
 	@.ci/bootstrap dev && $(PY) -m tests.faults.history_images.run --bits $(BITS)
 
 INPUTS ?= 1000000

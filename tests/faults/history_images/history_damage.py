@@ -9,16 +9,20 @@ it, then asked as clients ask it, then verified as an auditor does it:
   * ``wrong``: an answer differed, and nothing told. There must be none.
 
 Anything that ends otherwise than by one of ``REFUSALS`` is a surprise, and raised.
-``test_history_damage`` takes a sample, ``run`` (``make damage``) as many as asked for.
+``test_history_damage`` takes a sample, ``run`` (``make damage``) as many as asked for. For every
+single bit there is a smaller file (``SMALL``): fewer changes, SQLite's smallest pages.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
+from unittest import mock
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -27,8 +31,10 @@ from configsvc.audit.checkpoint import Checkpoint
 from configsvc.audit.merkle import root_of
 from configsvc.audit.verify import Verdict, verify_log
 from configsvc.errors import ConfigServiceError, InvariantViolationError
+from configsvc.limits import HISTORY_PAGE_BYTES
 from configsvc.mvcc.messages import RangeOp
 from configsvc.runtime.restore import read_stored
+from configsvc.storage.history import engine
 from configsvc.storage.history.messages import StoreIdentity
 from configsvc.storage.history.reader import HistoryReader
 from configsvc.storage.history.store import History
@@ -40,6 +46,16 @@ IDENTITY = StoreIdentity(cluster_id=2**64 - 5, member_id=2**63 + 7, store_id=byt
 EVERYTHING = KeySpan(b"\0", b"\0")
 # What damage may end with.
 REFUSALS = (ConfigServiceError, InvariantViolationError, SQLAlchemyError, sqlite3.Error)
+
+
+class Size(NamedTuple):
+    """Of a case: how many puts it has, and the bytes of a page."""
+
+    puts: int = 40
+    page: int = HISTORY_PAGE_BYTES
+
+
+SMALL = Size(puts=4, page=512)
 
 
 class Damage(NamedTuple):
@@ -67,12 +83,13 @@ class Found(NamedTuple):
 class Case:
     """A small history with changes of every kind, and what it answers when it is whole."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, size: Size = Size()) -> None:  # noqa: B008
         folder.chmod(0o700)
         self._path = folder / "history.db"
         self.key_file = KeyFile.create(folder / "key")
-        world = _small_world()
-        history = History.open(self._path, IDENTITY, self.key_file, create=True)
+        world = _small_world(size.puts)
+        with mock.patch.object(engine, "HISTORY_PAGE_BYTES", size.page):
+            history = History.open(self._path, IDENTITY, self.key_file, create=True)
         for at in range(0, len(world.effects), 9):
             history.write(world.effects[at : at + 9])
         history.close()
@@ -81,8 +98,19 @@ class Case:
         self._revision = world.state.store.revision
         self.whole = self._path.read_bytes()
         self.page = int.from_bytes(self.whole[16:18], "big")
+        assert self.page == size.page
         self.answers = self.start() | self._asked()
         assert self._verified() is Verdict.INTACT
+
+    def at(self, folder: Path) -> Case:
+        """The same case with its images elsewhere, for another process."""
+        folder.mkdir(mode=0o700)
+        other = copy(self)
+        other._path = folder / "history.db"
+        other._path.touch(mode=0o600)
+        other._path.write_bytes(self.whole)
+        assert other.start() | other._asked() == self.answers
+        return other
 
     def judge(self, damage: Damage) -> Found:
         """Put the image there, and ask it everything."""
@@ -157,12 +185,29 @@ def damages(case: Case, chance: Random, bits: int) -> Iterator[Damage]:
         yield Damage(chance.randrange(len(case.whole)), chance.randrange(8))
 
 
-def _small_world() -> World:
+@contextmanager
+def one_query_cache() -> Iterator[None]:
+    """Engines share what they compiled: an image opens five, and compiling was half of its time."""
+    real, compiled, dialects = engine.create_engine, dict[Any, Any](), list[Any]()
+
+    def create(*args: Any, **options: Any) -> Any:
+        made = real(*args, **options, execution_options={"compiled_cache": compiled})
+        if not dialects:
+            with real("sqlite://").connect() as first:  # which is what fills the dialect in
+                dialects.append(first.dialect)
+        made.dialect = dialects[0]  # the cache goes by it
+        return made
+
+    with mock.patch.object(engine, "create_engine", create):
+        yield
+
+
+def _small_world(puts: int) -> World:
     """Puts, deletes, a transaction, a refusal, a lease and rows in the small tables."""
     world = World()
     world.user(ADA, (2, b"/app/", b"/app0"))
     world.ok(ADA, c.LeaseGrantOp(30, 7))
-    for number in range(40):
+    for number in range(puts):
         world.ok(ADA, put(b"/app/%d" % (number % 6), b"v%d" % number, lease=7 * (number % 3 == 0)))
     world.ok(ADA, delete(b"/app/1", b"/app/2"), reason="cleaning", ticket="T-1")
     world.refused(ADA, put(b"/secret", b"x"))
