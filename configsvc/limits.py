@@ -310,6 +310,9 @@ AGENT_FILES_OPEN_MAX: Final = 128  # written and not yet synced, at once
 AGENT_STOP_S: Final = 4.0  # to finish or leave a step after SIGTERM
 AGENT_GENERATION_BYTES_MAX: Final = 64 * MIB  # one stored generation; refused unread beyond
 
+# --- callers that are not known yet ---------------------------------------------------------------
+LATE_STREAM_BYTES_MAX: Final = 1 * MIB  # sent to a stream whose token names an index to come
+
 # --- lock, election -------------------------------------------------------------------------------
 SELF_WATCH_MESSAGES_MAX: Final = 16  # kept of one internal watch; then it is fed from history later
 

@@ -204,6 +204,11 @@ class ClientConnection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    @property
+    def activity(self) -> int | None:
+        """A number that changes with every request; None while something is open."""
+        return None if self.session is None else self.session.activity
+
     def is_of(self, which: Callable[[ConnectionIdentity], bool]) -> bool:
         """Whether the peer is known and ``which`` picks it."""
         return self.session is not None and which(self.session.identity)
@@ -216,10 +221,11 @@ class ClientConnection(asyncio.Protocol):
             self.session.drain()
             self.mark_dirty()
 
-    def finish_drain(self, error: ConfigServiceError) -> None:
-        """Stop accepting streams, and end those that would run for ever with ``error``."""
+    def finish_drain(self, error: ConfigServiceError | None = None) -> None:
+        """Stop accepting streams; with ``error``, end those that would run for ever."""
         if self.session is not None:
-            self.session.end_streams(error)
+            if error is not None:
+                self.session.end_streams(error)
             self.session.finish_drain()
             self.mark_dirty()
 

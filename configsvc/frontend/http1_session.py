@@ -67,7 +67,7 @@ class Http1Session:
         self._exchange: Http1Exchange | None = None
         self._out: list[bytes] = []
         self._paused = False
-        self._served = False
+        self._served = 0  # requests
         self._last = False  # the next answer closes the connection
         self.waiting_bytes = 0  # in ``_out``
 
@@ -76,7 +76,13 @@ class Http1Session:
     @property
     def opened(self) -> bool:
         """Whether no header is overdue: between requests the connection may rest."""
-        return not self._head and (self._served or self._request is not None)
+        return not self._head and (self._served > 0 or self._request is not None)
+
+    @property
+    def activity(self) -> int | None:
+        """A number that changes with every request; None while one is open."""
+        resting = self._exchange is None and self._request is None and not self._head
+        return self._served if resting else None
 
     @property
     def finished(self) -> bool:
@@ -228,7 +234,7 @@ class Http1Session:
         body = b"".join(self._body)
         self._request = None
         self._hold(0)
-        self._served = True
+        self._served += 1
         fields = tuple(request.headers)
         if end.headers:
             self._refuse(400, "trailers in a request")

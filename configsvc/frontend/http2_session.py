@@ -100,6 +100,11 @@ class Http2Session:
         return self.http2.settled
 
     @property
+    def activity(self) -> int | None:
+        """A number that changes with every request; None while a stream is open."""
+        return None if self.http2.streams else self.http2.last_id
+
+    @property
     def finished(self) -> bool:
         """Whether the connection is to be closed once the output is written."""
         return self.http2.fault is not None or self.http2.drained

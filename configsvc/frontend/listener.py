@@ -14,6 +14,7 @@ import ssl
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from configsvc.frontend.ages import Calendar
 from configsvc.frontend.connection import ClientConnection
 from configsvc.frontend.refusals import CROWDED, Refusals
 from configsvc.frontend.shared import Shared, log
@@ -43,6 +44,7 @@ class Listener:
         shared: Shared,
         gathering: Gathering,
         sweeper: Sweeper,
+        calendar: Calendar,
         tls: Callable[[], ssl.SSLContext] | None,
         refusals: Refusals,
     ) -> None:
@@ -50,6 +52,7 @@ class Listener:
         self.shared = shared
         self.gathering = gathering
         self.sweeper = sweeper
+        self._calendar = calendar
         self.connections: dict[ClientConnection, None] = {}
         self._socks = tuple(socks)
         self._tls = tls
@@ -87,10 +90,12 @@ class Listener:
         """A connection has its transport."""
         self._arriving.pop(connection, None)
         self.connections[connection] = None
+        self._calendar.joined(connection)
 
     def closed(self, connection: ClientConnection) -> None:
         """A connection is gone."""
         self.connections.pop(connection, None)
+        self._calendar.left(connection)
         self.sweeper.forget(connection)
 
     def refused(self, connection: ClientConnection, kind: str, reason: str) -> None:

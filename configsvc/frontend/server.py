@@ -1,7 +1,7 @@
 """The front end as the composition root sees it: listen, drain, stop.
 
-``Frontend`` owns the listeners and what they share: admission counts, the sweeper, and who has
-something to write.
+``Frontend`` owns the listeners and what they share: admission counts, the sweeper, the calendar of
+ages, and who has something to write.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from configsvc.api.contract import ApiTable, ConnectionIdentity, HttpApp
 from configsvc.api.traffic import ClientTraffic
 from configsvc.errors import StoppedError
 from configsvc.frontend.admission import Admission
+from configsvc.frontend.ages import Ages, Calendar
 from configsvc.frontend.connection import ClientConnection
 from configsvc.frontend.listener import Listener, bind
 from configsvc.frontend.refusals import Refusals, Refused
@@ -40,6 +41,7 @@ class Frontend:
         on_unknown_method: UnknownMethod | None = None,
         refuse: Refuse | None = None,
         traffic: ClientTraffic | None = None,
+        ages: Ages | None = None,
     ) -> None:
         """Nothing is opened yet.
 
@@ -52,6 +54,7 @@ class Frontend:
             on_unknown_method: The identity of every call of a method that does not exist.
             refuse: Tells a refused gRPC call its status once that is recorded; None: at once.
             traffic: Where bytes of HTTP/2 are counted; None: nobody looks.
+            ages: How long connections may last; None: as ``limits`` has it.
         """
         loop = asyncio.get_running_loop()
         self.admission = Admission()
@@ -66,6 +69,7 @@ class Frontend:
         self._traffic = traffic
         self.answers = Gathering(loop)  # corked by whoever completes many calls at once
         self._sweeper = Sweeper(loop)
+        self._calendar = Calendar(loop, ages or Ages())
 
     def listen(
         self,
@@ -103,7 +107,13 @@ class Frontend:
             traffic=self._traffic,
         )
         listener = Listener(
-            bind(host, port), shared, self.answers, self._sweeper, tls, self._refusals
+            bind(host, port),
+            shared,
+            self.answers,
+            self._sweeper,
+            self._calendar,
+            tls,
+            self._refusals,
         )
         self.listeners.append(listener)
         return listener
@@ -143,6 +153,7 @@ class Frontend:
         for connection in self._connections():
             connection.abort()
         self._sweeper.stop()
+        self._calendar.stop()
         await asyncio.sleep(0)
 
     def _connections(self) -> list[ClientConnection]:

@@ -132,6 +132,11 @@ class Connection:
             self._goaway(self._last_id, p.NO_ERROR, b"")
 
     @property
+    def last_id(self) -> int:
+        """The highest stream id that the peer has used; 0: none yet."""
+        return self._last_id
+
+    @property
     def drained(self) -> bool:
         """Whether the connection may be closed without hurting anybody."""
         if self.streams:
