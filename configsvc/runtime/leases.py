@@ -3,6 +3,7 @@
 Only the leader decides expiry, on its monotonic clock, after a quorum round that started after
 the deadline (X1). A new leader gives every lease its full TTL, or the checkpointed rest, plus an
 election timeout (X2). A stall of this process moves all deadlines, for clients could not renew.
+While a member is known to be corrupt nothing runs out (N4).
 
 A renewal is answered by the confirmed leader after applying everything committed at that round
 (X4); other members pass it on.
@@ -16,6 +17,7 @@ import struct
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from configsvc.apply.state import CORRUPT
 from configsvc.codec import command as codec
 from configsvc.codec.lease import checkpoint_op, revoke_op
 from configsvc.errors import (
@@ -58,6 +60,8 @@ class Leadership(Protocol):
 
     @property
     def term(self) -> int: ...
+
+    def has_alarm(self, alarm: int) -> bool: ...
 
 
 class Leases:
@@ -122,6 +126,10 @@ class Leases:
             self._checkpoint()
         due = self._lessor.next_due_ns()
         if due is None or due > self._now_ns():
+            return
+        if self._member.has_alarm(CORRUPT):
+            # No revoke takes effect then (N4): each try would leave a refusal in the audit stream,
+            # once a second. What is due goes when the alarm is disarmed.
             return
         # The decision needs a round that starts after the deadline: only now (X1).
         self._round_open = True
