@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 from urllib.parse import unquote
 
-from configsvc.api.contract import Caller
+from configsvc.api.contract import Ahead, Caller
 from configsvc.auth.state import AuthState
 from configsvc.codec.command import encode_actor
 from configsvc.errors import (
@@ -79,6 +79,10 @@ class Cluster(Protocol):
     @property
     def token_keys(self) -> TokenKeys:
         """Public token keys by kid; replaced as a whole when one changes."""
+
+    @property
+    def applied(self) -> int:
+        """Index of the last applied entry, which ``auth`` is the state of."""
 
     @property
     def trust_domain(self) -> str: ...
@@ -198,7 +202,7 @@ class Connection:
         self._caller: Caller | None = None
 
     def caller(self, metadata: Metadata) -> Caller:
-        """The caller of one request.
+        """The caller of one request; with ``ahead`` set it is to be asked for again later.
 
         Raises:
             CertificateNotAcceptableError: the leaf ran out while the connection was open.
@@ -220,7 +224,12 @@ class Connection:
         ):
             return known
         asked = read_metadata(metadata)
-        caller = self._build(asked, now_ns)
+        ahead = self._ahead(asked.token)
+        if ahead:
+            caller = self._made(self.suspect()[0], asked)
+            caller.ahead = Ahead(ahead, self, metadata)
+            return caller
+        caller = self._made(self._principal(asked, now_ns), asked)
         if not asked.token:  # a token's lifetime is judged on every request
             self._metadata, self._version, self._caller = metadata, version, caller
         return caller
@@ -230,8 +239,14 @@ class Connection:
         principal = principal_of(self._leaf) if self._leaf is not None else ANONYMOUS
         return principal, self._source
 
-    def _build(self, asked: Asked, now_ns: int) -> Caller:
-        principal = self._principal(asked, now_ns)
+    def _ahead(self, token: str) -> int:
+        """The index in a token that this member has not applied yet; 0 if there is none."""
+        if not token or self._etcd_tokens is None:
+            return 0
+        index = self._etcd_tokens.index_of(token)
+        return index if index > self._cluster.applied else 0
+
+    def _made(self, principal: Principal, asked: Asked) -> Caller:
         name, client_version = asked.client
         source = self._source._replace(client_name=name, client_version=client_version)
         caller = Caller(principal, source, encode_actor(principal, source))

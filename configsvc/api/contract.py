@@ -30,6 +30,7 @@ class Caller:
     """
 
     __slots__ = (
+        "ahead",
         "envelope",
         "has_leader",
         "principal",
@@ -47,6 +48,20 @@ class Caller:
         self.ticket = ""
         self.has_leader = False  # metadata ``hasleader: true``
         self.via_gateway = False
+        self.ahead: Ahead | None = None  # set: not known yet, the principal is a suspect only
+
+    def become(self, known: Caller) -> None:
+        """Turn into the caller that is known now; whoever holds this one sees it."""
+        for name in self.__slots__:
+            setattr(self, name, getattr(known, name))
+
+
+class Ahead(NamedTuple):
+    """Why a caller is not known yet: this member has not applied the index in its token (A16)."""
+
+    needs: int  # the index
+    identity: ConnectionIdentity
+    metadata: tuple[tuple[bytes, bytes], ...]
 
 
 class StreamSink(Protocol):

@@ -15,6 +15,7 @@ from configsvc.api.fleet import FleetService
 from configsvc.api.health import HealthService
 from configsvc.api.history import HistoryService
 from configsvc.api.kv import KvService
+from configsvc.api.late_callers import LateCallers
 from configsvc.api.lease import LeaseService
 from configsvc.api.lock import LockService
 from configsvc.api.maintenance import MaintenanceService
@@ -54,6 +55,8 @@ class Api:
         )
         self.methods: dict[bytes, Method] = {}
         self.started: dict[str, int] = {}  # calls by path, for the metrics
+        # Callers can be late where etcd's tokens are taken, and nowhere else.
+        self._late = LateCallers(member.reads) if member.etcd_tokens is not None else None
         self.kv = KvService(member)
         self.fleet = FleetService(member)
         self._fill(member)
@@ -167,6 +170,9 @@ class Api:
         rpc = descriptor(service).methods_by_name[name]
         path = f"/{service}/{name}"
         self.started[path] = 0
+        if self._late is not None:
+            unary = self._late.unary(unary) if unary is not None else None
+            stream = self._late.stream(stream, refused) if stream is not None else None
         self.methods[path.encode()] = Method(
             path,
             self._counted(path, unary) if unary is not None else None,

@@ -8,6 +8,8 @@ ends all, and a member that was restarted takes none of before, though nothing i
 Always true:
   * A token lives its time after its last use, on each member by that member's own uses, as in etcd.
   * Times of members can be compared: under --insecure-dev all of them run on one machine (DEV-1).
+  * A member judges a token only from its index on: before, it may not know the user or the password
+    that the token was given for.
 
 Not here: etcd's JWTs (``etcd_jwt``), the tokens of a secure member (``tokens``).
 """
@@ -29,6 +31,7 @@ SIMPLE_KEY_ID: Final = "etcd.simple"  # no member's key: those have no dot
 _LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _DATE_LETTERS: Final = 8  # of milliseconds since 1970: enough for 1 600 years
 _MAC_LETTERS: Final = 8
+_LETTERS_IN_ALL: Final = _DATE_LETTERS + _MAC_LETTERS
 _TOKEN: Final = re.compile(r"[A-Za-z]{16}\.[0-9]{1,20}", re.ASCII)
 _NS_PER_MS: Final = 1_000_000
 
@@ -52,6 +55,9 @@ class EtcdTokens(Protocol):
         Raises:
             RequestError: this member can only verify.
         """
+
+    def index_of(self, token: str) -> int:
+        """The entry that must be applied before ``token`` can be judged; 0: none."""
 
     def bearer(self, auth: AuthState, token: str, now_ns: int) -> Bearer:
         """Who ``token`` speaks for now.
@@ -84,6 +90,10 @@ class SimpleTokens:
         self._keep(token, auth, user, now_ns)
         return token
 
+    def index_of(self, token: str) -> int:
+        """See ``EtcdTokens``; what is no simple token needs no entry to be refused."""
+        return int(token[_LETTERS_IN_ALL + 1 :]) if _TOKEN.fullmatch(token) else 0
+
     def bearer(self, auth: AuthState, token: str, now_ns: int) -> Bearer:
         known = self._known.pop(token, None)
         user = self._user_of(auth, token, known, now_ns)
@@ -105,13 +115,13 @@ class SimpleTokens:
         """Whose token it is that this member sees for the first time."""
         if not _TOKEN.fullmatch(token):
             raise InvalidToken("token is none of etcd's simple ones")
-        date, mac = token[:_DATE_LETTERS], token[_DATE_LETTERS : _DATE_LETTERS + _MAC_LETTERS]
+        date, mac = token[:_DATE_LETTERS], token[_DATE_LETTERS:_LETTERS_IN_ALL]
         made_ns = _number(date) * _NS_PER_MS
         if made_ns < self._started_ns or now_ns >= made_ns + self._ttl_ns:
             raise InvalidToken("token has run out")
         if made_ns > now_ns + TOKEN_LEEWAY_S * 1_000_000_000:
             raise InvalidToken("token is from the future")
-        index = int(token[_DATE_LETTERS + _MAC_LETTERS + 1 :])
+        index = self.index_of(token)
         for user in auth.users.values():
             if user.password_hash and hmac.compare_digest(mac, _mac(auth, user, date, index)):
                 return user

@@ -91,6 +91,22 @@ class Reads:
         self._wake()
         return waiting
 
+    def once_applied(self, index: int, answer: Answer) -> Waiting:
+        """Call ``answer`` once ``index`` is applied here, whatever the leader says.
+
+        Raises:
+            OverloadedError: PENDING_READS_MAX reads wait already.
+            StoppedError: the member is shutting down.
+        """
+        if self.stopped:
+            raise StoppedError
+        if self.waiting >= limits.PENDING_READS_MAX:
+            raise OverloadedError
+        waiting = Waiting()
+        read = _Read(waiting, answer, self._clock.monotonic() + self._timeout)
+        self._confirmed.append((index, [read]))
+        return waiting
+
     @property
     def waiting(self) -> int:
         """Reads that wait, in all stages."""
@@ -160,9 +176,12 @@ class Reads:
                 del self._rounds[context]
                 self.slow_total += 1
                 self._queue = reads + self._queue
-        late = [r for r in self._queue if r.deadline <= now or r.waiting.cancelled]
+        self._queue, late = _parted(self._queue, now)
+        for _, reads in self._confirmed:
+            reads[:], later = _parted(reads, now)
+            late += later
         if late:
-            self._queue = [r for r in self._queue if r.deadline > now and not r.waiting.cancelled]
+            self._confirmed = [(at, reads) for at, reads in self._confirmed if reads]
             self._fail(late, RequestTimeoutError())
         if self._queue:
             self._wake()
@@ -183,6 +202,14 @@ class Reads:
         for read in reads:
             if not read.waiting.cancelled:
                 read.waiting.complete(error)
+
+
+def _parted(reads: list[_Read], now: float) -> tuple[list[_Read], list[_Read]]:
+    """Those that wait on, and those that are past their deadline or that nobody wants."""
+    late = [r for r in reads if r.deadline <= now or r.waiting.cancelled]
+    if not late:
+        return reads, late
+    return [r for r in reads if r.deadline > now and not r.waiting.cancelled], late
 
 
 def _run(reads: list[_Read]) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -72,6 +74,18 @@ class DevCluster:
         self._running[i] = self._start(i)
         self._wait_ready(i)
 
+    def pause(self, i: int) -> None:
+        self._running[i].send_signal(signal.SIGSTOP)
+
+    def resume(self, i: int) -> None:
+        self._running[i].send_signal(signal.SIGCONT)
+
+    def follower(self, token: str) -> int:
+        """A member that does not lead."""
+        status = self.call(0, "Maintenance.Status", token)
+        assert isinstance(status, rpc_pb2.StatusResponse)
+        return 1 if status.leader == status.header.member_id else 0
+
     def call(self, i: int, method: str, token: str = "", **fields: object) -> object:
         """The answer, or the text of the error."""
         service, _, name = method.partition(".")
@@ -86,14 +100,12 @@ class DevCluster:
         except grpc.RpcError as error:
             return error.details()
 
-    def login(self, i: int, name: str) -> str:
-        answer = self.call(i, "Auth.Authenticate", name=name, password=name)
+    def login(self, i: int, name: str, password: str = "") -> str:
+        answer = self.call(i, "Auth.Authenticate", name=name, password=password or name)
         return str(getattr(answer, "token", answer))
 
     def puts(self, token: str) -> list[str]:
         """What each member says to a put: an error's text, or nothing."""
-        for i in range(3):
-            self.call(i, "KV.Range", key=b"a")  # refused, once the member has caught up
         answers = [self.call(i, "KV.Put", token, key=b"a", value=b"1") for i in range(3)]
         return [a if isinstance(a, str) else "" for a in answers]
 
@@ -143,6 +155,25 @@ def test_a_simple_token_is_known_everywhere_until_its_password_goes(cluster: Dev
     assert cluster.puts(token) == ["", "", ""]
     cluster.call(2, "Auth.UserChangePassword", token, name="root", password="root")
     assert cluster.puts(token) == [BAD] * 3  # the same password, but a new hash
+
+
+@pytest.mark.parametrize("cluster", ["simple"], indirect=True)
+def test_a_member_that_is_behind_waits_for_the_index_of_a_token(cluster: DevCluster) -> None:
+    """The password is one that the member has not heard of when the call comes in."""
+    token = cluster.login(2, "root")
+    behind = cluster.follower(token)
+    cluster.pause(behind)
+    try:
+        changed = cluster.call(2, "Auth.UserChangePassword", token, name="root", password="new")
+        assert not isinstance(changed, str)
+        token = cluster.login(2, "root", "new")
+        with ThreadPoolExecutor(1) as pool:
+            put = pool.submit(cluster.call, behind, "KV.Put", token, key=b"a")
+            time.sleep(0.3)  # so that it is there before the member runs again
+            cluster.resume(behind)
+            assert not isinstance(put.result(20), str)
+    finally:
+        cluster.resume(behind)
 
 
 @pytest.mark.parametrize("cluster", ["jwt"], indirect=True)

@@ -19,6 +19,7 @@ class FakeMember:
 
     trust_domain = TRUST_DOMAIN
     issuer = audience = "test"
+    applied = 9
 
     def __init__(self) -> None:
         self.auth = AuthState()
