@@ -39,7 +39,7 @@ from configsvc.server.listening import listen_clients, listen_peers
 from configsvc.server.local import refusal_event, weakened
 from configsvc.server.logs import Log, bridge_logging
 from configsvc.server.restore import force_new_cluster
-from configsvc.server.stores import Stores, has_stores, open_stores
+from configsvc.server.stores import Stores, has_stores, ignored_flags, open_stores
 from configsvc.server.tls import ClientTls
 from configsvc.transport.link import PeerTransport
 from configsvc.types import Source
@@ -126,6 +126,13 @@ class Server:
             round=stores.incarnation,
             state="new" if stores.first_start else "restart",
         )
+        ignored = ignored_flags(self.config, stores)
+        if ignored:
+            self.log.info(
+                "server",
+                "the data directory decides: flags of a first start are ignored",
+                setting=" ".join(ignored),
+            )
         if self.config.insecure_dev:
             self.log.warn("server", "INSECURE: --insecure-dev, throwaway data on loopback only")
 

@@ -46,6 +46,12 @@ from configsvc.types import LogIndex, NodeId
 STORE_ID_BYTES: Final = 16
 JOINED_NAME: Final = "joined"
 LOG_DIR: Final = "log"
+INITIAL_SETTINGS: Final = (
+    "initial_advertise_peer_urls",
+    "initial_cluster",
+    "initial_cluster_state",
+    "initial_cluster_token",
+)
 
 
 @dataclass(kw_only=True)
@@ -79,6 +85,22 @@ def has_stores(config: ServerConfig) -> bool:
     """Whether the data directory was ever used: then it decides, and not the flags (P9)."""
     log = Path(os.path.abspath(config.data_dir)) / LOG_DIR
     return log.is_dir() and any(log.iterdir())
+
+
+def ignored_flags(config: ServerConfig, stores: Stores) -> list[str]:
+    """The ``--initial-*`` flags that say something and decide nothing any more (P9).
+
+    Nothing is ignored at a first start, nor until the first entry is applied: up to then only the
+    flags name the cluster's members.
+    """
+    if stores.first_start or (stores.genesis and not stores.applied):
+        return []
+    plain = ServerConfig()
+    return [
+        "--" + name.replace("_", "-")
+        for name in INITIAL_SETTINGS
+        if getattr(config, name) != getattr(plain, name)
+    ]
 
 
 def open_stores(config: ServerConfig, joined: Joined | None = None) -> Stores:
