@@ -20,10 +20,12 @@ from configsvc.api.contract import (
     HttpRequest,
     HttpSink,
     Method,
+    StreamHandler,
+    StreamSink,
 )
 from configsvc.api.status import Code
 from configsvc.api.table import Api
-from configsvc.errors import InvariantViolationError, RequestError
+from configsvc.errors import InvariantViolationError, RequestError, ensure
 from configsvc.gateway import json_in
 from configsvc.gateway.answers import (
     JSON_FIELDS,
@@ -35,7 +37,7 @@ from configsvc.gateway.answers import (
 )
 from configsvc.gateway.calls import Calls
 from configsvc.gateway.health import Health
-from configsvc.gateway.metadata import metadata_of
+from configsvc.gateway.metadata import Metadata, metadata_of
 from configsvc.gateway.metrics import Metrics, Traffic
 from configsvc.gateway.origin import ForeignHostError, ForeignOriginError, OriginGuard
 from configsvc.gateway.routes import ROUTES
@@ -120,12 +122,15 @@ class Gateway:
         self, connection: ConnectionIdentity, request: HttpRequest, sink: HttpSink
     ) -> HttpExchange | None:
         method = self._methods.get(request.path)
+        asked: Metadata | None = None
         try:
-            timeout, fields = metadata_of(request.headers)
-            caller = connection.caller(fields)
+            asked = metadata_of(request.headers)
+            caller = connection.caller(asked.fields)
         except RequestError as error:
             if method is None or method.stream is None:
                 raise
+            if asked is not None and method.refused is not None and request.method == "POST":
+                return self._refused_stream(error, method, connection, request, asked, sink)
             self._refuse(error, connection, request, lambda *told: send_stream_error(sink, *told))
             return None
         if method is not None:
@@ -133,7 +138,7 @@ class Gateway:
                 send_error(sink, Code.UNIMPLEMENTED, "Method Not Allowed")
                 return None
             messages = _messages(request.body, method)
-            return self._calls.run(method, caller, connection.key, messages, timeout, sink)
+            return self._calls.run(method, caller, connection.key, messages, asked.timeout, sink)
         get = self._gets.get(request.path)
         if get is None:
             send_error(sink, Code.NOT_FOUND, "Not Found")
@@ -142,6 +147,29 @@ class Gateway:
             sink.respond(405, (*TEXT_FIELDS, (b"allow", b"GET")), b"Method Not Allowed\n")
             return None
         return get(request, sink)
+
+    def _refused_stream(
+        self,
+        error: RequestError,
+        method: Method,
+        connection: ConnectionIdentity,
+        request: HttpRequest,
+        asked: Metadata,
+        sink: HttpSink,
+    ) -> HttpExchange | None:
+        """A watch with a bad token refuses its watchers one by one in the stream, as over gRPC."""
+        refused = method.refused
+        ensure(refused is not None, "asked for before")
+        messages = _messages(request.body, method)
+
+        def begin(to: StreamSink) -> StreamHandler:
+            return refused(error, connection, asked.fields, to)  # type: ignore[misc]
+
+        try:
+            return self._calls.run_refused(method, begin, messages, asked.timeout, sink)
+        except RequestError as other:
+            self._refuse(other, connection, request, lambda *told: send_stream_error(sink, *told))
+            return None
 
     @property
     def probes(self) -> HttpApp:

@@ -15,6 +15,7 @@ from configsvc.api.contract import (
     Method,
     StreamFactory,
     StreamHandler,
+    StreamSink,
     Waiting,
 )
 from configsvc.errors import (
@@ -56,9 +57,7 @@ class Calls:
         all or of the identity ``key``; the errors of a stream are its last line.
         """
         if method.stream is not None:
-            stream = StreamExchange(self, method, sink)
-            stream.start(method.stream, caller, requests, timeout)
-            return None if stream.ended else stream
+            return self._stream(method, method.stream, caller, requests, timeout, sink)
         unary = method.unary
         ensure(unary is not None and len(requests) == 1, "a unary method takes one message")
         if self._full(key):
@@ -70,6 +69,36 @@ class Calls:
         exchange = UnaryExchange(self, method, key, sink)
         exchange.start(answer, timeout)
         return exchange
+
+    def run_refused(
+        self,
+        method: Method,
+        open_: Callable[[StreamSink], StreamHandler],
+        requests: list[bytes],
+        timeout: float | None,
+        sink: HttpSink,
+    ) -> StreamExchange | None:
+        """Run a stream whose caller was refused and which refuses what it is asked for by itself.
+
+        Raises what ``open_`` raises: then nothing was sent.
+        """
+        stream = StreamExchange(self, method, sink)
+        handler = open_(stream)
+        stream.start(lambda: handler, requests, timeout)
+        return None if stream.ended else stream
+
+    def _stream(
+        self,
+        method: Method,
+        factory: StreamFactory,
+        caller: Caller,
+        requests: list[bytes],
+        timeout: float | None,
+        sink: HttpSink,
+    ) -> StreamExchange | None:
+        stream = StreamExchange(self, method, sink)
+        stream.start(lambda: factory(caller, stream), requests, timeout)
+        return None if stream.ended else stream
 
     def enter(self, key: str) -> None:
         """A unary call begins to wait."""
@@ -155,8 +184,7 @@ class StreamExchange:
 
     def start(
         self,
-        factory: StreamFactory,
-        caller: Caller,
+        open_: Callable[[], StreamHandler],
         requests: list[bytes],
         timeout: float | None,
     ) -> None:
@@ -164,7 +192,7 @@ class StreamExchange:
         if timeout is not None:
             self._timer = self._calls.loop.call_later(timeout, self._expire)
         try:
-            handler = self._handler = factory(caller, self)
+            handler = self._handler = open_()
             for request in requests:
                 if not self.ended:
                     handler.on_message(request)

@@ -276,6 +276,24 @@ def test_the_certificate_is_the_identity(
         assert (refused["canceled"], refused["watch_id"]) == (True, "-1")
 
 
+@pytest.mark.parametrize("token", ["nonsense", "Bearer nonsense"])
+def test_a_watch_with_a_bad_token_is_refused_in_its_stream(root: JsonClient, token: str) -> None:
+    body = "".join(json.dumps({"create_request": {"key": b64(k)}}) for k in ("a", "b"))
+    with root.stream("/v3/watch", body, Authorization=token) as watch:
+        assert watch.status == 200
+        for _ in range(2):
+            refused = watch.result()
+            assert (refused["watch_id"], refused["created"], refused["canceled"]) == (
+                "-1", True, True,
+            )  # fmt: skip
+            assert refused["cancel_reason"] == (
+                "rpc error: code = Unauthenticated desc = etcdserver: invalid auth token"
+            )
+        assert watch.quiet(0.3)
+    other = root.call("/v3/maintenance/snapshot", {}, headers={"Authorization": token})
+    assert (other.status, json.loads(other.text)["error"]["code"]) == (401, 16)
+
+
 def test_tokens(root: JsonClient, bob: JsonClient) -> None:
     login = {"name": "bob", "password": "a long enough one"}
     token = bob.call("/v3/auth/authenticate", login).json["token"]
