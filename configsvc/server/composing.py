@@ -19,6 +19,7 @@ from typing import Any
 from configsvc.apply.applier import Applier
 from configsvc.codec.records import RecordCache
 from configsvc.config import ServerConfig
+from configsvc.identity.certificate import LeafIdentity
 from configsvc.raft.messages import Message
 from configsvc.runtime.install import InstallStores
 from configsvc.runtime.member import Member
@@ -160,6 +161,13 @@ class Composed:
         def state() -> HelloState:
             return HelloState(self.member.machine.raft.term, self.member.machine.durable)
 
+        tls = peer_tls(self._config, stores.self_id)
+
+        def denied(leaf: LeafIdentity) -> bool:
+            if tls is not None and leaf.serial_hex in tls.revocations.serials:
+                return True
+            return is_revoked(self.member.state.auth, leaf, time.time_ns())
+
         return PeerTransport(
             loop=self._loop,
             self_id=stores.self_id,
@@ -167,7 +175,7 @@ class Composed:
             store_id=stores.store_id,
             incarnation=stores.incarnation,
             insecure=self._config.insecure_dev,
-            tls=peer_tls(self._config, stores.self_id),
+            tls=tls,
             state=state,
             handler=_Handler(self),
             records=records,
@@ -177,7 +185,7 @@ class Composed:
             on_gone=lambda peer: self.member.elections.refused(peer),
             on_refused=lambda peer, refusal: self.member.membership.refused(peer, refusal),
             on_misbehaved=misbehaving(self._log, lambda: self.member.audit),
-            denied=lambda leaf: is_revoked(self.member.state.auth, leaf, time.time_ns()),
+            denied=denied,
         )
 
     def _on_space(self, ok: bool) -> None:

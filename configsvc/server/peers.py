@@ -1,4 +1,4 @@
-"""What the peer link asks of the member, and tells it, about who is at the other end.
+"""What both ports ask, and tell, about who is at the other end.
 
 Not here: judging hellos and store ids (``runtime.membership``), the link itself (``transport``).
 """
@@ -6,7 +6,10 @@ Not here: judging hellos and store ids (``runtime.membership``), the link itself
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 
+from configsvc.api.callers import Connection
+from configsvc.api.contract import ConnectionIdentity
 from configsvc.auth.state import AuthState
 from configsvc.identity.certificate import LeafIdentity
 from configsvc.runtime.local_audit import LocalAudit
@@ -19,6 +22,13 @@ def is_revoked(auth: AuthState, leaf: LeafIdentity, time_ns: int) -> bool:
     return auth.is_denied("serial", leaf.serial_hex, time_ns) or auth.is_denied(
         "identity", leaf.uri, time_ns
     )
+
+
+def is_listed(identity: ConnectionIdentity, revoked: AbstractSet[str]) -> bool:
+    """Whether a client's connection stands on a certificate of the revocation list (PKI-13)."""
+    if not isinstance(identity, Connection):
+        return False
+    return identity.suspect()[0].cert_serial in revoked
 
 
 def misbehaving(log: Log, audit: Callable[[], LocalAudit]) -> Callable[[NodeId], None]:

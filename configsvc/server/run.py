@@ -38,6 +38,7 @@ from configsvc.server.joining import find_cluster
 from configsvc.server.listening import listen_clients, listen_peers
 from configsvc.server.local import refusal_event, weakened
 from configsvc.server.logs import Log, bridge_logging
+from configsvc.server.peers import is_listed
 from configsvc.server.restore import force_new_cluster
 from configsvc.server.stores import Stores, has_stores, ignored_flags, open_stores
 from configsvc.server.tls import ClientTls
@@ -75,7 +76,7 @@ class Server:
         tls = ClientTls(self.config, self.log)
         frontend = self._serve_clients(tls, composed.peers)
         self._announce_when_ready()
-        self._handle_signals(loop, tls, composed.peers)
+        self._handle_signals(loop, tls, composed.peers, frontend)
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
@@ -172,7 +173,11 @@ class Server:
         member.on_ready_change(self, tell)
 
     def _handle_signals(
-        self, loop: asyncio.AbstractEventLoop, tls: ClientTls, peers: PeerTransport
+        self,
+        loop: asyncio.AbstractEventLoop,
+        tls: ClientTls,
+        peers: PeerTransport,
+        frontend: Frontend,
     ) -> None:
         def stop() -> None:
             self._signals += 1
@@ -193,6 +198,9 @@ class Server:
                     self.log.error("server", f"{what} TLS files stay as they were", reason=problem)
                 else:
                     self.log.info("server", f"{what} TLS files reloaded")
+            ended = frontend.disconnect(lambda identity: is_listed(identity, tls.revoked))
+            if ended:
+                self.log.info("server", "connections of revoked certificates ended", count=ended)
 
         loop.add_signal_handler(signal.SIGTERM, stop)
         loop.add_signal_handler(signal.SIGINT, stop)

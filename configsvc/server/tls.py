@@ -7,6 +7,7 @@ import time
 
 from configsvc.config import ServerConfig, TlsSettings
 from configsvc.errors import ConfigError
+from configsvc.identity.revocation_lists import Revocations
 from configsvc.identity.tls_files import judge_of
 from configsvc.net.contexts import (
     ALPN_CLIENT_PORT,
@@ -40,6 +41,7 @@ class ClientTls:
 
     def __init__(self, config: ServerConfig, log: Log) -> None:
         self._context: ReloadableContext | None = None
+        self._revocations = Revocations()
         if not config.client_tls.cert_file:
             return
         mutual = bool(config.client_tls.trusted_ca_file)
@@ -52,8 +54,11 @@ class ClientTls:
                     min_version=config.tls_min_version,
                     client_certs=mutual,
                 ),
-                _judge(config, KIND_SERVER) if not config.insecure_dev else _no_judge,
+                self._revocations.judging(
+                    _judge(config, KIND_SERVER) if not config.insecure_dev else _no_judge
+                ),
             )
+            self._revocations.take()
         except TlsSetupError as error:
             raise ConfigError(
                 str(error), "name a certificate, its key and the issuing CA"
@@ -67,7 +72,15 @@ class ClientTls:
 
     def reload(self) -> str:
         """Empty when the files on disk are in force."""
-        return self._context.reload() if self._context is not None else ""
+        problem = self._context.reload() if self._context is not None else ""
+        if not problem:
+            self._revocations.take()
+        return problem
+
+    @property
+    def revoked(self) -> frozenset[str]:
+        """Serials that ``--client-crl-file`` names; TLS asks it for new connections only."""
+        return self._revocations.serials
 
 
 def _no_judge(_: TlsFiles) -> None:
@@ -79,14 +92,18 @@ def peer_tls(config: ServerConfig, self_id: int) -> PeerTls | None:
     if not config.peer_tls.cert_file:
         return None
     files = _files(config.peer_tls)
-    judge = _judge(config, KIND_MEMBER, f"{self_id:016x}")
+    revocations = Revocations()
+    judge = revocations.judging(_judge(config, KIND_MEMBER, f"{self_id:016x}"))
     try:
-        return PeerTls(
+        made = PeerTls(
             ReloadableContext(files, lambda f: server_context(f, alpn=ALPN_PEER), judge),
             ReloadableContext(files, lambda f: client_context(f, alpn=ALPN_PEER), judge),
             config.trust_domain,
+            revocations,
         )
     except TlsSetupError as error:
         raise ConfigError(
             str(error), "name the member's certificate, key and the peer CA"
         ) from None
+    revocations.take()
+    return made

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+from configsvc.identity.revocation_lists import Revocations
 from configsvc.limits import PEER_CONNECTIONS_MAX
 from configsvc.net.contexts import ReloadableContext, TlsSetupError
 from configsvc.raft.messages import Message
@@ -54,6 +55,7 @@ class PeerTls(NamedTuple):
     server: ReloadableContext
     client: ReloadableContext
     trust_domain: str
+    revocations: Revocations  # both contexts are made of the same files
 
     def reload(self) -> str:
         """Both contexts out of the files anew, or neither; why not, or ""."""
@@ -62,6 +64,7 @@ class PeerTls(NamedTuple):
         except TlsSetupError as error:
             return str(error)
         self.server.current, self.client.current = server, client
+        self.revocations.take()
         return ""
 
 

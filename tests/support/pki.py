@@ -143,5 +143,27 @@ def odd_leaf(
     return Odd(builder.sign(authority.key, hashes.SHA256()), private)  # type: ignore[arg-type]
 
 
+def revocation_list(
+    ca: Authority, serials: Sequence[int], *, days: int = 1, issued_s: int = -5 * 86_400
+) -> bytes:
+    """A signed list in PEM. ``days`` until it is out of date; ``issued_s`` from now."""
+    now = int(time.time())
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(ca.certificate.subject)
+        .last_update(_utc(now + issued_s))
+        .next_update(_utc(now + days * 86_400))
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.key.public_key()),
+            critical=False,
+        )
+        .add_extension(x509.CRLNumber(1), critical=False)
+    )
+    for serial in serials:
+        entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(_utc(now))
+        builder = builder.add_revoked_certificate(entry.build())
+    return builder.sign(ca.key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+
 def _utc(seconds: int) -> datetime.datetime:
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC)

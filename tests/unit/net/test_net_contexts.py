@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import ssl
 import time
 from collections.abc import Callable
@@ -10,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -30,7 +28,7 @@ from configsvc.net.contexts import (
     client_context,
     server_context,
 )
-from tests.support.pki import CLIENT, SERVER, TRUST_DOMAIN, Odd, Pki, odd_leaf, uri
+from tests.support.pki import CLIENT, SERVER, TRUST_DOMAIN, Odd, Pki, odd_leaf, revocation_list, uri
 from tests.support.tls_wires import Wire, shaken
 
 CLIENT_PORT = ALPN_CLIENT_PORT
@@ -139,25 +137,8 @@ def test_a_revoked_serial_is_refused_and_an_old_list_refuses_everybody(pki: Pki)
     listener = TlsFiles(base.cert, base.key, base.ca, str(crl_path))
 
     def crl(days: int) -> None:
-        now = datetime.datetime.now(datetime.UTC)
-        builder = (
-            x509.CertificateRevocationListBuilder()
-            .issuer_name(ca.certificate.subject)
-            .last_update(now - datetime.timedelta(days=5))
-            .next_update(now + datetime.timedelta(days=days))
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.key.public_key()),
-                critical=False,
-            )
-            .add_extension(x509.CRLNumber(1), critical=False)
-            .add_revoked_certificate(
-                x509.RevokedCertificateBuilder()
-                .serial_number(bad.certificate.serial_number)
-                .revocation_date(now)
-                .build()
-            )
-        )
-        crl_path.write_bytes(builder.sign(ca.key, hashes.SHA256()).public_bytes(Encoding.PEM))
+        listed = [bad.certificate.serial_number]
+        crl_path.write_bytes(revocation_list(ca, listed, days=days))
 
     def knocked(odd: Odd) -> Wire:
         context = server_context(listener, alpn=CLIENT_PORT)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from configsvc.codec.records import RecordCache
 from configsvc.errors import DecodeError
+from configsvc.identity.revocation_lists import Revocations
 from configsvc.net.contexts import ALPN_PEER, ReloadableContext, client_context, server_context
 from configsvc.raft.messages import Entry, Message, MessageType
 from configsvc.transport.hello import Hello, Refusal
@@ -138,14 +140,19 @@ class LinkMember:
         )
 
 
-def tls_of(pki: Pki, member: int) -> PeerTls:
-    """Contexts of one member, not judged."""
-    files = pki.member_files(member)
-    return PeerTls(
-        ReloadableContext(files, lambda f: server_context(f, alpn=ALPN_PEER), NOBODY_JUDGES),
-        ReloadableContext(files, lambda f: client_context(f, alpn=ALPN_PEER), NOBODY_JUDGES),
+def tls_of(pki: Pki, member: int, crl: str = "") -> PeerTls:
+    """Contexts of one member, not judged; ``crl``: path of its revocation list."""
+    files = dataclasses.replace(pki.member_files(member), crl=crl)
+    revocations = Revocations()
+    judge = revocations.judging(NOBODY_JUDGES)
+    made = PeerTls(
+        ReloadableContext(files, lambda f: server_context(f, alpn=ALPN_PEER), judge),
+        ReloadableContext(files, lambda f: client_context(f, alpn=ALPN_PEER), judge),
         TRUST_DOMAIN,
+        revocations,
     )
+    revocations.take()
+    return made
 
 
 async def until(condition: Callable[[], object], what: str = "", seconds: float = 5.0) -> None:
