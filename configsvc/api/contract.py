@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
+from configsvc.api.call_counts import UNCOUNTED, CallCounts
 from configsvc.errors import ConfigServiceError, RequestError
 from configsvc.runtime.waiting import Finish, Waiting
 from configsvc.types import Principal, Source
@@ -116,6 +117,7 @@ class Method(NamedTuple):
     request: Any  # protobuf class, for the gateway and for tests
     response: Any
     refused: RefusedFactory | None = None  # None: a refused caller ends the stream
+    counts: CallCounts = UNCOUNTED  # kept by whoever carries calls
 
 
 class ConnectionIdentity(Protocol):

@@ -34,6 +34,13 @@ class Code(IntEnum):
     UNAUTHENTICATED = 16
 
 
+# As Go prints them; clients and dashboards compare these, one "l" in Canceled included.
+GO_NAMES: Final = (
+    "OK", "Canceled", "Unknown", "InvalidArgument", "DeadlineExceeded", "NotFound",
+    "AlreadyExists", "PermissionDenied", "ResourceExhausted", "FailedPrecondition", "Aborted",
+    "OutOfRange", "Unimplemented", "Internal", "Unavailable", "DataLoss", "Unauthenticated",
+)  # fmt: skip
+
 CODE_OF: Final[dict[type[errors.RequestError], int]] = {
     errors.EmptyKeyError: 3,
     errors.KeyNotFoundError: 3,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from configsvc.api.audit import AuditService
 from configsvc.api.auth import AuthService
+from configsvc.api.call_counts import CallCounts
 from configsvc.api.callers import ANONYMOUS, Callers, Connection
 from configsvc.api.cluster import ClusterService
 from configsvc.api.contract import Method, RefusedFactory, StreamFactory, UnaryHandler
@@ -26,10 +26,6 @@ from configsvc.api.watch import WatchService
 from configsvc.proto import health_pb2, rpc_pb2, v1_pb2, v3election_pb2, v3lock_pb2
 from configsvc.runtime.member import Member
 from configsvc.types import Source
-
-A = TypeVar("A")
-B = TypeVar("B")
-R = TypeVar("R")
 
 _PACKAGES = {
     "etcdserverpb": rpc_pb2,
@@ -54,7 +50,6 @@ class Api:
             on_rejected=self._rejected,
         )
         self.methods: dict[bytes, Method] = {}
-        self.started: dict[str, int] = {}  # calls by path, for the metrics
         # Callers can be late where etcd's tokens are taken, and nowhere else.
         self._late = LateCallers(member.reads) if member.etcd_tokens is not None else None
         self.kv = KvService(member)
@@ -169,29 +164,20 @@ class Api:
     ) -> None:
         rpc = descriptor(service).methods_by_name[name]
         path = f"/{service}/{name}"
-        self.started[path] = 0
         if self._late is not None:
             unary = self._late.unary(unary) if unary is not None else None
             stream = self._late.stream(stream, refused) if stream is not None else None
         self.methods[path.encode()] = Method(
             path,
-            self._counted(path, unary) if unary is not None else None,
-            self._counted(path, stream) if stream is not None else None,
+            unary,
+            stream,
             rpc.client_streaming,
             rpc.server_streaming,
             _class_of(rpc.input_type),
             _class_of(rpc.output_type),
             refused,
+            CallCounts(),
         )
-
-    def _counted(self, path: str, handler: Callable[[A, B], R]) -> Callable[[A, B], R]:
-        started = self.started
-
-        def call(first: A, second: B) -> R:
-            started[path] += 1
-            return handler(first, second)
-
-        return call
 
 
 def descriptor(service: str) -> Any:

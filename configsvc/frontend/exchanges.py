@@ -47,6 +47,7 @@ def clean(fields: Fields) -> Fields:
 class Exchange:
     """One request that the gateway answers."""
 
+    begun = False  # calls of the gateway are counted there
     deadline: float | None = None
 
     def __init__(self, shared: Shared) -> None:

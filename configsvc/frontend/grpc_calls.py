@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from configsvc.api.call_counts import OK
 from configsvc.api.contract import Method, StreamHandler, Waiting
 from configsvc.errors import ConfigServiceError, OverloadedError, ensure
 from configsvc.http2 import grpc
@@ -29,6 +30,7 @@ _DEADLINE_TEXT = "context deadline exceeded"
 class UnaryRead:
     """A unary call whose request came in pieces."""
 
+    begun = False
     deadline: float | None = None  # counts from the moment when the request is whole
 
     def __init__(self, session: Http2Session, stream: Stream) -> None:
@@ -57,15 +59,17 @@ class UnaryRead:
         except GrpcFault as fault:
             self._message = None
             self._reader = MessageReader()
-            self._session.end_call(self._stream, fault.code, fault.text)
+            self._session.turn_away(self._stream, fault.code, fault.text)
 
     def half_close(self) -> None:
         """The request is whole: answer it, or say what is missing."""
         message, self._message = self._message, None
         if self._reader.held:
-            self._session.end_call(self._stream, grpc.INTERNAL, "message cut short")
+            self._session.turn_away(self._stream, grpc.INTERNAL, "message cut short")
         elif message is None:
-            self._session.end_call(self._stream, grpc.UNIMPLEMENTED, "unary call without a message")
+            self._session.turn_away(
+                self._stream, grpc.UNIMPLEMENTED, "unary call without a message"
+            )
         else:
             self._session.call_unary(self._stream, message)
 
@@ -81,6 +85,7 @@ class EndingCall:
 
     __slots__ = ()
 
+    begun = False  # counted with the status that it waits for
     deadline: float | None = None
     held = 0
     need = 0
@@ -106,6 +111,7 @@ class UnaryCall:
 
     __slots__ = ("_session", "_stream", "_waiting", "deadline")
 
+    begun = True
     held = 0
 
     def __init__(
@@ -126,6 +132,7 @@ class UnaryCall:
             return
         self._release()
         if isinstance(result, bytes):
+            stream.head.context.counts.handled[OK] += 1
             grpc.answer(session.outbox, stream, result)
         else:
             session.fail_call(stream, result)
@@ -166,6 +173,7 @@ class StreamCall:
         self._stream = stream
         self._reader = MessageReader()
         self._handler: StreamHandler | None = None
+        self._counts = method.counts
         self._single = not method.client_stream
         self._messages = 0
         self._ended = False
@@ -174,6 +182,11 @@ class StreamCall:
     def start(self, handler: StreamHandler) -> None:
         """Attach the handler that was made with this sink."""
         self._handler = handler
+
+    @property
+    def begun(self) -> bool:
+        """Whether it is still to be counted as ended."""
+        return not self._ended
 
     @property
     def held(self) -> int:
@@ -195,6 +208,7 @@ class StreamCall:
         if stream.queued > STREAM_OUT_BYTES_HARD:
             self._cut_off()
             return False
+        self._counts.sent += 1
         grpc.send_message(session.outbox, stream, payload)
         session.wake()
         if stream.queued <= STREAM_OUT_BYTES_SOFT and (
@@ -224,6 +238,7 @@ class StreamCall:
         try:
             for message in self._reader.feed(chunk):
                 self._messages += 1
+                self._counts.received += 1
                 if self._single and self._messages > 1:
                     raise GrpcFault(grpc.UNIMPLEMENTED, "call with more than one message")
                 if not self._tell_message(message):

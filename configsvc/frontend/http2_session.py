@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from configsvc.api.call_counts import CANCELLED, OK, UNCOUNTED, CallCounts
 from configsvc.api.contract import (
     ConnectionIdentity,
     HttpRequest,
@@ -49,12 +50,13 @@ from configsvc.limits import (
 class Route:
     """What a request head means here; kept in ``head.context``, so found once per head."""
 
-    __slots__ = ("error", "is_grpc", "metadata", "method", "timeout", "unary")
+    __slots__ = ("counts", "error", "is_grpc", "metadata", "method", "timeout", "unary")
 
     def __init__(self, head: RequestHead, methods: dict[bytes, Method]) -> None:
         self.is_grpc = head.is_grpc and head.method == b"POST"
         self.method: Method | None = None
         self.unary: UnaryHandler | None = None
+        self.counts: CallCounts = UNCOUNTED
         self.timeout: float | None = None
         self.metadata: tuple[Field, ...] = ()
         self.error: GrpcFault | None = None
@@ -64,6 +66,7 @@ class Route:
         self.method = methods.get(head.path)
         if self.method is not None:
             self.unary = self.method.unary
+            self.counts = self.method.counts
         try:
             self.timeout, self.metadata = grpc.grpc_head(head)
         except GrpcFault as fault:
@@ -105,6 +108,21 @@ class Http2Session:
         return None if self.http2.streams else self.http2.last_id
 
     @property
+    def at_ease(self) -> bool:
+        """Whether there is nothing to write, to wait for or to end; what holds most of the time."""
+        http2 = self.http2
+        outbox = self.outbox
+        return not (
+            outbox.frames
+            or outbox.held
+            or self.has_deadlines
+            or http2.fault is not None
+            or http2.draining
+            or http2.peer_leaves
+            or not http2.settled
+        )
+
+    @property
     def finished(self) -> bool:
         """Whether the connection is to be closed once the output is written."""
         return self.http2.fault is not None or self.http2.drained
@@ -141,7 +159,9 @@ class Http2Session:
                     else:
                         self._last_piece(stream, context, chunk)
                 elif kind == HEAD:
-                    self._open(stream, now)
+                    route = stream.head.context
+                    if route is None or route.unary is None:
+                        self._open(stream, now)  # others are judged when their message is there
                 elif kind == DATA:
                     self._piece(stream, chunk)
             if self._touched:
@@ -151,7 +171,7 @@ class Http2Session:
                 self._drop(stream)
         if self.http2.fault is not None:
             self.lost()
-        else:
+        elif self.outbox.drained or self._postponed:
             self.tell_writable()
 
     def take(self) -> bytes:
@@ -224,6 +244,12 @@ class Http2Session:
     def end_call(self, stream: Stream, code: int, text: str) -> None:
         """End a gRPC call with a status."""
         if stream.state != CLOSED:
+            stream.head.context.counts.handled[code] += 1
+            self.turn_away(stream, code, text)
+
+    def turn_away(self, stream: Stream, code: int, text: str) -> None:
+        """End what is no call yet, or counted already, with a status."""
+        if stream.state != CLOSED:
             stream.context = None
             self._intake.release(stream)
             grpc.finish(self.outbox, stream, code, text)
@@ -244,11 +270,13 @@ class Http2Session:
             stream.context = ENDING
         self._intake.release(stream)
 
+        route: Route = stream.head.context
+
         def tell(code: int, text: str) -> None:
-            self.end_call(stream, code, text)
+            route.counts.handled[code] += 1
+            self.turn_away(stream, code, text)
             self.wake()
 
-        route: Route = stream.head.context
         path = route.method.path if route.method is not None else ""
         refuse(error, self.identity, route.metadata, path, tell)
 
@@ -295,7 +323,7 @@ class Http2Session:
             stream.context.check_head()
             return
         if route.error is not None:
-            self.end_call(stream, route.error.code, route.error.text)
+            self.turn_away(stream, route.error.code, route.error.text)
             return
         method = route.method
         if method is None or method.stream is None:
@@ -303,6 +331,7 @@ class Http2Session:
                 self.shared.on_unknown_method(self.identity)
             self.fail_call(stream, UnimplementedError())
             return
+        route.counts.started += 1
         call = StreamCall(self, stream, method)
         stream.context = call
         try:
@@ -337,6 +366,7 @@ class Http2Session:
             self._call(stream, route, message, now)
 
     def _call(self, stream: Stream, route: Route, message: bytes, now: float) -> None:
+        route.counts.started += 1
         try:
             if route.error is not None:
                 self.end_call(stream, route.error.code, route.error.text)
@@ -352,6 +382,7 @@ class Http2Session:
             return
         if isinstance(result, bytes):
             stream.context = None
+            route.counts.handled[OK] += 1
             grpc.answer(self.outbox, stream, result)
             return
         # The caller is shared by all calls of its connection: the deadline is the call's alone.
@@ -402,4 +433,6 @@ class Http2Session:
         self._intake.release(stream)
         self._postponed.pop(stream.id, None)
         if context is not None:
+            if context.begun:
+                stream.head.context.counts.handled[CANCELLED] += 1
             context.cancel()

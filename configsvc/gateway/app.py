@@ -116,7 +116,14 @@ class Gateway:
         except RequestError:
             fields = ()
         path = method.path if method is not None else ""
-        self._api.refusals.refuse(error, connection, fields, path, tell)
+
+        def told(code: int, text: str) -> None:
+            if method is not None:
+                method.counts.started += 1
+                method.counts.handled[code] += 1
+            tell(code, text)
+
+        self._api.refusals.refuse(error, connection, fields, path, told)
 
     def _route(
         self, connection: ConnectionIdentity, request: HttpRequest, sink: HttpSink

@@ -9,6 +9,7 @@ from asyncio import AbstractEventLoop, TimerHandle
 from collections.abc import Callable
 from typing import Final
 
+from configsvc.api.call_counts import CANCELLED, DEADLINE_EXCEEDED, OK
 from configsvc.api.contract import (
     Caller,
     HttpSink,
@@ -63,7 +64,9 @@ class Calls:
         if self._full(key):
             raise OverloadedError
         answer = unary(caller, requests[0])  # type: ignore[misc]
+        method.counts.started += 1  # what is raised is counted by whoever tells it
         if isinstance(answer, bytes):
+            method.counts.handled[OK] += 1
             send_message(sink, method, answer)
             return None
         exchange = UnaryExchange(self, method, key, sink)
@@ -142,24 +145,33 @@ class UnaryExchange:
     def __call__(self, result: bytes | ConfigServiceError) -> None:
         """The answer is there."""
         self._release()
+        handled = self._method.counts.handled
         if isinstance(result, bytes):
+            handled[OK] += 1
             send_message(self._sink, self._method, result)
         else:
-            send_error(self._sink, *self._calls.status_of(result))
+            code, text = self._calls.status_of(result)
+            handled[code] += 1
+            send_error(self._sink, code, text)
 
     def on_cancel(self) -> None:
         """The client is gone."""
-        waiting = self._waiting
-        self._release()
-        if waiting is not None:
-            waiting.cancel()
+        self._leave(CANCELLED)
 
     def on_writable(self) -> None:
         """A unary answer is sent whole."""
 
     def _expire(self) -> None:
-        self.on_cancel()
+        self._leave(DEADLINE_EXCEEDED)
         send_error(self._sink, *self._calls.status_of(DeadlineExceededError(TOO_LATE)))
+
+    def _leave(self, code: int) -> None:
+        """End without an answer of the runtime."""
+        waiting = self._waiting
+        self._release()
+        if waiting is not None:
+            self._method.counts.handled[code] += 1
+            waiting.cancel()
 
     def _release(self) -> None:
         if self._waiting is not None:
@@ -176,6 +188,7 @@ class StreamExchange:
     def __init__(self, calls: Calls, method: Method, sink: HttpSink) -> None:
         self._calls = calls
         self._response = method.response
+        self._counts = method.counts
         self._sink = sink
         self._handler: StreamHandler | None = None
         self._timer: TimerHandle | None = None
@@ -191,10 +204,12 @@ class StreamExchange:
         """Hand the requests on; the body is whole, so its end is a half-close (G6)."""
         if timeout is not None:
             self._timer = self._calls.loop.call_later(timeout, self._expire)
+        self._counts.started += 1
         try:
             handler = self._handler = open_()
             for request in requests:
                 if not self.ended:
+                    self._counts.received += 1
                     handler.on_message(request)
             if not self.ended:
                 handler.on_half_close()
@@ -210,6 +225,7 @@ class StreamExchange:
         if self.ended:
             return False
         self._open()
+        self._counts.sent += 1
         line = '{"result":' + to_json(self._response.FromString(payload)) + "}\n"
         return self._sink.chunk(line.encode())
 
@@ -219,6 +235,7 @@ class StreamExchange:
             return
         self._release()
         if error is None:
+            self._counts.handled[OK] += 1
             self._open()
             self._sink.end()
         else:
@@ -226,6 +243,7 @@ class StreamExchange:
 
     def _fail(self, error: Exception) -> None:
         code, text = self._calls.status_of(error)
+        self._counts.handled[code] += 1
         if not self._started:
             send_stream_error(self._sink, code, text)
             return
@@ -237,9 +255,8 @@ class StreamExchange:
     def on_cancel(self) -> None:
         """The client is gone, or was cut off for not reading."""
         if not self.ended:
-            self._release()
-            if self._handler is not None:
-                self._handler.on_cancel()
+            self._counts.handled[CANCELLED] += 1
+            self._free()
 
     def on_writable(self) -> None:
         """There is room again."""
@@ -265,8 +282,13 @@ class StreamExchange:
     def _stop(self, error: Exception) -> None:
         """End the stream from our side, though its handler would go on."""
         if not self.ended:
-            self.on_cancel()
+            self._free()
             self._fail(error)
+
+    def _free(self) -> None:
+        self._release()
+        if self._handler is not None:
+            self._handler.on_cancel()
 
     def _release(self) -> None:
         self.ended = True

@@ -18,6 +18,8 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from configsvc.api.call_counts import OK
+from configsvc.api.status import GO_NAMES
 from configsvc.api.table import Api
 from configsvc.api.traffic import ClientTraffic
 from configsvc.gateway.health import Health
@@ -74,7 +76,7 @@ class Metrics(Collector):
         yield from self._leases_and_rights()
         yield from self._disk()
         yield from self._healthchecks()
-        yield self._calls()
+        yield from self._calls()
         yield self._requests()
         yield from self._network()
         yield self._peers_refused()
@@ -186,17 +188,30 @@ class Metrics(Collector):
             total.add_metric([group, name, outcome], count)
         yield total
 
-    def _calls(self) -> Metric:
-        family = CounterMetricFamily(
-            "grpc_server_started",
-            "Calls started, JSON ones included",
-            labels=["grpc_type", "grpc_service", "grpc_method"],
+    def _calls(self) -> Iterator[Metric]:
+        """Of an outcome that never was there is no line, but for OK: a scrape stays short."""
+        labels = ["grpc_type", "grpc_service", "grpc_method"]
+        started, handled, received, sent = (
+            CounterMetricFamily(f"grpc_server_{name}", f"{text}, JSON ones included", labels=more)
+            for name, text, more in (
+                ("started", "Calls started", labels),
+                ("handled", "Calls ended, by code", [*labels, "grpc_code"]),
+                ("msg_received", "Messages of clients", labels),
+                ("msg_sent", "Messages to clients", labels),
+            )
         )
         for method in self._api.methods.values():
             _, service, name = method.path.split("/")
-            kind = _TYPES[method.client_stream, method.server_stream]
-            family.add_metric([kind, service, name], self._api.started[method.path])
-        return family
+            row = [_TYPES[method.client_stream, method.server_stream], service, name]
+            counts = method.counts
+            unary = method.unary is not None
+            started.add_metric(row, counts.started)
+            received.add_metric(row, counts.started if unary else counts.received)
+            sent.add_metric(row, counts.handled[OK] if unary else counts.sent)
+            for code, count in enumerate(counts.handled):
+                if count or code == OK:
+                    handled.add_metric([*row, GO_NAMES[code]], count)
+        yield from (started, handled, received, sent)
 
     def _requests(self) -> Metric:
         """By type only: what clients call their version stays out of the labels."""
@@ -208,7 +223,7 @@ class Metrics(Collector):
         total = {"unary": 0, "stream": 0}
         for method in self._api.methods.values():
             kind = "unary" if method.unary is not None else "stream"
-            total[kind] += self._api.started[method.path]
+            total[kind] += method.counts.started
         for kind, count in total.items():
             family.add_metric([kind, "unknown"], count)
         return family

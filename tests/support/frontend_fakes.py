@@ -11,6 +11,7 @@ from configsvc.api.contract import (
     StreamSink,
     Waiting,
 )
+from configsvc.api.call_counts import CallCounts
 from configsvc.errors import (
     CertificateNotAcceptableError,
     ConfigServiceError,
@@ -106,7 +107,7 @@ class FakeApi:
             Method("/test.Echo/Down", None, self.stream, False, True, None, None),
             Method("/test.Echo/Denied", None, self.denied, True, True, None, None),
         ]
-        self.methods = {row.path.encode(): row for row in rows}
+        self.methods = {row.path.encode(): row._replace(counts=CallCounts()) for row in rows}
 
     def connection(self, der: bytes | None, peer_ip: str, tls_version: str) -> ConnectionIdentity:
         if self.refuse:

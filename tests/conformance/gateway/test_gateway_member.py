@@ -394,8 +394,18 @@ def test_metrics_have_etcds_names_and_no_values(root: JsonClient, bob: JsonClien
     assert set(re.findall("`((?:etcd|grpc)_[a-z_]+)`", table)) == foreign
     assert "metrics-secret" not in answer.text
     assert b64("metrics-secret") not in answer.text
-    started = 'grpc_server_started_total{grpc_method="Put",grpc_service="etcdserverpb.KV",'
-    assert started in answer.text
+    refused = bob.call("/v3/kv/range", {"key": b64("x")})
+    assert refused.status == 403
+    labels = '{{{}grpc_method="{}",grpc_service="etcdserverpb.KV",grpc_type="unary"}}'
+    lines = dict(line.rsplit(" ", 1) for line in bob.get("/metrics").text.splitlines())
+    for name, code, method in (
+        ("started", "", "Put"), ("msg_received", "", "Put"), ("msg_sent", "", "Put"),
+        ("handled", 'grpc_code="OK",', "Put"),
+        ("handled", 'grpc_code="PermissionDenied",', "Range"),
+    ):  # fmt: skip
+        assert float(lines[f"grpc_server_{name}_total" + labels.format(code, method)]) >= 1
+    refused_puts = labels.format('grpc_code="DataLoss",', "Put")
+    assert "grpc_server_handled_total" + refused_puts not in lines
 
 
 def test_operations_are_counted_where_they_run(root: JsonClient) -> None:

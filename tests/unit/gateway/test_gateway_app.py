@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from configsvc.api.call_counts import CallCounts
 from configsvc.api.contract import Caller, HttpRequest, Method
 from configsvc.api.status import status_of
 from configsvc.errors import (
@@ -41,13 +42,19 @@ class FakeApi:
     """Every method answers with the key it was asked for, or as ``behave`` says."""
 
     def __init__(self) -> None:
-        self.started: dict[str, int] = {}
         self.callers: list[Caller] = []
         self.behave: BaseException | None = None
         self.refusals = FakeRefusals(self.status_of)
         self.methods = {
             rpc.encode(): Method(
-                rpc, self.echo, None, False, False, rpc_pb2.RangeRequest, rpc_pb2.SnapshotResponse
+                rpc,
+                self.echo,
+                None,
+                False,
+                False,
+                rpc_pb2.RangeRequest,
+                rpc_pb2.SnapshotResponse,
+                counts=CallCounts(),
             )
             for rpc in ROUTES.values()
         }
@@ -126,6 +133,17 @@ def test_no_gate_is_passed_over(world: World) -> None:
         assert answer.status == 401, path
         assert json.loads(answer.body)["message"] == "certificate not acceptable"
     assert world.api.callers == []
+
+
+def test_what_is_refused_before_its_method_counts_as_its_call(world: World) -> None:
+    counts = world.api.methods[b"/etcdserverpb.KV/Put"].counts
+    world.ask("/v3/kv/put", body=b"[")
+    world.connection.refuse = True
+    world.ask("/v3/kv/put")
+    assert (counts.started, counts.handled[3], counts.handled[16]) == (2, 1, 1)
+    world.ask("/v3/kv/nothing")
+    world.ask("/v3/kv/put", method="GET")
+    assert (counts.started, sum(counts.handled)) == (3, 3)
 
 
 def test_errors_of_handlers(world: World) -> None:

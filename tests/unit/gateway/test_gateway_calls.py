@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from configsvc.api.call_counts import CallCounts
 from configsvc.api.contract import Caller, Method, StreamSink
 from configsvc.api.status import HTTP_OF, status_of
 from configsvc.errors import (
@@ -68,6 +69,7 @@ class World:
         self.sink = FakeSink()
         self.waiting = Waiting()
         self.handler: Handler | None = None
+        self.counts = CallCounts()
 
     def unary(self, timeout: float | None = None) -> Any:
         method = Method("/x.X/Y", lambda c, raw: self.waiting, None, False, False, None,
@@ -83,7 +85,14 @@ class World:
         return self.run(method, list(requests), timeout)
 
     def run(self, method: Method, requests: list[bytes], timeout: float | None) -> Any:
+        method = method._replace(counts=self.counts)
         return self.calls.run(method, CALLER, "alice", requests, timeout, self.sink)
+
+    @property
+    def ends(self) -> dict[int, int]:
+        """Code -> calls, of what ended; each call that began is among them."""
+        assert self.counts.started == sum(self.counts.handled)
+        return {code: n for code, n in enumerate(self.counts.handled) if n}
 
     @property
     def heard(self) -> list[str]:
@@ -259,3 +268,48 @@ def test_every_code_has_a_status_and_both_bodies(code: int) -> None:
 def test_only_refusals_are_counted_as_such() -> None:
     assert told(PermissionDeniedError())[0] == 7
     assert told(cast(ConfigServiceError, ZeroDivisionError()))[0] == 13
+
+
+def test_each_unary_call_counts_once() -> None:
+    done = World()
+    done.unary(timeout=1.0)
+    assert (done.counts.started, sum(done.counts.handled)) == (1, 0)
+    done.waiting.complete(ANSWER)
+    assert done.ends == {0: 1}
+    failed = World()
+    failed.unary()
+    failed.waiting.complete(PermissionDeniedError())
+    assert failed.ends == {7: 1}
+    late = World()
+    late.unary(timeout=1.0)
+    late.loop.advance(1.5)
+    assert late.ends == {4: 1}
+    left = World()
+    exchange = left.unary(timeout=1.0)
+    exchange.on_cancel()
+    exchange.on_cancel()
+    left.loop.advance(1.5)
+    assert left.ends == {1: 1}
+    at_once = World()
+    echo = Method("/x.X/Y", lambda c, raw: raw, None, False, False, None,
+                  rpc_pb2.DeleteRangeResponse)  # fmt: skip
+    at_once.run(echo, [ANSWER], None)
+    assert at_once.ends == {0: 1}
+
+
+@pytest.mark.parametrize(
+    ("requests", "code"), [([b"deny"], 7), ([b"bug"], 13), ([b"fail"], 11), ([ANSWER, b"fail"], 11)]
+)
+def test_a_stream_that_ends_counts_once(world: World, requests: list[bytes], code: int) -> None:
+    world.stream(*requests)
+    assert world.ends == {code: 1}
+    assert (world.counts.received, world.counts.sent) == (len(requests), len(requests) - 1)
+
+
+def test_a_stream_that_is_ended_counts_once() -> None:
+    finished, left, late = World(), World(), World()
+    finished.stream(ANSWER).finish(None)
+    left.stream(ANSWER).on_cancel()
+    late.stream(ANSWER, timeout=1.0)
+    late.loop.advance(1.5)
+    assert (finished.ends, left.ends, late.ends) == ({0: 1}, {1: 1}, {4: 1})
