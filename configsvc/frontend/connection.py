@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
@@ -89,10 +88,12 @@ class ClientConnection(asyncio.Protocol):
         if data and not self._closing:
             if self.session is None:
                 data = self._choose_by_preface(data)
-            if self.session is not None:
+            session = self.session
+            if session is not None:
                 self._traffic.received += len(data)
-                self.session.receive(data)
-                self._after_read(self.session)
+                session.receive(data)
+                if self.deadline is not None or not session.at_ease:
+                    self._after_read(session)
         if tls is not None and tls.peer_closed:
             self.close()
 
@@ -141,8 +142,8 @@ class ClientConnection(asyncio.Protocol):
     def flush(self) -> None:
         """Write what the session has; close when it is finished."""
         self.dirty = False
-        session = self.session
-        if session is None or self._closing:
+        session, transport = self.session, self._transport
+        if session is None or transport is None or self._closing:
             return
         while not self._paused:
             data = session.take()
@@ -152,11 +153,14 @@ class ClientConnection(asyncio.Protocol):
             if self._tls is not None:
                 try:
                     data = self._tls.send(data)
-                except ssl.SSLError:
+                except TlsFailed:
                     self._listener.refused(self, TLS, "TLS would not write")
                     self.abort()
                     return
-            self._write(data)
+            self._taken += len(data)
+            transport.write(data)
+            if session.at_ease:
+                return
         if session.waiting_bytes or session.has_deadlines:
             self._listener.sweeper.watch(self)
         if session.finished:

@@ -79,6 +79,11 @@ class Http1Session:
         return not self._head and (self._served > 0 or self._request is not None)
 
     @property
+    def at_ease(self) -> bool:
+        """Whether there is nothing to write or to end, and no header is overdue."""
+        return not self._out and not self.closing and self.opened
+
+    @property
     def activity(self) -> int | None:
         """A number that changes with every request; None while one is open."""
         resting = self._exchange is None and self._request is None and not self._head

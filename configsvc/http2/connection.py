@@ -42,6 +42,10 @@ RESET: Final = 3  # gone: by the peer, or by us for the peer's fault
 Event = tuple[int, Stream, bytes]
 
 _UINT32: Final = Struct(">I")
+_DATA: Final = p.DATA
+_HEADERS: Final = p.HEADERS
+_END_STREAM: Final = p.END_STREAM
+_END_HEADERS: Final = p.END_HEADERS
 _DRAIN_PING: Final = b"goingawa"
 _CONNECTION_TOP_UP: Final = HTTP2_CONNECTION_WINDOW_BYTES // 4
 _STREAM_TOP_UP: Final = HTTP2_STREAM_WINDOW_BYTES // 4
@@ -178,15 +182,49 @@ class Connection:
             ):
                 raise ConnectionFault(p.PROTOCOL_ERROR, "header block interrupted")
             try:
-                if kind == p.DATA:
+                if kind == _DATA:
+                    if flags == _END_STREAM and self._whole_body(stream_id, payload):
+                        continue
                     self._on_data(flags, stream_id, payload, now)
-                elif kind == p.HEADERS:
+                elif kind == _HEADERS:
+                    if flags == _END_HEADERS and self._plain_head(stream_id, payload):
+                        continue
                     self._on_headers(flags, stream_id, payload, now)
                 else:
                     self._on_other(kind, flags, stream_id, payload, now)
             except StreamFault as fault:
                 self._reset_for(fault, now)
         self._tail = data[position:]
+
+    def _plain_head(self, stream_id: int, block: bytes) -> bool:
+        """A request's head as nearly all are; False leaves it to ``_on_headers``, untouched."""
+        new = stream_id > self._last_id and stream_id & 1 and len(self.streams) < self._max_streams
+        if not new or not self.settled or self._final_id is not None:
+            return False
+        head = self._decoder.known(block)
+        if head is None:
+            return False
+        self._last_id = stream_id
+        outbox = self.outbox
+        stream = self.streams[stream_id] = Stream(stream_id, head, outbox.initial_window)
+        outbox.budget.credit += 1
+        self._events.append((HEAD, stream, b""))
+        return True
+
+    def _whole_body(self, stream_id: int, payload: bytes) -> bool:
+        """The end of a request as nearly all send it; False: it is ``_on_data``'s, untouched."""
+        stream = self.streams.get(stream_id)
+        if stream is None or stream.state != OPEN or stream.head.content_length >= 0:
+            return False
+        size = len(payload)
+        if size > self._window or size > stream.receive_window:
+            return False
+        self._window -= size
+        stream.receive_window -= size
+        stream.body_bytes += size
+        stream.state = HALF_CLOSED_REMOTE  # OPEN and the peer's end: as in stream.MOVES
+        self._events.append((DATA_END, stream, payload))
+        return True
 
     def _eat_preface(self, data: bytes) -> bytes:
         wanted = self._preface_left

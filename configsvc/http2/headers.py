@@ -90,6 +90,10 @@ class HeaderDecoder:
             self._cache[block] = head
         return head
 
+    def known(self, block: bytes) -> RequestHead | None:
+        """The request of a block that was decoded before and still means the same."""
+        return self._cache.get(block)
+
     def fields(self, block: bytes) -> Fields:
         """The fields of ``block``, whatever they mean (trailers, refused streams).
 

@@ -73,7 +73,7 @@ class TlsConnection:
         if not self.established and not self._handshake():
             return b"", self._outgoing.read()
         parts: list[bytes] = []
-        read, pending = self._object.read, self._object.pending
+        read = self._object.read
         try:
             while True:
                 part = read(RECORD_BYTES)
@@ -81,9 +81,9 @@ class TlsConnection:
                     self.peer_closed = True
                     break
                 parts.append(part)
-                # One more read would only find both buffers empty and raise, at three times the
-                # price of a small record.
-                if not incoming.pending and not pending():
+                # One more read would only find nothing and raise, at three times the price of a
+                # small record: a read ends with its record, and a record that filled it may go on.
+                if not incoming.pending and len(part) < RECORD_BYTES:
                     break
         except ssl.SSLWantReadError:
             pass

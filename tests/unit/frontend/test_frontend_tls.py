@@ -13,6 +13,7 @@ import uvloop
 from configsvc.frontend import connection as connection_module
 from configsvc.frontend import sweeper as sweeper_module
 from configsvc.frontend.server import Frontend
+from configsvc.net.shell import TlsConnection, TlsFailed
 from tests.support import http2_frames as h2
 from tests.support.frontend_fakes import FakeApi, FakeHttp
 from tests.support.http2_frames import Client, grpc_message
@@ -238,3 +239,27 @@ def test_a_new_context_counts_for_new_connections(files: TestFiles) -> None:
         await frontend.stop(0.0)
 
     asyncio.run(scenario())
+
+
+def test_tls_that_cannot_write_ends_its_connection_alone(
+    files: TestFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with World(files) as world:
+            _reader, writer = await world.connect(["h2"], files.client)
+            writer.write(Client.hello() + Client().call(1, b"x", "/test.Echo/Wait"))
+            async with asyncio.timeout(5):
+                while not world.api.waiting:
+                    await asyncio.sleep(0.002)
+
+            def broken(_self: TlsConnection, _plaintext: bytes) -> bytes:
+                raise TlsFailed("protocol is shutdown", b"")
+
+            monkeypatch.setattr(TlsConnection, "send", broken)
+            world.api.waiting[0].complete(b"done")  # nothing comes back out of the flush
+            async with asyncio.timeout(5):
+                while world.listener.connections:
+                    await asyncio.sleep(0.002)
+            assert world.refused == ["TLS would not write"]
+
+    uvloop.run(scenario())
