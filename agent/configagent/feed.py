@@ -94,6 +94,7 @@ class Feed:
         on_away: Callable[[str], None] = lambda state: None,
     ) -> None:
         self.snapshot: Snapshot | None = None
+        self._kept: Snapshot | None = None  # what was known before a list that is still to come
         self.from_cache = False  # ``snapshot`` was stored here earlier and not read just now
         self._spec = spec
         self._store = store
@@ -128,14 +129,12 @@ class Feed:
             await self._watch()
         except CompactedError:
             self._log.event("relist", set=self._spec.name, why="compacted")
-            self.snapshot, kept = None, self.snapshot
-            await self._relist(kept)
+            await self._relist()
         except StoreResetError as error:
             self._link.set(self._spec.name, "store_reset")
             self._log.event("store_reset", set=self._spec.name, why=str(error))
             self._floor = 0
-            kept, self.snapshot = self.snapshot, None
-            await self._relist(kept)
+            await self._relist()
         except DENIED as error:
             self._link.set(self._spec.name, "denied")
             self._log.event("denied", set=self._spec.name, why=str(error))
@@ -156,8 +155,12 @@ class Feed:
         self.snapshot, self.from_cache = snapshot, True
         self._on_change(set(snapshot.keys))
 
-    async def _relist(self, kept: Snapshot | None) -> None:
-        """List at once, and say what differs from what was known, deletes included."""
+    async def _relist(self) -> None:
+        """List at once, and say what differs from what was known, deletes included.
+
+        What was known stays known when this list fails: the next one is compared with it.
+        """
+        self._kept, self.snapshot = self.snapshot or self._kept, None
         try:
             fresh = await self._list()
         except CompactedError:
@@ -166,7 +169,6 @@ class Feed:
             self._log.event("offline", set=self._spec.name, why=str(error))
             await self._pause(self._store.backoff_min_s, self._store.backoff_max_s)
             return
-        self.snapshot = kept
         self._accept(fresh)
 
     async def _pause(self, low: float, high: float) -> None:
@@ -227,7 +229,7 @@ class Feed:
         return key[len(self._spec.span_prefix) - 1 :].decode("utf-8", "backslashreplace")
 
     def _accept(self, fresh: Snapshot) -> None:
-        known = self.snapshot
+        known, self._kept = self.snapshot or self._kept, None
         changed = set(fresh.keys) if known is None else fresh.differing(known)
         cached, self.from_cache = self.from_cache, False
         self.snapshot = fresh
