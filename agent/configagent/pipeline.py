@@ -117,6 +117,8 @@ class Pipeline:
         self._renderer = renderer
         self._writer = writer
         self._services = services
+        self._made: dict[str, tuple[Output, Item]] = {}  # by file; an output kept is an item kept
+        self._facts: dict[str, tuple[Item, dict[str, Any]]] = {}
 
     # --- looking ----------------------------------------------------------------------------------
 
@@ -138,9 +140,22 @@ class Pipeline:
 
     def _item(self, output: Output) -> Item:
         file = output.spec
+        made = self._made.get(file.name)
+        if made is not None and made[0] is output:
+            return made[1]
         owner = (file.uid, file.gid)
         key = self._key.digest_key
-        return make_item(key, file.name, output.content, file.mode, owner, file.link)
+        item = make_item(key, file.name, output.content, file.mode, owner, file.link)
+        self._made[file.name] = (output, item)
+        return item
+
+    def _file_facts(self, item: Item, origin: dict[str, Any]) -> dict[str, Any]:
+        known = self._facts.get(item.name)
+        if known is not None and known[0] is item:
+            return known[1]
+        facts = file_facts(item, origin, self.spec, self._key.digest_key)
+        self._facts[item.name] = (item, facts)
+        return facts
 
     def _guard(self, outputs: tuple[Output, ...], root: str) -> None:
         sizes = {facts["name"]: facts.get("size") for facts in self.record.files}
@@ -286,7 +301,7 @@ class Pipeline:
             cause=cause,
             outcome="pending",
         )
-        facts = [file_facts(item, origin, spec, self._key.digest_key) for item in items]
+        facts = [self._file_facts(item, origin) for item in items]
         sidecar = make_sidecar(record, facts, self._node, self.cluster, self.record.good)
         packed = json.dumps(sidecar, ensure_ascii=True).encode()
         contents = {item.name: item.content for item in items}

@@ -27,10 +27,29 @@ _WARM: Final = """{% macro m(x) %}{{ x }}{% endmacro %}{{ m("w\\n" | multiline) 
 
 
 class Worker:
-    """Answers jobs."""
+    """Answers jobs. Holds the keys of one set at a time, the one that it rendered last."""
 
     def __init__(self) -> None:
         self._environment = PlainEnvironment()
+        self._held: tuple[str, int] = ("", 0)
+        self._keys: dict[str, bytes] = {}
+
+    def _keys_of(self, request: dict[str, Any]) -> dict[str, bytes] | None:
+        """The keys that a job is about; None: it names a difference to what is not held here."""
+        held = request.get("held")
+        if held is None:
+            keys: dict[str, bytes] = request["keys"]
+            return keys
+        if held["base"] and self._held != (held["set"], held["base"]):
+            return None
+        keys, self._held = self._keys if held["base"] else {}, ("", 0)
+        keys.update(held["put"])
+        for name in held["gone"]:
+            keys.pop(name, None)
+        if len(keys) != held["count"]:
+            return None
+        self._keys, self._held = keys, (held["set"], held["number"])
+        return keys
 
     def handle(self, request: dict[str, Any]) -> dict[str, Any]:
         """One job; the answer has "text", or "error" and "line"."""
@@ -39,7 +58,10 @@ class Worker:
         if request["op"] == "check":
             return _check(request["format"], request["content"])
         confine.allow_seconds(limits.AGENT_RENDER_SECONDS_MAX)
-        words = Words(request["keys"], request["scope"], request["set"])
+        keys = self._keys_of(request)
+        if keys is None:
+            return {"stale": True}
+        words = Words(keys, request["scope"], request["set"])
         words.content_revision = request["revision"]
         words.environment = request["env"]
         job = Job(request["source"], words, request["node"], request["set"], request["bytes_max"])

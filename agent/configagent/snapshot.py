@@ -33,16 +33,24 @@ class Snapshot:
 
     revision: int
     keys: Mapping[str, Entry] = field(default_factory=dict)
+    size: int = field(default=-1, compare=False)  # bytes of keys and values; -1: to be counted
+
+    def __post_init__(self) -> None:
+        if self.size < 0:
+            size = sum(len(name) + len(entry.value) for name, entry in self.keys.items())
+            object.__setattr__(self, "size", size)
 
     def after(self, changes: Iterable[Change], revision: int) -> Snapshot:
         """The snapshot with changes applied in order."""
-        keys = dict(self.keys)
+        keys, size = dict(self.keys), self.size
         for change in changes:
-            if change.entry is None:
-                keys.pop(change.key, None)
-            else:
+            before = keys.pop(change.key, None)
+            if before is not None:
+                size -= len(change.key) + len(before.value)
+            if change.entry is not None:
                 keys[change.key] = change.entry
-        return Snapshot(max(revision, self.revision), keys)
+                size += len(change.key) + len(change.entry.value)
+        return Snapshot(max(revision, self.revision), keys, size)
 
     def differing(self, other: Snapshot) -> set[str]:
         """Keys that are not the same in both."""
@@ -74,12 +82,12 @@ class Snapshot:
         """Which bound is broken, with numbers; "" when none is."""
         if len(self.keys) > bounds.keys:
             return f"{len(self.keys)} keys, more than {bounds.keys}"
-        total = 0
+        if self.size <= min(bounds.value, bounds.set):
+            return ""
         for name, entry in self.keys.items():
             if len(entry.value) > bounds.value:
                 return f"key {name}: {len(entry.value)} bytes, more than {bounds.value}"
-            total += len(name) + len(entry.value)
-        return f"{total} bytes, more than {bounds.set}" if total > bounds.set else ""
+        return f"{self.size} bytes, more than {bounds.set}" if self.size > bounds.set else ""
 
 
 def content_revision(keys: Mapping[str, Entry], read: Iterable[str]) -> int:
