@@ -137,6 +137,7 @@ STREAM_OUT_BYTES_HARD: Final = 4 * MIB  # the stream ends with RESOURCE_EXHAUSTE
 CONNECTION_OUT_BYTES_MAX: Final = 16 * MIB  # whole requests wait unanswered above it
 CONNECTION_IN_BYTES_MAX: Final = 4 * MIB  # incomplete messages; youngest is refused beyond
 CONNECTION_RESERVED_BYTES_MAX: Final = 2 * MIB  # of it for large messages; one always gets in
+IDENTITY_IN_BYTES_MAX: Final = 64 * MIB  # likewise, of one identity: others have room beside it
 MEMBER_IN_BYTES_MAX: Final = 256 * MIB  # likewise, over all connections
 
 # --- client ---------------------------------------------------------------------------------------
@@ -198,6 +199,8 @@ UNARY_PER_IDENTITY_MAX: Final = 4_000  # likewise
 REFUSALS_PER_CONNECTION_MAX: Final = 3  # calls with an unacceptable certificate, then closed
 SLOW_READER_SECONDS_MAX: Final = 30.0  # with output waiting and less than the next line taken
 SLOW_READER_BYTES_MIN: Final = 16 * KIB
+SLOW_WRITER_SECONDS_MAX: Final = 30.0  # with a request begun and less than the next line of it sent
+SLOW_WRITER_BYTES_MIN: Final = 16 * KIB
 ACCEPTS_PER_PASS_MAX: Final = 16  # a handshake costs 0.4 ms: after a restart others come in between
 ACCEPT_PAUSE_S: Final = 0.1  # after the process ran out of descriptors
 DEAD_PEER_SECONDS_MAX: Final = 60  # unacknowledged bytes, or silence before the kernel probes

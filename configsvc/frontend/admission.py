@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from configsvc.limits import (
     CONNECTIONS_PER_IDENTITY_MAX,
+    IDENTITY_IN_BYTES_MAX,
     MEMBER_IN_BYTES_MAX,
     UNARY_IN_FLIGHT_MAX,
     UNARY_PER_IDENTITY_MAX,
@@ -16,11 +17,12 @@ from configsvc.limits import (
 class Tally:
     """What one identity uses at this moment. Without an identity only the sums count."""
 
-    __slots__ = ("connections", "key", "unary")
+    __slots__ = ("connections", "in_bytes", "key", "unary")
 
     def __init__(self, key: str) -> None:
         self.key = key
         self.connections = 0
+        self.in_bytes = 0  # its part of ``Admission.in_bytes``
         self.unary = 0
 
 
@@ -54,7 +56,13 @@ class Admission:
             return True
         return tally.unary >= UNARY_PER_IDENTITY_MAX and tally.key != ""
 
-    @property
-    def crowded(self) -> bool:
-        """Whether incomplete messages take more memory than the member gives them."""
-        return self.in_bytes > MEMBER_IN_BYTES_MAX
+    def hold(self, tally: Tally, change: int) -> None:
+        """``tally`` keeps so many bytes more, or fewer, of incomplete messages."""
+        tally.in_bytes += change
+        self.in_bytes += change
+
+    def crowded(self, tally: Tally, more: int = 0) -> bool:
+        """Whether incomplete messages, with ``more`` bytes of ``tally``, take too much memory."""
+        if self.in_bytes + more > MEMBER_IN_BYTES_MAX:
+            return True
+        return tally.in_bytes + more > IDENTITY_IN_BYTES_MAX and tally.key != ""

@@ -21,7 +21,8 @@ from configsvc.api.contract import ConnectionIdentity, HttpRequest
 from configsvc.errors import ConfigServiceError, ensure
 from configsvc.frontend.admission import Tally
 from configsvc.frontend.exchanges import Exchange, Fields, clean
-from configsvc.frontend.refusals import CROWDED, FLOOD, MALFORMED
+from configsvc.frontend.progress import Progress
+from configsvc.frontend.refusals import CROWDED, FLOOD, MALFORMED, SLOW
 from configsvc.frontend.shared import Shared
 from configsvc.http2.request import BAD_IN_VALUE
 from configsvc.limits import (
@@ -29,6 +30,8 @@ from configsvc.limits import (
     HTTP_BODY_BYTES_MAX,
     HTTP_HEADER_BYTES_MAX,
     REFUSALS_PER_CONNECTION_MAX,
+    SLOW_WRITER_BYTES_MIN,
+    SLOW_WRITER_SECONDS_MAX,
     STREAM_OUT_BYTES_HARD,
     STREAM_OUT_BYTES_SOFT,
 )
@@ -41,8 +44,6 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 class Http1Session:
     """An HTTP/1.1 connection; one request at a time."""
-
-    has_deadlines = False
 
     def __init__(
         self,
@@ -58,12 +59,15 @@ class Http1Session:
         self.fault_kind = MALFORMED
         self.fault = ""  # why the peer is being cut off; a constant of ours
         self.closing = False  # no request is read any more
+        self.has_deadlines = False  # a body is due
         self._refusals = 0
         self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=HTTP_HEADER_BYTES_MAX)
         self._head = b""  # of the next request, while it is incomplete
         self._request: h11.Request | None = None  # its body is being read
         self._body: list[bytes] = []
         self._body_bytes = 0
+        self._read_bytes = 0  # of all bodies
+        self._progress = Progress()
         self._exchange: Http1Exchange | None = None
         self._out: list[bytes] = []
         self._paused = False
@@ -134,9 +138,17 @@ class Http1Session:
     def resume(self) -> None:
         """The socket takes bytes again."""
         self._paused = False
+        self._progress.restart()  # it was not read from either
 
     def expire(self, now: float) -> None:
-        """Deadlines of HTTP requests are the gateway's."""
+        """Refuse a body that comes too slowly; other deadlines are the gateway's."""
+        self.has_deadlines = self._request is not None
+        if not self.has_deadlines:
+            self._progress.restart()
+        elif self._progress.stuck(
+            self._read_bytes, now, least=SLOW_WRITER_BYTES_MIN, within_s=SLOW_WRITER_SECONDS_MAX
+        ):
+            self._refuse(408, "writes too slowly")
 
     def drain(self) -> None:
         """The answer to the request that is here or on its way in is the last one."""
@@ -221,17 +233,21 @@ class Http1Session:
                 event = parser.next_event()
                 if isinstance(event, h11.Data):
                     self._hold(self._body_bytes + len(event.data))
+                    self._read_bytes += len(event.data)
                     if self._body_bytes > HTTP_BODY_BYTES_MAX:
                         self._refuse(413, "body too large")
                         return
-                    if self.shared.admission.crowded:
+                    if self.shared.admission.crowded(self.tally):
                         self._refuse(503, "too many incomplete requests")
                         return
                     self._body.append(bytes(event.data))
                 elif isinstance(event, h11.EndOfMessage):
                     self._dispatch(self._request, event)
-                else:
-                    return  # NEED_DATA
+                else:  # NEED_DATA
+                    if not self.has_deadlines:
+                        self.has_deadlines = True
+                        self.wake()
+                    return
         except h11.RemoteProtocolError as error:
             self._refuse(error.error_status_hint, "bad body")
 
@@ -258,7 +274,7 @@ class Http1Session:
     def _refuse(self, status: int, reason: str) -> None:
         """Answer without a body and close; ``reason`` is for the log."""
         self.fault = reason
-        self.fault_kind = {431: FLOOD, 503: CROWDED}.get(status, MALFORMED)
+        self.fault_kind = {408: SLOW, 431: FLOOD, 503: CROWDED}.get(status, MALFORMED)
         self.closing = True
         self._head = b""
         self._request = None
@@ -275,7 +291,7 @@ class Http1Session:
 
     def _hold(self, count: int) -> None:
         """Account for the body that is kept; 0 drops it."""
-        self.shared.admission.in_bytes += count - self._body_bytes
+        self.shared.admission.hold(self.tally, count - self._body_bytes)
         self._body_bytes = count
         if not count:
             self._body = []

@@ -10,7 +10,7 @@ its stream. Everything else keeps its state in ``stream.context`` (``grpc_calls`
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from configsvc.api.call_counts import CANCELLED, OK, UNCOUNTED, CallCounts
 from configsvc.api.contract import (
@@ -33,18 +33,23 @@ from configsvc.frontend.admission import Tally
 from configsvc.frontend.exchanges import Http2Exchange
 from configsvc.frontend.grpc_calls import ENDING, StreamCall, UnaryCall, UnaryRead
 from configsvc.frontend.intake import Intake
-from configsvc.frontend.refusals import FLOOD, MALFORMED
+from configsvc.frontend.progress import Progress
+from configsvc.frontend.refusals import FLOOD, MALFORMED, SLOW
 from configsvc.frontend.shared import Refuse, Shared
 from configsvc.http2 import grpc
 from configsvc.http2.connection import DATA, DATA_END, HEAD, Connection
 from configsvc.http2.grpc import GrpcFault
-from configsvc.http2.protocol import ENHANCE_YOUR_CALM, INTERNAL_ERROR
+from configsvc.http2.protocol import ENHANCE_YOUR_CALM, INTERNAL_ERROR, ConnectionFault
 from configsvc.http2.request import Field, RequestHead
 from configsvc.http2.stream import CLOSED, Stream
 from configsvc.limits import (
     CONNECTION_OUT_BYTES_MAX,
     REFUSALS_PER_CONNECTION_MAX,
+    SLOW_WRITER_BYTES_MIN,
+    SLOW_WRITER_SECONDS_MAX,
 )
+
+_SLOW_WRITER: Final = "writes too slowly"
 
 
 class Route:
@@ -91,7 +96,9 @@ class Http2Session:
         self.wake = on_dirty
         self.has_deadlines = False  # a sweep is worth while
         self._refusals = 0
-        self._intake = Intake(self.http2, shared.admission)
+        self._intake = Intake(self.http2, shared.admission, tally)
+        self._pieces_bytes = 0  # of requests that came in pieces
+        self._progress = Progress()
         self._touched: dict[int, Stream] = {}  # brought a piece of a request in this read
         self._postponed: dict[int, tuple[Stream, bytes]] = {}  # whole requests, output is full
 
@@ -136,7 +143,9 @@ class Http2Session:
     def fault_kind(self) -> str:
         """Which kind of refusal that is."""
         fault = self.http2.fault
-        return FLOOD if fault is not None and fault.code == ENHANCE_YOUR_CALM else MALFORMED
+        if fault is None or fault.code != ENHANCE_YOUR_CALM:
+            return MALFORMED
+        return SLOW if fault.reason == _SLOW_WRITER else FLOOD
 
     @property
     def waiting_bytes(self) -> int:
@@ -199,11 +208,12 @@ class Http2Session:
 
     def resume(self) -> None:
         """The socket takes bytes again."""
+        self._progress.restart()  # it was not read from either
         self.outbox.resume()
 
     def expire(self, now: float) -> None:
-        """End the calls whose deadline has passed."""
-        left = False
+        """End the calls whose deadline has passed, or a peer that leaves requests half sent."""
+        left = self._awaits_pieces(now)
         for stream in list(self.http2.streams.values()):
             context = stream.context
             deadline = None if context is None else context.deadline
@@ -406,6 +416,7 @@ class Http2Session:
         if context is None:
             context = stream.context = UnaryRead(self, stream)
         context.feed(chunk)
+        self._pieces_bytes += len(chunk)
         self._touched[stream.id] = stream
 
     def _last_piece(self, stream: Stream, context: Any, chunk: bytes) -> None:
@@ -426,6 +437,21 @@ class Http2Session:
         self._touched.clear()
         while (refused := self._intake.refuse_youngest(now)) is not None:
             self._drop(refused)
+        if self._intake.total and not self.has_deadlines:
+            self.has_deadlines = True
+            self.wake()
+
+    def _awaits_pieces(self, now: float) -> bool:
+        """Whether parts of requests are here whose rest the peer could send; it must get on."""
+        if not self._intake.total or self._postponed:
+            self._progress.restart()
+            return False
+        if self._progress.stuck(
+            self._pieces_bytes, now, least=SLOW_WRITER_BYTES_MIN, within_s=SLOW_WRITER_SECONDS_MAX
+        ):
+            self.http2.fail(ConnectionFault(ENHANCE_YOUR_CALM, _SLOW_WRITER))
+            self.lost()
+        return True
 
     def _drop(self, stream: Stream) -> None:
         """A stream is gone without an answer."""

@@ -1,22 +1,21 @@
 """What one connection keeps of incomplete requests, and who may send more (LIM-18).
 
 A stream starts with a small window. When a message turns out to need more, its whole size is
-reserved and the window is widened by what is missing; while the connection (or the member) has no
-room, the stream waits for its window and nothing has to be refused. Only the small windows
-together can still exceed the bound, with more than thirty large messages begun at once: then the
-youngest goes.
+reserved and the window is widened by what is missing; while the connection (its identity, the
+member) has no room, the stream waits for its window and nothing has to be refused. Only the small
+windows together can still exceed the bound, with more than thirty large messages begun at once:
+then the youngest goes.
 """
 
 from __future__ import annotations
 
-from configsvc.frontend.admission import Admission
+from configsvc.frontend.admission import Admission, Tally
 from configsvc.http2.connection import Connection
 from configsvc.http2.protocol import REFUSED_STREAM
 from configsvc.http2.stream import Stream
 from configsvc.limits import (
     CONNECTION_IN_BYTES_MAX,
     CONNECTION_RESERVED_BYTES_MAX,
-    MEMBER_IN_BYTES_MAX,
 )
 
 
@@ -26,11 +25,12 @@ class Intake:
     Always true: ``total`` is the sum over all streams, and part of ``Admission.in_bytes``.
     """
 
-    __slots__ = ("_admission", "_held", "_http2", "_reserved", "_waiting", "total")
+    __slots__ = ("_admission", "_held", "_http2", "_reserved", "_tally", "_waiting", "total")
 
-    def __init__(self, http2: Connection, admission: Admission) -> None:
+    def __init__(self, http2: Connection, admission: Admission, tally: Tally) -> None:
         self._http2 = http2
         self._admission = admission
+        self._tally = tally
         self._held: dict[int, int] = {}
         self._reserved: dict[int, int] = {}  # size of the message that may come in whole
         self._waiting: dict[int, tuple[Stream, int]] = {}  # and the size that it needs
@@ -63,7 +63,7 @@ class Intake:
 
     def refuse_youngest(self, now: float) -> Stream | None:
         """Beyond the bounds: reset the newest incomplete request. The caller cleans up after it."""
-        if self.total <= CONNECTION_IN_BYTES_MAX and not self._admission.crowded:
+        if self.total <= CONNECTION_IN_BYTES_MAX and not self._admission.crowded(self._tally):
             return None
         stream = self._http2.streams.get(max(self._held, default=0))
         if stream is not None:
@@ -75,7 +75,7 @@ class Intake:
         if count:
             self._held[stream.id] = count
         self.total += change
-        self._admission.in_bytes += change
+        self._admission.hold(self._tally, change)
 
     def _serve(self) -> None:
         """Widen windows in the order in which they were asked for."""
@@ -86,7 +86,7 @@ class Intake:
             if self._reserved and (
                 sum(self._reserved.values()) + need > CONNECTION_RESERVED_BYTES_MAX
                 or self.total + extra > CONNECTION_IN_BYTES_MAX
-                or self._admission.in_bytes + extra > MEMBER_IN_BYTES_MAX
+                or self._admission.crowded(self._tally, extra)
             ):
                 return
             del self._waiting[stream.id]
