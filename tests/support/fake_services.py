@@ -96,7 +96,8 @@ class Services:
 
     # leases
     def LeaseGrant(self, request, metadata):
-        lease_id = request.ID or 0x1000 + len(self.store.leases)
+        self.store.lease_serial += 1  # ids are never reused: two holders would share a lock
+        lease_id = request.ID or 0x0FFF + self.store.lease_serial
         self.store.leases[lease_id] = request.TTL
         return rpc.LeaseGrantResponse(ID=lease_id, TTL=request.TTL)
 

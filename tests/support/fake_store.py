@@ -65,6 +65,7 @@ class FakeStore:
         self.compacted = 0
         self.events: list[tuple[int, kv_pb2.Event, v1_pb2.Record]] = []
         self.leases: dict[int, int] = {}
+        self.lease_serial = 0
         self.calls: list[tuple[str, dict[str, str | bytes], object]] = []
         self.refusals: dict[str, deque[tuple[grpc.StatusCode, str, bool]]] = defaultdict(deque)
         self.users: dict[str, list[str]] = {"root": ["root"]}

@@ -34,7 +34,11 @@ def client(cluster: FakeCluster) -> Iterator[Client]:
         yield made
 
 
-def test_one_at_a_time_in_the_order_of_arrival(cluster: FakeCluster, client: Client) -> None:
+@pytest.mark.parametrize("apart_s", [0.0, 0.025])
+def test_one_at_a_time_in_the_order_of_arrival(
+    cluster: FakeCluster, client: Client, apart_s: float
+) -> None:
+    """``apart_s``: between arrivals; with some, holders leave before the last ones come."""
     order: list[tuple[int, int]] = []
     inside = threading.Lock()
     ready = [threading.Event() for _ in range(4)]
@@ -55,6 +59,7 @@ def test_one_at_a_time_in_the_order_of_arrival(cluster: FakeCluster, client: Cli
         thread.start()
         threads.append(thread)
         ready[number].wait(5)
+        time.sleep(apart_s)
     for thread in threads:
         thread.join(10)
     assert len(order) == 4
