@@ -39,7 +39,7 @@ def plain(me: int, **more: object) -> LinkMember:
 async def proxy(target: str) -> AsyncIterator[tuple[str, asyncio.Event]]:
     """A way to ``target`` that stops reading from the dialler when the event is set (P15)."""
     host, port = target.removeprefix("http://").split(":")
-    stopped = asyncio.Event()
+    stopped, over = asyncio.Event(), asyncio.Event()
     tasks: set[asyncio.Task[None]] = set()
     writers: list[asyncio.StreamWriter] = []
 
@@ -56,14 +56,20 @@ async def proxy(target: str) -> AsyncIterator[tuple[str, asyncio.Event]]:
             await asyncio.sleep(3_600)
         writer.close()
 
-    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def keep(writer: asyncio.StreamWriter) -> None:
+        """A dialler may come, or the way to the target open, when the test has ended."""
         writers.append(writer)
+        if over.is_set():
+            writer.transport.abort()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        keep(writer)
         try:
             there, back = await asyncio.open_connection(host, int(port))
         except OSError:  # the target is gone: so is this way to it
             writer.transport.abort()
             return
-        writers.append(back)
+        keep(back)
         for task in (pump(reader, back, stops=True), pump(there, writer, stops=False)):
             tasks.add(asyncio.create_task(task))
 
@@ -73,6 +79,7 @@ async def proxy(target: str) -> AsyncIterator[tuple[str, asyncio.Event]]:
         yield f"http://127.0.0.1:{here}", stopped
     finally:
         server.close()
+        over.set()
         for task in tasks:
             task.cancel()
         for writer in writers:
