@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from configsvc.api.call_counts import CallCounts
 from configsvc.api.contract import (
     Caller,
     ConnectionIdentity,
@@ -11,7 +12,6 @@ from configsvc.api.contract import (
     StreamSink,
     Waiting,
 )
-from configsvc.api.call_counts import CallCounts
 from configsvc.errors import (
     CertificateNotAcceptableError,
     ConfigServiceError,
