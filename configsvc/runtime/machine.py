@@ -41,7 +41,7 @@ from configsvc.storage.wal.format import Installed
 from configsvc.types import NodeId
 
 PASSES_MAX = 8  # Readys handled in one run; then sockets and timers get their turn (P5)
-APPLY_LATER_MAX: Final = 8  # entries that a follower does not apply beside a write
+FEW_ENTRIES_MAX: Final = 8  # of a write; for more of them, its time is used for the rest
 
 
 class LogWriter(Protocol):
@@ -221,13 +221,15 @@ class Machine:
         steps = plan(ready, self.durable, self._hard_state)
         if steps.send_early:
             self._net.send(steps.send_early)
+            if steps.write is not None and len(steps.write.entries) <= FEW_ENTRIES_MAX:
+                self._net.flush()  # the log's thread would fight for the interpreter meanwhile
         if ready.hard_state is not None:
             self._hard_state = ready.hard_state
         if steps.write is not None:
             steps = self._postponed(steps)
             self._write(steps)
             if steps.send_early:
-                self._net.flush()  # while the log's thread wakes; apply can wait
+                self._net.flush()  # many: while the log's thread wakes; apply can wait
         if ready.soft_state is not None:
             self._role(ready.soft_state)
         for read in ready.read_states:
@@ -249,7 +251,7 @@ class Machine:
         if (
             self.role is Role.LEADER
             or not steps.apply_now
-            or len(steps.apply_now) > APPLY_LATER_MAX
+            or len(steps.apply_now) > FEW_ENTRIES_MAX
             or (steps.write is not None and steps.write.snapshot is not None)
         ):
             return steps

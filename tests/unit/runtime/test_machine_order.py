@@ -1,0 +1,84 @@
+"""What leaves first: appends and the log's write of one ``Ready``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from configsvc.codec.records import RecordCache
+from configsvc.raft.messages import (
+    ConfState,
+    Entry,
+    EntryKind,
+    HardState,
+    Message,
+    MessageType,
+    Ready,
+)
+from configsvc.raft.storage import MemoryLog
+from configsvc.runtime.machine import FEW_ENTRIES_MAX, Machine
+from configsvc.types import LogIndex, NodeId, Term
+
+HARD = HardState(Term(1), NodeId(1), LogIndex(0))
+
+
+class Core:
+    """A core with one ``Ready``, and everything around it that the machine calls."""
+
+    def __init__(self, count: int) -> None:
+        entries = tuple(
+            Entry(Term(1), LogIndex(n), EntryKind.NORMAL, b"") for n in range(1, count + 1)
+        )
+        append = Message(MessageType.APP, NodeId(2), NodeId(1), Term(1), entries=entries)
+        self._readys = [Ready(None, HARD, (), entries, None, (), (append,), True)]
+        self.did: list[str] = []
+        self.waiting = 0
+
+    def has_ready(self) -> bool:
+        return bool(self._readys)
+
+    def ready(self) -> Ready:
+        return self._readys.pop()
+
+    def send(self, messages: Any) -> None:
+        self.waiting += len(messages)
+
+    def flush(self) -> None:
+        if self.waiting:
+            self.did.append("appends leave")
+        self.waiting = 0
+
+    def submit(self, *_: Any) -> None:
+        self.did.append("log is woken")
+
+
+def machine(core: Core) -> Machine:
+    around: Any = core
+    return Machine(
+        raft=around,
+        log=MemoryLog(),
+        applier=around,
+        writer=around,
+        net=around,
+        listener=around,
+        conf_state=ConfState((NodeId(1), NodeId(2)), (), (), (), False),
+        hard_state=HARD,
+        applied=0,
+        durable=0,
+        records=RecordCache(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("count", "order"),
+    [
+        (1, ["appends leave", "log is woken"]),
+        (FEW_ENTRIES_MAX, ["appends leave", "log is woken"]),
+        (FEW_ENTRIES_MAX + 1, ["log is woken", "appends leave"]),
+    ],
+)
+def test_few_entries_leave_before_the_log_is_woken(count: int, order: list[str]) -> None:
+    core = Core(count)
+    machine(core).run()
+    assert core.did == order
