@@ -19,12 +19,13 @@ from configsvc.errors import StoppedError
 from configsvc.frontend.admission import Admission
 from configsvc.frontend.ages import Ages, Calendar
 from configsvc.frontend.connection import ClientConnection
-from configsvc.frontend.listener import Listener, bind
+from configsvc.frontend.listener import Listener
 from configsvc.frontend.refusals import Refusals, Refused
 from configsvc.frontend.shared import Refuse, Shared, UnknownMethod
 from configsvc.frontend.sweeper import Sweeper
 from configsvc.limits import DRAIN_NOTICE_S, HTTP2_STREAMS_MAX
 from configsvc.net.gathering import Gathering
+from configsvc.net.sockets import bind
 
 
 class Frontend:

@@ -34,6 +34,7 @@ from configsvc.limits import (
 )
 from configsvc.net.gathering import Gathering
 from configsvc.net.shell import TlsConnection
+from configsvc.net.sockets import bind
 from configsvc.raft.messages import Message, MessageType
 from configsvc.transport.admission import REMOVED, judge_hello, judge_leaf, plausible
 from configsvc.transport.connection import PeerConnection
@@ -41,6 +42,7 @@ from configsvc.transport.dialling import NOBODY_LISTENS, Dialler
 from configsvc.transport.frames import FRAME_OWN_MIN, FRAME_RAFT
 from configsvc.transport.hello import BULK, CONTROL, LANES, Hello, Refusal
 from configsvc.transport.joining import JoinAnswer, decode_question, encode_join_answer
+from configsvc.transport.listening import PeerListener
 from configsvc.transport.ports import Handler, HelloState, LinkCounters, PeerTls, Report
 from configsvc.types import NodeId
 
@@ -58,7 +60,6 @@ __all__ = [
 _BULK_TYPES: Final = frozenset({MessageType.APP, MessageType.SNAP})
 _LOOK_S: Final = 0.25  # between two looks at all connections
 _COMPLAIN_AGAIN_S: Final = 60.0
-_ACCEPT_PASSES: Final = 5  # of the loop, until a socket that was being accepted shows up
 _Way = tuple[NodeId, int]  # peer and lane
 
 
@@ -136,7 +137,7 @@ class PeerTransport:
         self._out: dict[_Way, PeerConnection] = {}  # opened by us
         self._in: dict[_Way, PeerConnection] = {}  # opened by them
         self._open: dict[PeerConnection, None] = {}  # all, in the order they began
-        self._servers: list[asyncio.Server] = []
+        self._listeners: list[PeerListener] = []
         self._lost: set[NodeId] = set()  # to be reported as unreachable after this pass
         self._complaints: dict[str, tuple[str, float]] = {}  # last one, by peer or address
         self._misbehaved: dict[NodeId, int] = {}
@@ -159,29 +160,26 @@ class PeerTransport:
         """
         for url in urls:
             _, host, port = split_url(url)
-            server = await self._loop.create_server(self._accept, host, port, backlog=64)
-            self._servers.append(server)
+            self._listeners.append(PeerListener(self._loop, bind(host, port), self._accept))
         self._look()
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
         """Where it listens, with the ports that the system chose for port 0."""
-        names = [sock.getsockname() for server in self._servers for sock in server.sockets]
-        return [(str(name[0]), int(name[1])) for name in names]
+        return [address for listener in self._listeners for address in listener.addresses]
 
     async def close(self) -> None:
         """Write out what is queued and end; returns when the sockets are closed, or soon after."""
         self._stopping = True
-        for server in self._servers:
-            server.close()
+        arriving = {task for listener in self._listeners for task in listener.close()}
         if self._looker is not None:
             self._looker.cancel()
         ending: set[asyncio.Future[None]] = {d.close() for d in self._diallers.values()}
         self._diallers.clear()
         for connection in list(self._open):
             connection.finish("this member stops")
-        for _ in range(_ACCEPT_PASSES):
-            await asyncio.sleep(0)
+        if arriving:  # each is closed as soon as it has its transport
+            await asyncio.wait(arriving, timeout=1.0)
         ending.update(connection.gone for connection in self._open)
         if ending:
             await asyncio.wait(ending, timeout=1.0)

@@ -11,6 +11,7 @@ import pytest
 from configsvc.frontend import listener as listener_module
 from configsvc.frontend.listener import folded
 from configsvc.frontend.server import raise_descriptor_limit
+from configsvc.net import sockets
 from tests.support.frontend_fakes import FakeHttp
 from tests.support.frontend_world import GET, Loop, World, ended, until
 
@@ -158,7 +159,7 @@ def test_p14_localhost_is_both_loopbacks(run: Loop, monkeypatch: pytest.MonkeyPa
     async def scenario() -> None:
         async with World() as world:
             with monkeypatch.context() as patched:
-                patched.setattr(listener_module.socket, "getaddrinfo", two_loopbacks)
+                patched.setattr(sockets.socket, "getaddrinfo", two_loopbacks)
                 listener = world.frontend.listen("localhost", 0, tls=None)
             (six, port), (four, same) = listener.addresses
             assert (six, four, port) == ("::1", "127.0.0.1", same)
@@ -180,13 +181,13 @@ def test_an_address_that_is_not_here_is_left_out(monkeypatch: pytest.MonkeyPatch
         (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 0)),
         (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0)),
     ]
-    monkeypatch.setattr(listener_module.socket, "getaddrinfo", lambda *_, **__: rows)
-    (sock,) = listener_module.bind("localhost", 0)
+    monkeypatch.setattr(sockets.socket, "getaddrinfo", lambda *_, **__: rows)
+    (sock,) = sockets.bind("localhost", 0)
     with sock:
         assert sock.getsockname()[0] == "127.0.0.1"
     rows.pop()
     with pytest.raises(OSError, match="assign"):
-        listener_module.bind("localhost", 0)
+        sockets.bind("localhost", 0)
 
 
 def test_an_address_that_is_taken_is_not_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,9 +197,9 @@ def test_an_address_that_is_taken_is_not_left_out(monkeypatch: pytest.MonkeyPatc
             (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)),
             (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.2", port)),
         ]
-        monkeypatch.setattr(listener_module.socket, "getaddrinfo", lambda *_, **__: rows)
+        monkeypatch.setattr(sockets.socket, "getaddrinfo", lambda *_, **__: rows)
         with pytest.raises(OSError, match="in use"):
-            listener_module.bind("localhost", port)
+            sockets.bind("localhost", port)
 
 
 @pytest.mark.parametrize(
