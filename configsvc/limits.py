@@ -135,6 +135,7 @@ OUTPUT_PASS_BYTES_MAX: Final = 1 * MIB  # framed for one socket write; the rest 
 STREAM_OUT_BYTES_SOFT: Final = 1 * MIB  # a sink answers False above it
 STREAM_OUT_BYTES_HARD: Final = 4 * MIB  # the stream ends with RESOURCE_EXHAUSTED above it
 CONNECTION_OUT_BYTES_MAX: Final = 16 * MIB  # whole requests wait unanswered above it
+MEMBER_OUT_BYTES_MAX: Final = 1024 * MIB  # unread answers; the identity with most of them loses some
 CONNECTION_IN_BYTES_MAX: Final = 4 * MIB  # incomplete messages; youngest is refused beyond
 CONNECTION_RESERVED_BYTES_MAX: Final = 2 * MIB  # of it for large messages; one always gets in
 IDENTITY_IN_BYTES_MAX: Final = 64 * MIB  # likewise, of one identity: others have room beside it
@@ -310,6 +311,8 @@ AGENT_DRIFT_COPY_BYTES_MAX: Final = 256 * KIB  # of one such copy; cut beyond
 AGENT_SOCKET_BYTES_MAX: Final = 64 * KIB  # one request on the local socket
 AGENT_SOCKET_CLIENTS_MAX: Final = 16
 AGENT_FILES_OPEN_MAX: Final = 128  # written and not yet synced, at once
+AGENT_FOLDERS_OPEN_MAX: Final = 64  # while files are staged in them
+AGENT_SEEN_FILES_MAX: Final = 4_096  # whose stat the writer remembers; all forgotten beyond
 AGENT_STOP_S: Final = 4.0  # to finish or leave a step after SIGTERM
 AGENT_GENERATION_BYTES_MAX: Final = 64 * MIB  # one stored generation; refused unread beyond
 

@@ -20,6 +20,7 @@ from configsvc.errors import ConfigServiceError
 from configsvc.frontend.admission import Tally
 from configsvc.frontend.http1_session import Http1Session
 from configsvc.frontend.http2_session import Http2Session
+from configsvc.frontend.progress import Progress
 from configsvc.frontend.refusals import CERTIFICATE, CROWDED, SLOW, TLS
 from configsvc.frontend.shared import RefusedIdentity, Shared, judge, log
 from configsvc.http2.protocol import PREFACE
@@ -55,8 +56,8 @@ class ClientConnection(asyncio.Protocol):
         self._sniffed = b""  # plaintext: first bytes that may become a preface
         self.dirty = False  # a flush is scheduled
         self.deadline: float | None = None  # while young
-        self._stuck_since: float | None = None
-        self._stuck_taken = 0
+        self.unsent = 0  # bytes of answers that waited when the sweeper last looked
+        self._progress = Progress()  # of reading them
         self._traffic = ClientTraffic()  # nobody's, until it is known to be HTTP/2
         self._taken = 0  # bytes written, on top of which the transport's buffer counts
 
@@ -209,6 +210,11 @@ class ClientConnection(asyncio.Protocol):
             self._transport.abort()
 
     @property
+    def key(self) -> str:
+        """Whose it is, as far as that is known."""
+        return "" if self._tally is None else self._tally.key
+
+    @property
     def activity(self) -> int | None:
         """A number that changes with every request; None while something is open."""
         return None if self.session is None else self.session.activity
@@ -252,18 +258,24 @@ class ClientConnection(asyncio.Protocol):
         if session.has_deadlines:
             session.expire(now)
             self.mark_dirty()
-        waiting = session.waiting_bytes + transport.get_write_buffer_size()
-        if not waiting:
-            self._stuck_since = None
+        buffered = transport.get_write_buffer_size()
+        self.unsent = session.waiting_bytes + buffered
+        if not self.unsent:
+            self._progress.restart()
             return session.has_deadlines
-        taken = self._taken - transport.get_write_buffer_size()
-        if self._stuck_since is None or taken - self._stuck_taken >= SLOW_READER_BYTES_MIN:
-            self._stuck_since, self._stuck_taken = now, taken
-        elif now - self._stuck_since >= SLOW_READER_SECONDS_MAX:
+        taken = self._taken - buffered
+        if self._progress.stuck(
+            taken, now, least=SLOW_READER_BYTES_MIN, within_s=SLOW_READER_SECONDS_MAX
+        ):
             self._listener.refused(self, SLOW, "reads too slowly")
             self.abort()
             return False
         return True
+
+    def sacrifice(self) -> None:
+        """The member cannot keep so many answers that nobody reads."""
+        self._listener.refused(self, CROWDED, "too many unread answers")
+        self.abort()
 
     # --- choosing a protocol ---------------------------------------------------------------------
 

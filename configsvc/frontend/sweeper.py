@@ -11,6 +11,8 @@ import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
+from configsvc.limits import MEMBER_OUT_BYTES_MAX
+
 if TYPE_CHECKING:
     from configsvc.frontend.connection import ClientConnection
 
@@ -85,6 +87,26 @@ class Sweeper:
         for connection in list(self._watched):
             if not connection.sweep(now):
                 self._watched.pop(connection, None)
+        unsent = sum(connection.unsent for connection in self._watched)
+        if unsent > MEMBER_OUT_BYTES_MAX:
+            self._relieve(unsent - MEMBER_OUT_BYTES_MAX)
+
+    def _relieve(self, excess: int) -> None:
+        """Give up answers that nobody reads: the most of whoever has most of them.
+
+        By identity, so that many connections of one peer do not cost a single one of another.
+        """
+        held: Counter[str] = Counter()
+        of: dict[str, list[ClientConnection]] = {}
+        for connection in sorted(self._watched, key=lambda each: each.unsent):
+            held[connection.key] += connection.unsent
+            of.setdefault(connection.key, []).append(connection)
+        while excess > 0:
+            ((key, _),) = held.most_common(1)
+            connection = of[key].pop()
+            held[key] -= connection.unsent
+            excess -= connection.unsent
+            connection.sacrifice()
 
     def _start(self) -> None:
         if self._timer is None:

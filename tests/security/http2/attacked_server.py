@@ -13,10 +13,12 @@ from unittest import mock
 import uvloop
 
 from configsvc.api.contract import ConnectionIdentity
-from configsvc.frontend import connection, http1_session, http2_session
+from configsvc.frontend import connection, http1_session, http2_session, sweeper
 from configsvc.frontend.server import Frontend, raise_descriptor_limit
 from configsvc.net.contexts import ALPN_CLIENT_PORT, TlsFiles, server_context
 from tests.support.frontend_fakes import FakeApi, FakeHttp, FakeIdentity
+
+UNREAD_MAX = 100 << 20  # a tenth of what a member keeps: tests run beside each other
 
 
 class ApiOfAddresses(FakeApi):
@@ -44,6 +46,7 @@ seconds = float(sys.argv[4])
 with (
     mock.patch.object(connection, "SLOW_READER_SECONDS_MAX", seconds),
     mock.patch.object(connection, "HANDSHAKE_SECONDS_MAX", seconds),
+    mock.patch.object(sweeper, "MEMBER_OUT_BYTES_MAX", UNREAD_MAX),
     mock.patch.object(connection, "OPENING_SECONDS_MAX", seconds),
     mock.patch.object(http1_session, "SLOW_WRITER_SECONDS_MAX", seconds),
     mock.patch.object(http2_session, "SLOW_WRITER_SECONDS_MAX", seconds),

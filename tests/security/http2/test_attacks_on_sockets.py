@@ -248,25 +248,30 @@ def test_zero_windows(attacked: Attacked) -> None:
     held([begun() for _ in range(20)], 128 * MIB, attacked)
 
 
-def test_slow_readers(attacked: Attacked) -> None:
-    """Wide windows, and a socket that is never read: nothing is looked at until the end."""
-    crowd = [Attacker(attacked.port, receive=4_096) for _ in range(20)]
+def sleepers(attacked: Attacked, count: int) -> list[Attacker]:
+    """Twenty megabytes for each, behind wide windows and a socket that is never read."""
+    crowd = [Attacker(attacked.port, receive=4_096) for _ in range(count)]
     for each in crowd:
         each.send(
             Client.hello(initial_window_size=2**31 - 1)
             + h2.window_update(0, 2**30)
             + each.client.call(1, b"20000000", "/test.Echo/Big")
         )
+    return crowd
+
+
+@pytest.mark.parametrize(("count", "growth_max"), [(4, 128 * MIB), (40, 320 * MIB)])
+def test_slow_readers(attacked: Attacked, count: int, growth_max: int) -> None:
+    """Four are cut off in time; forty would take 800 MB, and are cut off as soon as that shows."""
 
     def attack() -> None:
         # The end is seen by what a send says: reading would be what a slow reader does not do.
-        for each in crowd:
+        for each in sleepers(attacked, count):
+            stack.enter_context(each)
             until(lambda: not each.send(h2.SETTINGS_ACK))  # noqa: B023 - likewise
 
     with contextlib.ExitStack() as stack:
-        for each in crowd:
-            stack.enter_context(each)
-        attacked.while_attacked(attack, 20 * 24 * MIB)
+        attacked.while_attacked(attack, growth_max)
 
 
 def test_slow_writers_of_http2(attacked: Attacked) -> None:
