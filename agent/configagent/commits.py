@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import hmac
 import os
 import stat
 from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
+from configagent.disk import Seen, Together, Wanted, digest
 from configagent.errors import RefusedError
 from configagent.paths import (
+    OpenFolders,
     Roots,
     look_at,
     read_regular,
@@ -56,11 +57,6 @@ class Item(NamedTuple):
         }  # fmt: skip
 
 
-def digest(key: bytes, content: bytes) -> str:
-    """Keyed digest of a file's content: says nothing to those without the node's key."""
-    return hmac.new(key, content, hashlib.sha256).hexdigest()
-
-
 def root_digest(items: Iterable[tuple[str, str, int, int, int]]) -> str:
     """Digest over (name, digest, mode, uid, gid) of all files of a generation."""
     whole = hashlib.sha256()
@@ -74,92 +70,46 @@ def staged_name(set_name: str, generation: int, place: int) -> str:
     return f".configagent-{set_name}-{generation}-{place}.new"
 
 
-def _is_same(folder: int, leaf: str, path: str, item: Item, key: bytes) -> bool:
-    info = look_at(folder, leaf, path)
-    if info is None or info.st_size != len(item.content):
-        return False
-    found, info = read_regular(folder, leaf, len(item.content) + 1)
-    same = (stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid)
-    return same == (item.mode, item.uid, item.gid) and digest(key, found) == item.digest
-
-
-class _Together:
-    """Files that are written and wait for the disk: it puts many of them down in one turn."""
-
-    def __init__(self) -> None:
-        self._open: list[tuple[int, str]] = []
-
-    def __enter__(self) -> _Together:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._close()
-
-    def add(self, descriptor: int, name: str) -> None:
-        """One more; the descriptor is ours from here on.
-
-        Raises:
-            StepError: as ``sync``.
-        """
-        self._open.append((descriptor, name))
-        if len(self._open) >= limits.AGENT_FILES_OPEN_MAX:
-            self.sync()
-
-    def sync(self) -> None:
-        """Wait until all of them are on disk.
-
-        Raises:
-            StepError: one may not be.
-        """
-        for descriptor, name in self._open:
-            try:
-                os.fsync(descriptor)
-            except OSError as error:
-                raise step_error(error, name) from None
-        self._close()
-
-    def _close(self) -> None:
-        for descriptor, _ in self._open:
-            os.close(descriptor)
-        self._open.clear()
-
-
 class FilesProtocol:
     """``commit = "files"``: staged beside each destination, renamed one after the other."""
 
-    def __init__(self, roots: Roots, set_name: str, key: bytes, mark: Mark) -> None:
+    def __init__(self, roots: Roots, set_name: str, key: bytes, mark: Mark, seen: Seen) -> None:
         self._roots = roots
         self._set = set_name
         self._key = key
         self._mark = mark
+        self._seen = seen
 
-    def stage(self, generation: int, items: list[Item]) -> list[dict[str, Any]]:
-        """Put changed files beside their destinations; returns the moves that will be needed."""
+    def stage(self, generation: int, items: list[Item], written: Together) -> list[dict[str, Any]]:
+        """Put changed files beside their destinations; returns the moves that will be needed.
+
+        They are on disk once ``written`` was synced.
+        """
         moves: list[dict[str, Any]] = []
         try:
-            with _Together() as written:
+            with OpenFolders(self._roots) as folders:
                 for place, item in enumerate(items):
                     staged = staged_name(self._set, generation, place)
-                    descriptor = self._stage_one(staged, item)
+                    descriptor = self._stage_one(folders, staged, item)
                     if descriptor is not None:
                         moves.append({"to": item.name, "staged": staged})
                         written.add(descriptor, item.name)
                         self._mark("stage.file")
-                written.sync()
         except BaseException:
             self.unstage(moves)
             raise
         return moves
 
-    def _stage_one(self, staged: str, item: Item) -> int | None:
+    def _stage_one(self, folders: OpenFolders, staged: str, item: Item) -> int | None:
         """Descriptor of the file beside its destination; None where nothing changes."""
-        with self._roots.folder_of(item.name) as (folder, leaf):
-            try:
-                if _is_same(folder, leaf, item.name, item, self._key):
-                    return None
-                return write_unsynced(folder, staged, item.content, item.mode, item.uid, item.gid)
-            except OSError as error:
-                raise step_error(error, item.name) from None
+        folder, leaf = folders.of(item.name)
+        try:
+            wanted = Wanted(len(item.content), item.mode, item.uid, item.gid, item.digest)
+            if self._seen.is_same(folder, leaf, item.name, wanted, self._key):
+                return None
+            return write_unsynced(folder, staged, item.content, item.mode, item.uid, item.gid)
+        except OSError as error:
+            raise step_error(error, item.name) from None
 
     def unstage(self, moves: list[dict[str, Any]]) -> None:
         """Remove staged files."""
@@ -219,26 +169,25 @@ class DirProtocol:
         self._key = key
         self._mark = mark
 
-    def stage(self, generation: int, items: list[Item], sidecar: bytes) -> str:
-        """Write ``generations/<n>/`` under its final name; returns its path."""
+    def stage(self, generation: int, items: list[Item], sidecar: bytes, written: Together) -> str:
+        """Make ``generations/<n>/`` under its final name; returns its path.
+
+        It is on disk once ``written`` was synced.
+        """
         target = f"{self._path}/{GENERATIONS}/{generation}"
         self._make_folders()
         try:
             with self._roots.folder(f"{self._path}/{GENERATIONS}") as folder:
                 _remove_tree(folder, str(generation))  # of an attempt that crashed
                 os.mkdir(str(generation), 0o755, dir_fd=folder)
-            with _Together() as written:
-                for item in items:
-                    written.add(self._write(target, item), item.name)
-                    self._mark("stage.file")
-                written.sync()
-            with self._roots.folder(target) as folder:
-                write_new(folder, SIDECAR, sidecar, 0o640, os.geteuid(), os.getegid())
-            for path in sorted({os.path.dirname(f"{target}/{item.name}") for item in items}):
-                with self._roots.folder(path) as folder:
-                    os.fsync(folder)
-            with self._roots.folder(f"{self._path}/{GENERATIONS}") as folder:
-                os.fsync(folder)
+                with OpenFolders(self._roots) as folders:
+                    self._fill(folders, target, items, written)
+                    inner, leaf = folders.of(f"{target}/{SIDECAR}")
+                    own = (os.geteuid(), os.getegid())
+                    written.add(write_unsynced(inner, leaf, sidecar, 0o640, *own), leaf)
+                    for path in sorted({os.path.dirname(f"{target}/{i.name}") for i in items}):
+                        written.add_folder(folders.of(f"{path}/{SIDECAR}")[0], path)
+                written.add_folder(folder, target)
         except OSError as error:
             self.unstage(generation)
             raise step_error(error, target) from None
@@ -246,6 +195,19 @@ class DirProtocol:
             self.unstage(generation)
             raise
         return target
+
+    def _fill(
+        self, folders: OpenFolders, target: str, items: list[Item], written: Together
+    ) -> None:
+        for item in items:
+            path = target
+            for part in item.name.split("/")[:-1]:
+                _mkdir(folders.of(f"{path}/{part}")[0], part, path)
+                path += "/" + part
+            folder, leaf = folders.of(f"{target}/{item.name}")
+            content = write_unsynced(folder, leaf, item.content, item.mode, item.uid, item.gid)
+            written.add(content, item.name)
+            self._mark("stage.file")
 
     def _make_folders(self) -> None:
         if self._path not in self._roots.roots:
@@ -256,17 +218,6 @@ class DirProtocol:
             inner = os.stat(leaf, dir_fd=folder, follow_symlinks=False)
             if inner.st_dev != os.fstat(folder).st_dev:
                 raise RefusedError(f"{self._path}: generations lie on another filesystem")
-
-    def _write(self, target: str, item: Item) -> int:
-        inner = os.path.dirname(item.name)
-        path = target
-        for part in inner.split("/") if inner else []:
-            with self._roots.folder(path) as folder:
-                _mkdir(folder, part, path)
-            path += "/" + part
-        with self._roots.folder(path) as folder:
-            leaf = os.path.basename(item.name)
-            return write_unsynced(folder, leaf, item.content, item.mode, item.uid, item.gid)
 
     def unstage(self, generation: int) -> None:
         """Remove a generation that was not committed."""

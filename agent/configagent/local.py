@@ -11,7 +11,8 @@ import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from configagent.commits import deviation, digest
+from configagent.commits import deviation
+from configagent.disk import digest
 from configagent.errors import Exit
 from configagent.inputs import InputsError, load_inputs, stored_number
 from configagent.once import unified

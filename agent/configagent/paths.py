@@ -11,13 +11,15 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Final
 
 from configagent.errors import RefusedError, StepError, WriteError
+from configsvc import limits
 
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PASSAGE: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC  # walked, not read
+SURE_NS: Final = 2_000_000_000  # of a file that changed this long ago stat shows the next change
 _REFUSED: Final = {
     errno.ELOOP: "a symlink is in the way",
     errno.ENOTDIR: "a part of the path is no folder, or a symlink",
@@ -92,10 +94,8 @@ class Roots:
         Raises:
             RefusedError: outside the roots, a symlink in the way, a root that others may write.
         """
-        folder, _, leaf = path.rpartition("/")
-        if not leaf or leaf in (".", "..") or "\0" in path:
-            raise RefusedError(f"{path}: not a file name", path)
-        with self.folder(folder or "/", path) as descriptor:
+        folder, leaf = _split(path)
+        with self.folder(folder, path) as descriptor:
             yield descriptor, leaf
 
     @contextmanager
@@ -127,6 +127,42 @@ class Roots:
             yield descriptor
         finally:
             os.close(descriptor)
+
+
+class OpenFolders:
+    """Folders below the roots that stay open for the length of one step, each walked to once."""
+
+    def __init__(self, roots: Roots) -> None:
+        self._roots = roots
+        self._stack = ExitStack()
+        self._open: dict[str, int] = {}
+
+    def __enter__(self) -> OpenFolders:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def of(self, path: str) -> tuple[int, str]:
+        """As ``Roots.folder_of``; the descriptor stays ours, and open until the next call at least.
+
+        Raises:
+            RefusedError: as there.
+        """
+        folder, leaf = _split(path)
+        if folder not in self._open:
+            if len(self._open) >= limits.AGENT_FOLDERS_OPEN_MAX:
+                self._stack.close()
+                self._open.clear()
+            self._open[folder] = self._stack.enter_context(self._roots.folder(folder, path))
+        return self._open[folder], leaf
+
+
+def _split(path: str) -> tuple[str, str]:
+    folder, _, leaf = path.rpartition("/")
+    if not leaf or leaf in (".", "..") or "\0" in path:
+        raise RefusedError(f"{path}: not a file name", path)
+    return folder or "/", leaf
 
 
 def _foreign(info: os.stat_result) -> str:

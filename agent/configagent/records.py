@@ -16,7 +16,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from configagent.paths import write_new
+from configagent.paths import write_unsynced
 from configsvc import limits
 
 RECORD: Final = "record.json"
@@ -77,14 +77,23 @@ def load_record(state_dir: str, name: str) -> Record:
         return Record(name)
 
 
-def replace_file(folder: int, leaf: str, data: bytes) -> None:
-    """Exchange a file of our own state for new content, whole; the caller syncs the folder."""
+def write_beside(folder: int, leaf: str, data: bytes) -> tuple[int, str]:
+    """New content beside a file of our own state: its descriptor, to be synced, and its name."""
     fresh = f".{leaf}.new"
     try:
         os.unlink(fresh, dir_fd=folder)
     except FileNotFoundError:
         pass
-    write_new(folder, fresh, data, 0o600, os.geteuid(), os.getegid())
+    return write_unsynced(folder, fresh, data, 0o600, os.geteuid(), os.getegid()), fresh
+
+
+def replace_file(folder: int, leaf: str, data: bytes) -> None:
+    """Exchange a file of our own state for new content, whole; the caller syncs the folder."""
+    descriptor, fresh = write_beside(folder, leaf, data)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
     os.rename(fresh, leaf, src_dir_fd=folder, dst_dir_fd=folder)
 
 
@@ -94,13 +103,23 @@ def save_record(state_dir: str, record: Record, *, durable: bool = True) -> None
     Raises:
         OSError: the old record stays.
     """
-    folder = os.open(set_folder(state_dir, record.set), os.O_RDONLY | os.O_DIRECTORY)
+    folder = open_state(set_folder(state_dir, record.set))
     try:
-        replace_file(folder, RECORD, json.dumps(record.as_dict()).encode())
+        replace_file(folder, RECORD, pack_record(record))
         if durable:
             os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def pack_record(record: Record) -> bytes:
+    """A record as it is stored."""
+    return json.dumps(record.as_dict()).encode()
+
+
+def open_state(path: str) -> int:
+    """Descriptor of a folder of our own state."""
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY)
 
 
 # --- generations ----------------------------------------------------------------------------------

@@ -13,16 +13,14 @@ import os
 import stat
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from configagent.child import Child, ChildLostError
 from configagent.errors import HeldError, InsecureError, RenderError, WorkerError
-from configagent.paths import open_folder, read_regular
+from configagent.paths import SURE_NS, open_folder, read_regular
 from configagent.settings import FileSpec, SetSpec
 from configagent.snapshot import Snapshot, content_revision
 from configsvc import limits
-
-_SURE_NS: Final = 2_000_000_000  # a file that changed this long ago shows its next change in stat
 
 
 class Output(NamedTuple):
@@ -298,7 +296,7 @@ def template_mark(path: str) -> object:
         info = os.stat(path, follow_symlinks=False)
     except OSError:
         return None
-    if time.time_ns() - max(info.st_mtime_ns, info.st_ctime_ns) < _SURE_NS:
+    if time.time_ns() - max(info.st_mtime_ns, info.st_ctime_ns) < SURE_NS:
         return None
     return (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns,
             info.st_mode, info.st_uid)  # fmt: skip

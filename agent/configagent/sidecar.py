@@ -6,7 +6,8 @@ import hashlib
 import stat
 from typing import Any
 
-from configagent.commits import Item, digest
+from configagent.commits import Item
+from configagent.disk import digest
 from configagent.records import Record
 from configagent.render import Output
 from configagent.settings import SetSpec

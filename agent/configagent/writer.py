@@ -22,19 +22,23 @@ from configagent.commits import (
     Item,
     Mark,
     deviation,
-    digest,
     make_tree,
     remove_tree,
     root_digest,
 )
+from configagent.disk import Seen, Together, digest
 from configagent.errors import RefusedError, StepError, WriteError
-from configagent.paths import Roots, look_at, read_regular, write_new
+from configagent.paths import Roots, look_at, read_regular, write_new, write_unsynced
 from configagent.records import (
+    RECORD,
     Record,
     generation_numbers,
     load_record,
+    open_state,
+    pack_record,
     save_record,
     set_folder,
+    write_beside,
 )
 from configsvc import limits
 from configsvc.errors import ensure
@@ -55,6 +59,7 @@ class Writer:
         self._key = key
         self._mark = mark
         self._staged: dict[str, dict[str, Any]] = {}
+        self._seen = Seen()
 
     def handle(self, request: dict[str, Any]) -> dict[str, Any]:
         """One step; the answer holds "error" and "kind" when it failed."""
@@ -77,26 +82,41 @@ class Writer:
 
     def stage(self, request: dict[str, Any]) -> dict[str, Any]:
         """Put new content where it can be checked; with "record" in it commit at once."""
-        name, generation = request["set"], request["generation"]
+        name = request["set"]
         self._roll_forward(request)
         self._forget(name)
         items = [Item(*one) for one in request["items"]]
+        with Together() as written:
+            answer = self._stage(request, items, written)
+            try:
+                self._mark("stage.done")
+                if "record" in request:
+                    self._commit(request, written)
+                else:
+                    written.sync()
+            except (StepError, OSError):
+                # A record that may be on disk needs what was staged: that is kept for ``recover``.
+                with contextlib.suppress(StepError, OSError):
+                    self._forget(name)
+                raise
+        return answer
+
+    def _stage(
+        self, request: dict[str, Any], items: list[Item], written: Together
+    ) -> dict[str, Any]:
+        name, generation = request["set"], request["generation"]
         answer: dict[str, Any] = {}
+        moves: list[dict[str, Any]] = []
         if request["commit"] == "dir":
-            protocol = self._dir(request)
-            folder = protocol.stage(generation, items, request["sidecar"])
+            folder = self._dir(request).stage(generation, items, request["sidecar"], written)
             answer = {"dir": folder, "file": f"{folder}/{items[0].name}"}
-            moves: list[dict[str, Any]] = []
         else:
-            moves = self._files(name).stage(generation, items)
+            moves = self._files(name).stage(generation, items, written)
             self._staged[name] = request | {"moves": moves}
             if request["tree"]:
                 tree = os.path.join(set_folder(self._state_dir, name), "tree")
                 answer = dict(make_tree(tree, items))
         self._staged[name] = request | {"moves": moves, "items": [i.facts() for i in items]}
-        self._mark("stage.done")
-        if "record" in request:
-            self.commit(request)
         return answer
 
     def commit(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -104,23 +124,39 @@ class Writer:
 
         ``record`` is the set's new record, ``sidecar`` and ``sealed`` what is kept of it.
         """
+        with Together() as written:
+            self._commit(request, written)
+        return {}
+
+    def _commit(self, request: dict[str, Any], written: Together) -> None:
+        """All that is new goes to disk in one turn, then the record decides, then it is done.
+
+        The record that says "done" is the agent's to save: it has more to say by then.
+        """
         name = request["set"]
         staged = self._staged.get(name)
         if staged is None:
             raise WriteError("nothing is staged: the writer was restarted")
         record = Record(**request["record"])
         ensure(record.generation == staged["generation"], "another generation was staged")
-        self._store(name, record.generation, request["sidecar"], request["sealed"])
+        self._store(name, record.generation, request["sidecar"], request["sealed"], written)
         record.files = staged["items"]
         record.where = [staged["commit"], staged["dir"]]
         record.swap = {"moves": staged["moves"]}
-        save_record(self._state_dir, record)
+        folder = open_state(set_folder(self._state_dir, name))
+        try:
+            descriptor, fresh = write_beside(folder, RECORD, pack_record(record))
+            written.add(descriptor, RECORD)
+            written.sync()
+            self._staged.pop(name)
+            os.rename(fresh, RECORD, src_dir_fd=folder, dst_dir_fd=folder)
+            os.fsync(folder)
+        finally:
+            os.close(folder)
         self._mark("record.written")
-        self._staged.pop(name)
         self._finish(record)
         self._drop_tree(name)
         self._trim(record, request["keep"])
-        return {}
 
     def abandon(self, request: dict[str, Any]) -> dict[str, Any]:
         """Remove what was staged."""
@@ -152,19 +188,20 @@ class Writer:
             self._files(record.set).finish(record)
         record.swap = None
         self._mark("swap.done")
-        # Not synced: after a crash the swap is found done and passed over.
-        save_record(self._state_dir, record, durable=False)
 
-    def _store(self, name: str, generation: int, sidecar: bytes, sealed: bytes) -> None:
+    def _store(
+        self, name: str, generation: int, sidecar: bytes, sealed: bytes, written: Together
+    ) -> None:
         path = os.path.join(set_folder(self._state_dir, name), "gen")
-        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        folder = open_state(path)
         leaf = f"{generation}.gen"
         try:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(leaf, dir_fd=folder)
             content = sidecar + b"\n" + sealed
-            write_new(folder, leaf, content, 0o600, os.geteuid(), os.getegid())
-            os.fsync(folder)
+            own = (os.geteuid(), os.getegid())
+            written.add(write_unsynced(folder, leaf, content, 0o600, *own), leaf)
+            written.add_folder(folder, path)
         finally:
             os.close(folder)
 
@@ -203,6 +240,8 @@ class Writer:
         if record.swap is None:
             return False
         self._finish(record)
+        # Not synced: after a crash the swap is found done and passed over.
+        save_record(self._state_dir, record, durable=False)
         return True
 
     def scan(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -286,7 +325,7 @@ class Writer:
         return {}
 
     def _files(self, name: str) -> FilesProtocol:
-        return FilesProtocol(self._roots, name, self._key, self._mark)
+        return FilesProtocol(self._roots, name, self._key, self._mark, self._seen)
 
     def _dir(self, request: dict[str, Any]) -> DirProtocol:
         return DirProtocol(self._roots, request["dir"], self._key, self._mark)

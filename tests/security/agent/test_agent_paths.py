@@ -7,9 +7,11 @@ import socket
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
-from configagent.commits import FilesProtocol, Item, digest
+from configagent.commits import FilesProtocol, Item
+from configagent.disk import Seen, Together, digest
 from configagent.errors import RefusedError
 from configagent.paths import Roots
 
@@ -32,7 +34,14 @@ def item(path: object, content: bytes = b"new") -> Item:
 
 
 def protocol(root: Path) -> FilesProtocol:
-    return FilesProtocol(Roots((str(root),)), "s", KEY, lambda step: None)
+    return FilesProtocol(Roots((str(root),)), "s", KEY, lambda step: None, Seen())
+
+
+def stage(protocol: FilesProtocol, generation: int, items: list[Item]) -> list[dict[str, Any]]:
+    with Together() as written:
+        moves = protocol.stage(generation, items, written)
+        written.sync()
+    return moves
 
 
 def all_files(base: Path) -> list[str]:
@@ -116,7 +125,7 @@ def test_traps_are_refused_and_nothing_is_written(root: Path, trap: object) -> N
     before = all_files(root.parent)
     began = time.monotonic()
     with pytest.raises(RefusedError):
-        protocol(root).stage(1, [item(path)])
+        stage(protocol(root), 1, [item(path)])
     assert time.monotonic() - began < 1.0
     assert all_files(root.parent) == before
     assert (root.parent / "outside" / "f.conf").read_bytes() == BEFORE
@@ -125,7 +134,7 @@ def test_traps_are_refused_and_nothing_is_written(root: Path, trap: object) -> N
 def test_a_good_file_before_a_trap_leaves_nothing_staged(root: Path) -> None:
     path = fifo(root)
     with pytest.raises(RefusedError):
-        protocol(root).stage(1, [item(root / "ok.conf"), item(path)])
+        stage(protocol(root), 1, [item(root / "ok.conf"), item(path)])
     assert sorted(os.listdir(root)) == ["f.conf"]
 
 
@@ -151,7 +160,7 @@ def test_a_race_of_folder_and_symlink_never_writes_outside(root: Path) -> None:
         deadline = time.monotonic() + 1.5
         while time.monotonic() < deadline:
             try:
-                protocol(root).stage(written, [item(sub / "x.conf", os.urandom(8))])
+                stage(protocol(root), written, [item(sub / "x.conf", os.urandom(8))])
                 written += 1
             except RefusedError:
                 refused += 1
@@ -182,7 +191,7 @@ def test_mode_is_never_wider_even_for_a_moment(root: Path) -> None:
     try:
         for n in range(100):
             writer = protocol(root)
-            writer.unstage(writer.stage(n, [item(root / "s.conf", b"%d" % n)]))
+            writer.unstage(stage(writer, n, [item(root / "s.conf", b"%d" % n)]))
     finally:
         stop.set()
         watcher.join()

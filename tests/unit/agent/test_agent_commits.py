@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 from configagent.commits import Item
+from configagent.disk import Seen, Wanted, digest
+from configagent.paths import read_regular
 from configagent.records import Record, generation_numbers, load_record
 from configagent.writer import Writer, items_root, make_item
 
@@ -66,7 +68,11 @@ class World:
             "tree": False, "sidecar": b"{}", "sealed": text.encode(), "keep": 3,
             "record": asdict(record),
         }  # fmt: skip
-        return writer.handle(request | changes)
+        answer = writer.handle(request | changes)
+        if "error" not in answer:  # the agent says that it is done
+            done = asdict(load_record(str(self.state), "s")) | {"swap": None}
+            writer.handle({"op": "save", "record": done, "durable": False})
+        return answer
 
     def texts(self) -> set[str]:
         """What the files say now; one element when the set is whole."""
@@ -140,6 +146,41 @@ def test_unchanged_files_keep_their_inode(world: World) -> None:
     world.commit_text(world.writer(), "x", items=[items[0], changed, items[2]])
     assert os.stat(world.root / "a.conf").st_ino == before
     assert (world.root / "b.conf").read_text() == "other of 1\n"
+
+
+def test_a_file_that_is_known_to_be_the_same_is_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, item = tmp_path / "a.conf", Wanted(4, 0o640, os.geteuid(), os.getegid(), "")
+    path.write_bytes(b"same")
+    path.chmod(0o640)
+    item = item._replace(digest=digest(KEY, b"same"))
+    folder = os.open(tmp_path, os.O_RDONLY)
+    reads: list[str] = []
+    monkeypatch.setattr(
+        "configagent.disk.read_regular", lambda *a: reads.append(a[1]) or read_regular(*a)
+    )
+    seen = Seen()
+    try:
+
+        def is_same() -> bool:
+            return seen.is_same(folder, "a.conf", str(path), item, KEY)
+
+        assert is_same()
+        assert is_same()
+        assert len(reads) == 2  # it changed a moment ago: stat may not show the next change
+        monkeypatch.setattr("configagent.disk.SURE_NS", -1)
+        assert is_same()
+        assert is_same()
+        assert len(reads) == 3
+        path.write_bytes(b"Same")
+        assert not is_same()
+        path.write_bytes(b"same")
+        assert is_same()
+        path.chmod(0o644)
+        assert not is_same()
+    finally:
+        os.close(folder)
 
 
 def test_old_generations_go_but_not_the_good_one(world: World) -> None:
