@@ -77,16 +77,16 @@ class DiskHealth:
 
     def tick(self, now: float) -> None:
         """Called every raft tick."""
-        age = self.age_s
+        age, half = self.age_s, self._timeout / 2
         self._note_syncs()
         self._judge_age(age)
-        if age <= self._timeout / 2 and now >= self._next_look:
+        if age <= half and now >= self._next_look:
             self._next_look = now + limits.DISK_LOOK_S
             reserve = 2 * limits.WAL_SEGMENT_BYTES + limits.DISK_RESERVE_BYTES
             self._free_space = self._free_bytes() >= reserve
             self._judge_space()
-        if self.state is not DiskState.OK or age > self._timeout / 2:
-            self._hand_over(now)
+        if self.state is not DiskState.OK or age > half:
+            self._hand_over(now, merely_slow=self.state is DiskState.SLOW and age <= half)
 
     # --- age and speed ---------------------------------------------------------------------------
 
@@ -132,12 +132,12 @@ class DiskHealth:
 
     # --- leadership ------------------------------------------------------------------------------
 
-    def _hand_over(self, now: float) -> None:
+    def _hand_over(self, now: float, *, merely_slow: bool) -> None:
         member = self._member
         if not member.is_leader or now < self._next_hand_over:
             return
         self._next_hand_over = now + limits.HAND_OVER_EVERY_TIMEOUTS * self._timeout
-        if member.handover.begin(caught_up=True):
+        if member.handover.begin(caught_up=True, healthy=merely_slow):
             self.hand_overs_total += 1
             member.report.warn("disk", "leadership is handed over", state=self.state.name.lower())
         elif self.state is DiskState.FULL:

@@ -53,15 +53,16 @@ class Handover:
         machine.notice_role()
         self._member.wake()
 
-    def begin(self, *, caught_up: bool = False) -> bool:
+    def begin(self, *, caught_up: bool = False, healthy: bool = False) -> bool:
         """Begin to hand leadership to the best voter; False: there is none that could take it.
 
-        ``caught_up``: only to a voter that lacks next to nothing.
+        ``caught_up``: only to a voter that lacks next to nothing. ``healthy``: and only to one
+        whose disk is well; a slow one would hand it on (E3).
         """
         if self._transfer is not None:
             return True
         last = self._member.machine.raft.last_index
-        target = self._best_successor(last - LAG_MAX if caught_up else 0)
+        target = self._best_successor(last - LAG_MAX if caught_up else 0, healthy=healthy)
         if not target:
             return False
         self.transfer_to(target)
@@ -101,15 +102,20 @@ class Handover:
             waiting, self._transfer = self._transfer[1], None
             waiting.complete(result)
 
-    def _best_successor(self, least: int) -> NodeId:
-        """The voter with a healthy disk and the highest match, from ``least`` on; 0: none."""
+    def _best_successor(self, least: int, *, healthy: bool) -> NodeId:
+        """The voter with a healthy disk and the highest match, from ``least`` on; 0: none.
+
+        One with a slow disk only where nobody's is well, and not at all if ``healthy``.
+        """
         member = self._member
         reports = member.housekeeping.peers
+        slow = {who for who, told in reports.items() if told.disk is DiskState.SLOW}
         bad = {who for who, told in reports.items() if told.disk in _UNABLE}
+        bad |= slow if healthy else set()
         able = [
-            (peer.match, -who, who)
+            (who not in slow, peer.match, -who, who)
             for who, peer in member.machine.raft.status().progress.items()
             if who != member.self_id and who in member.machine.conf_state.voters
             if peer.recent_active and who not in bad and peer.match >= least
         ]
-        return NodeId(max(able)[2]) if able else NodeId(0)
+        return NodeId(max(able)[3]) if able else NodeId(0)

@@ -40,7 +40,8 @@ from configsvc.runtime.applying import Applying
 from configsvc.storage.wal.format import Installed
 from configsvc.types import NodeId
 
-PASSES_MAX = 8  # Readys handled in one run; then sockets and timers get their turn (P5)
+PASSES_MAX = 8  # Readys handled in one run; then sockets and timers get their turn (P5),
+PASS_S_MAX = 0.02  # as they do after this long
 FEW_ENTRIES_MAX: Final = 8  # of a write; for more of them, its time is used for the rest
 
 
@@ -110,7 +111,9 @@ class Machine:
         applied: int,
         durable: int,
         records: RecordCache,
+        monotonic: Callable[[], float] = lambda: 0.0,
     ) -> None:
+        """``monotonic``: seconds; bounds how long a run takes."""
         self.raft = raft
         self.log = log
         self.applier = applier
@@ -122,6 +125,7 @@ class Machine:
         self.role = Role.FOLLOWER
         self._writer = writer
         self._records = records
+        self._monotonic = monotonic
         self._net = net
         self._listener = listener
         self._applying = Applying(self, applier, listener)
@@ -189,7 +193,10 @@ class Machine:
                 applying.held = not (applying.in_pieces or may_apply())
                 if not applying.held:
                     self._go_on()
-            for _ in range(PASSES_MAX):
+            ends = self._monotonic() + PASS_S_MAX
+            for number in range(PASSES_MAX):
+                if number and self._monotonic() >= ends:
+                    break
                 if self._in_flight is not None or self._advance_due or not raft.has_ready():
                     return applying.can_go_on
                 if applying.full:

@@ -178,6 +178,7 @@ class Member:
             applied=parts.applied,
             durable=parts.durable,
             records=parts.records,
+            monotonic=parts.clock.monotonic,
         )
         parts.log.name_snapshots(self.installs.name_snapshot)
         self.membership = Membership(self)

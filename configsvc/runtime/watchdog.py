@@ -1,7 +1,8 @@
 """A thread that watches the event loop (H1).
 
 The loop stamps a cell; the thread looks at it. A stall is counted in the thread's own wake-ups, so
-that a pause of the whole process is none. What a stalled loop was doing is logged as a stack.
+that a pause of the whole process is none. What the loop was doing is sampled early, before it is
+known whether the stall is worth a line: that it is long is seen only when its cause may be over.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import Any, Final
 from configsvc.errors import ExitCode, FatalError
 
 WAKE_S: Final = 0.05
-REPORT_WAKES: Final = 4  # silent for 200 ms: say what it does
+SAMPLE_WAKES: Final = 2  # silent for 100 ms: counted, and its stack is kept
+REPORT_WAKES: Final = 4  # for 200 ms: say what it did
 FATAL_TIMEOUTS: Final = 10
 
 
@@ -33,12 +35,16 @@ class Watchdog:
         self._loop = loop
         self._report = report
         self._die = die
-        self._fatal_wakes = max(REPORT_WAKES + 1, int(FATAL_TIMEOUTS * election_timeout / WAKE_S))
+        self._stalled_wakes = max(REPORT_WAKES + 1, round(election_timeout / 2 / WAKE_S))
+        self._fatal_wakes = max(
+            self._stalled_wakes + 1, round(FATAL_TIMEOUTS * election_timeout / WAKE_S)
+        )
         self._beat = 0
         self._loop_thread = threading.get_ident()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self.stalls_total = 0
+        self.stalled = False  # silent for half an election timeout, and still so
 
     def start(self) -> None:
         self._stamp()
@@ -53,16 +59,21 @@ class Watchdog:
             self._loop.call_later(WAKE_S, self._stamp)
 
     def _watch(self) -> None:
-        seen, silent = -1, 0
+        seen, silent, sample = -1, 0, ""
         while not self._stopped.wait(WAKE_S):
             if self._beat != seen:
-                seen, silent = self._beat, 0
+                seen, silent, self.stalled = self._beat, 0, False
                 continue
             silent += 1
-            if silent == REPORT_WAKES:
+            if silent == SAMPLE_WAKES:
                 self.stalls_total += 1
-                self._report.warn("watchdog", "the event loop is busy", stack=self._stack())
-            if silent >= self._fatal_wakes:
+                sample = self._stack()
+            elif silent == REPORT_WAKES:
+                self._report.warn("watchdog", "the event loop is busy", stack=sample)
+            elif silent == self._stalled_wakes:
+                self.stalled = True
+                self._report.error("watchdog", "the event loop is stalled", stack=self._stack())
+            elif silent >= self._fatal_wakes:
                 self._report.error("watchdog", "the event loop is stuck", stack=self._stack())
                 self._die(
                     FatalError(

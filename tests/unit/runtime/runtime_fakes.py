@@ -113,6 +113,7 @@ class FakeMember:
         self.unfit: set[str] = set()
         self.successor = True
         self.handed_over = 0
+        self.healthy_wanted: list[bool] = []
         self.gave_up = 0
         self.alarms: list[int] = []
         self.submitted: list[tuple[int, bytes]] = []
@@ -123,7 +124,8 @@ class FakeMember:
         (self.unfit.discard if fit else self.unfit.add)(reason)
         return news
 
-    def begin(self, *, caught_up: bool = False) -> bool:
+    def begin(self, *, caught_up: bool = False, healthy: bool = False) -> bool:
+        self.healthy_wanted.append(healthy)
         self.handed_over += self.successor
         return self.successor
 

@@ -85,6 +85,7 @@ def test_hand_overs_for_a_slow_disk_are_rare(world: World) -> None:
     assert world.disk.state is DiskState.SLOW
     assert member.handed_over == 2  # 15 s at one in ten timeouts
     assert member.unfit == set()  # a slow disk never forbids a campaign
+    assert member.healthy_wanted == [True, True], "another slow one would hand it back"
 
 
 def test_one_slow_sync_is_no_slow_disk(world: World) -> None:
@@ -102,6 +103,7 @@ def test_a_full_disk_hands_over_and_does_not_campaign(world: World, cause: str) 
         world.free = ENOUGH - 1
     world.ticks(2.0)
     assert (world.disk.state, world.member.unfit) == (DiskState.FULL, {"space"})
+    assert not any(world.member.healthy_wanted), "a slow one is better than a full one"
     assert world.member.handed_over == 1
     assert world.member.alarms == []
     world.disk.log_space(True)

@@ -44,7 +44,11 @@ class World:
         pytest.param((4_900, 4_900), {}, False, 2, id="lowest-id-of-equals"),
         pytest.param((4_000, 4_900), {3: DiskState.HUNG}, False, 2, id="not-a-hung-disk"),
         pytest.param((4_900, 4_900), {2: DiskState.FULL}, False, 3, id="not-a-full-disk"),
-        pytest.param((4_900, 100), {2: DiskState.SLOW}, False, 2, id="slow-is-no-reason"),
+        pytest.param((4_900, 100), {2: DiskState.SLOW}, False, 3, id="well-before-slow"),
+        pytest.param(
+            (4_900, 100), {2: DiskState.SLOW, 3: DiskState.SLOW}, False, 2, id="slow-before-nobody"
+        ),
+        pytest.param((4_900, 100), {2: DiskState.SLOW}, True, 2, id="slow-before-far-behind"),
         pytest.param((100, 200), {}, True, 0, id="nobody-is-caught-up"),
         pytest.param((100, 4_000), {}, True, 3, id="caught-up-enough"),
     ],
@@ -57,6 +61,16 @@ def test_the_best_voter_gets_it(
         who: PeerReport(1, 0, 0, state, 0) for who, state in bad.items()
     }
     assert world.handover.begin(caught_up=caught_up) == bool(target)
+    assert world.asked == ([target] if target else [])
+
+
+@pytest.mark.parametrize(("slow", "target"), [({}, 2), ({2}, 3), ({2, 3}, 0)])
+def test_E3_a_slow_leader_hands_over_to_a_healthy_voter_or_to_nobody(
+    slow: set[int], target: int
+) -> None:
+    world = World(4_950, 4_900)
+    world.member.housekeeping.peers = {who: PeerReport(1, 0, 0, DiskState.SLOW, 0) for who in slow}
+    assert world.handover.begin(caught_up=True, healthy=True) == bool(target)
     assert world.asked == ([target] if target else [])
 
 

@@ -17,7 +17,7 @@ from configsvc.raft.messages import (
     Ready,
 )
 from configsvc.raft.storage import MemoryLog
-from configsvc.runtime.machine import FEW_ENTRIES_MAX, Machine
+from configsvc.runtime.machine import FEW_ENTRIES_MAX, PASSES_MAX, Machine
 from configsvc.types import LogIndex, NodeId, Term
 
 HARD = HardState(Term(1), NodeId(1), LogIndex(0))
@@ -53,7 +53,7 @@ class Core:
         self.did.append("log is woken")
 
 
-def machine(core: Core) -> Machine:
+def machine(core: Core, **more: Any) -> Machine:
     around: Any = core
     return Machine(
         raft=around,
@@ -67,7 +67,32 @@ def machine(core: Core) -> Machine:
         applied=0,
         durable=0,
         records=RecordCache(),
+        **more,
     )
+
+
+def test_P5_a_run_ends_after_its_time() -> None:
+    """Committed entries without a write, as a restart has them: page after page."""
+    readys, seconds = 0, iter(range(100))
+
+    class Pages(Core):
+        def has_ready(self) -> bool:
+            return True
+
+        def ready(self) -> Ready:
+            nonlocal readys
+            readys += 1
+            return Ready(None, None, (), (), None, (), (), False)
+
+        def advance(self) -> None:
+            """The next page."""
+
+    made = machine(Pages(0), monotonic=lambda: 0.006 * next(seconds))
+    assert made.run(), "there is more for another pass"
+    assert readys == 4
+    readys, made = 0, machine(Pages(0))
+    assert made.run()
+    assert readys == PASSES_MAX
 
 
 @pytest.mark.parametrize(
