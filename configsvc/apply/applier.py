@@ -69,7 +69,9 @@ class Applier:
             state.digest = after = digest.step(
                 state.digest, index, state.store.revision, _OK, (), ()
             )
-            return Effects(index, term, 0, None, state.store.revision, (), (), (), b"", None, after)
+            return Effects(
+                index, term, 0, None, state.store.revision, (), (), (), b"", None, after, b""
+            )
         env, op, _ = command
         if env.time_ns > state.last_time_ns:
             state.last_time_ns = env.time_ns
@@ -124,7 +126,7 @@ class Applier:
             Effects,
             (
                 index, term, env[0], result, revision, (row,), (prev,),
-                (), leaf, _new(CommitRow, values), chained,
+                (), leaf, _new(CommitRow, values), chained, state.recorder.leaf_hash,
             ),
         )  # fmt: skip
 
@@ -158,7 +160,7 @@ class Applier:
         if make is not None:
             make()
         rights.rule, rights.roles = decided
-        leaf, commit = b"", None
+        leaf, commit, hashed = b"", None, b""
         if event:
             leaf, values = state.recorder.record(
                 env,
@@ -169,11 +171,12 @@ class Applier:
                 change=next(_key_changes(rows, prevs)) if tells_keys and named else None,
                 changes=records,
             )
-            commit = CommitRow(*values)
+            commit, hashed = CommitRow(*values), state.recorder.leaf_hash
         state.digest = after = chain.finish(tables)
         return Effects(
-            index, term, env.request_id, result, revision, rows, prevs, tables, leaf, commit, after
-        )
+            index, term, env.request_id, result, revision, rows, prevs, tables, leaf, commit,
+            after, hashed,
+        )  # fmt: skip
 
     def _refused(
         self, index: int, term: int, env: Envelope, op: c.Operation, error: RequestError
@@ -181,7 +184,7 @@ class Applier:
         state = self.state
         revision = state.store.revision
         code = code_of(error)
-        leaf, commit = b"", None
+        leaf, commit, hashed = b"", None, b""
         if not isinstance(op, SILENT):
             event, resource = describe(op)
             leaf, values = state.recorder.record(
@@ -193,11 +196,11 @@ class Applier:
                 detail=str(error),
                 resource=resource,
             )
-            commit = CommitRow(*values)
+            commit, hashed = CommitRow(*values), state.recorder.leaf_hash
         state.digest = after = digest.step(state.digest, index, revision, _NUMBER_OF[code], (), ())
         result = Refused(error)
         return Effects(
-            index, term, env.request_id, result, revision, (), (), (), leaf, commit, after
+            index, term, env.request_id, result, revision, (), (), (), leaf, commit, after, hashed
         )
 
     def _position(self, index: int, term: int) -> tuple[int, int, int, int, int]:

@@ -247,6 +247,7 @@ class Effects(NamedTuple):
     leaf: bytes  # canonical audit leaf; empty for bookkeeping entries
     commit: CommitRow | None  # None exactly when leaf is empty
     digest: bytes  # 16 bytes, rolling (reliability.md A3)
+    leaf_hash: bytes  # the leaf's hash in the tree; empty when leaf is
 
 
 class CommitRow(NamedTuple):

@@ -33,7 +33,7 @@ from configsvc.audit.changes import (
 from configsvc.audit.commitments import HMAC_INNER, HMAC_OUTER, HMAC_PAD, commit_entry, head_of
 from configsvc.audit.events import CODES, EVENTS
 from configsvc.audit.leaf import FORMAT, READER, Value, encode_field, encode_leaf
-from configsvc.audit.merkle import Frontier
+from configsvc.audit.merkle import Frontier, leaf_hash
 from configsvc.errors import ensure
 from configsvc.limits import LEAF_AUTHORS_CACHED_MAX, LEAF_KEY_BYTES_MAX, LEAF_TEXT_BYTES_MAX
 from configsvc.types import Principal, Source
@@ -137,7 +137,7 @@ def _no_roles(_principal: Principal) -> tuple[str, ...]:
 class Recorder:
     """The audit stream's growing end."""
 
-    __slots__ = ("_authors", "_roles_of", "actors", "frontier")
+    __slots__ = ("_authors", "_roles_of", "actors", "frontier", "leaf_hash")
 
     def __init__(
         self,
@@ -149,6 +149,7 @@ class Recorder:
         self.frontier = Frontier() if frontier is None else frontier
         self.actors = KnownActors() if actors is None else actors
         self._roles_of = roles_of
+        self.leaf_hash = b""  # of the leaf recorded last
         # The parts of a put's leaf that many entries share, by what they say.
         self._authors: dict[_Author, tuple[bytes, bytes, bytes]] = {}
 
@@ -200,7 +201,8 @@ class Recorder:
             versions, envelope.request_id,
         )  # fmt: skip
         leaf = b"".join((head, tail, len(key).to_bytes(2, "big"), key, rest))
-        frontier.append_hash(sha256(b"\0" + leaf).digest())
+        self.leaf_hash = hashed = sha256(b"\0" + leaf).digest()
+        frontier.append_hash(hashed)
         return leaf, (
             seq, raft_index, raft_term, revision, time_ns, "kv.put", actor, record, actor_salt,
             "OK", salt, "", "", b"",
@@ -269,7 +271,8 @@ class Recorder:
             fields["root"] = changes.root()
             beside = changes.joined()
         leaf = encode_leaf(fields)
-        self.frontier.append(leaf)
+        self.leaf_hash = leaf_hash(leaf)
+        self.frontier.append_hash(self.leaf_hash)
         return leaf, (
             seq, raft_index, raft_term, revision, envelope.time_ns, event, actor, actor_record,
             actor_salt, code, salt, envelope.reason, envelope.ticket, beside,

@@ -53,7 +53,7 @@ def build(effects: Sequence[Effects], tree: TileTree, sealing: Sealing) -> Batch
         else:
             seq = commit.seq
             ensure(seq == tree.size, "leaves follow each other")
-            tree.append(effect.leaf, batch.tiles)
+            tree.append_hash(effect.leaf_hash, batch.tiles)
             rows, salt = effect.rows, commit.salt
             bare = not (commit.reason or commit.ticket or commit.changes)
             with_row = bare and len(rows) == 1 and len(salt) == SALT_BYTES

@@ -13,10 +13,9 @@ Not here: what a leaf says, the tree's rules, proofs, signatures (``audit``).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from hashlib import sha256
 from typing import Final, NamedTuple
 
-from configsvc.audit.merkle import EMPTY_ROOT, HASH_BYTES, node_hash
+from configsvc.audit.merkle import EMPTY_ROOT, HASH_BYTES, leaf_hash, node_hash
 from configsvc.errors import ensure
 
 TILE_WIDTH: Final = 256
@@ -56,7 +55,10 @@ class TileTree:
 
     def append(self, leaf: bytes, full: list[Tile]) -> None:
         """Add one leaf; tiles that it completes are put on ``full``."""
-        value = sha256(b"\0" + leaf).digest()
+        self.append_hash(leaf_hash(leaf), full)
+
+    def append_hash(self, value: bytes, full: list[Tile]) -> None:
+        """``append`` with the leaf's hash."""
         self.size += 1
         level = 0
         while True:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from configsvc.apply import commands as c
 from configsvc.audit.binding import RevisionRow
 from configsvc.audit.checkpoint import Checkpoint
+from configsvc.audit.merkle import leaf_hash
 from configsvc.audit.verify import ActorRow, Columns, Entry, Opening, Verdict, verify_log
 from configsvc.mvcc.messages import Compare, TxnOp
 from configsvc.types import Principal, span_of
@@ -63,6 +64,7 @@ def held(world: World) -> tuple[list[Entry], dict[bytes, ActorRow], Checkpoint]:
     found: list[Entry] = []
     actors: dict[bytes, ActorRow] = {}
     for effects in world.effects:
+        assert effects.leaf_hash == (leaf_hash(effects.leaf) if effects.leaf else b"")
         row = effects.commit
         if row is None:
             continue

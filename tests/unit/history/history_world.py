@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from configsvc.apply.commands import CommitRow, Effects, TableChange
+from configsvc.audit.merkle import leaf_hash
 from configsvc.mvcc.messages import KeyValue, RangeOp, RangeResult, Row
 from configsvc.storage.history.messages import StoreIdentity
 
@@ -98,6 +99,7 @@ class World:
             leaf=leaf,
             commit=commit,
             digest=self.index.to_bytes(16, "big"),
+            leaf_hash=leaf_hash(leaf) if leaf else b"",
         )
         self.effects.append(made)
         return made

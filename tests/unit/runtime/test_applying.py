@@ -24,7 +24,7 @@ PIECES = 3
 
 
 def effects(index: int) -> Effects:
-    return Effects(index, 1, 0, None, index, (), (), (), b"", None, b"")
+    return Effects(index, 1, 0, None, index, (), (), (), b"", None, b"", b"")
 
 
 class World:
