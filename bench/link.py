@@ -18,7 +18,7 @@ from bench import frames
 from bench.frames import BenchFault, Blocks, Fields, Reader, Template
 from configsvc.net.shell import TlsConnection, TlsFailed
 
-READ_BYTES: Final = 256 * 1024
+READ_BYTES: Final = 64 * 1024  # larger ones are mapped and given back each time
 OPEN_SECONDS: Final = 10.0
 
 
@@ -151,14 +151,32 @@ class Link:
         Raises:
             BenchFault: the connection is over.
         """
+        data = self.arrived()
+        if data:
+            self.digest(data)
+
+    def arrived(self) -> bytes:
+        """What the socket has; empty when that is nothing.
+
+        Raises:
+            BenchFault: the connection is over.
+        """
         try:
             data = self.sock.recv(READ_BYTES)
         except BlockingIOError:
-            return
+            return b""
         except OSError as error:
             raise BenchFault(f"connection lost: {error.strerror}") from None
         if not data:
             raise BenchFault("connection closed")
+        return data
+
+    def digest(self, data: bytes) -> None:
+        """Tell what one read brought.
+
+        Raises:
+            BenchFault: the connection is over.
+        """
         if self.tls is not None:
             try:
                 data, answer = self.tls.receive(data)
