@@ -1,0 +1,232 @@
+"""Writes on their way to the log: bounds, stamps, ends that nobody knows (O1, A1, C7)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from runtime_fakes import FakeClock
+
+from configsvc import limits
+from configsvc.codec import command as codec
+from configsvc.codec.command import CommandDecoder
+from configsvc.errors import (
+    ConfigServiceError,
+    LeaderChangedError,
+    OverloadedError,
+    RequestTimeoutError,
+    RequestTooLargeError,
+    StoppedError,
+    TimeoutDueToLeaderFailError,
+)
+from configsvc.proto import rpc_pb2
+from configsvc.runtime.proposals import CLOCK_SUSPECT_NS, Proposals, Queued
+from configsvc.types import NodeId
+
+TIMEOUT_S = 5.0
+PUT = rpc_pb2.PutRequest(key=b"k", value=b"v").SerializeToString()
+
+
+class World:
+    """The table of member 7."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.forwarded: list[tuple[int, bytes]] = []
+        self.refused: list[tuple[int, bytes]] = []
+        self.link_up = True
+        self.results: list[bytes | ConfigServiceError] = []
+        self.table = Proposals(
+            self_id=NodeId(7),
+            clock=self.clock,
+            entropy=lambda count: bytes(range(1, 1 + count % 200)).ljust(count, b"e"),
+            forwarder=self,
+            wake=lambda: None,
+            timeout=TIMEOUT_S,
+        )
+
+    def forward(self, leader: NodeId, body: bytes) -> bool:
+        if self.link_up:
+            self.forwarded.append((leader, body))
+        return self.link_up
+
+    def refuse(self, peer: NodeId, body: bytes) -> None:
+        self.refused.append((peer, body))
+
+    def put(self, op: bytes = PUT, **more: Any) -> None:
+        waiting = self.table.submit(
+            codec.SYSTEM_ACTOR, codec.OP_PUT, op, lambda effects: b"done", **more
+        )
+        waiting.bind(self.results.append)
+
+    def taken(self, applied_ns: int = 0) -> list[bytes]:
+        return self.table.take_for_leader(applied_ns)[0]
+
+    @property
+    def outcome(self) -> list[type]:
+        return [type(each) for each in self.results]
+
+
+def stamps(commands: Iterable[bytes]) -> list[tuple[int, bool]]:
+    decoder = CommandDecoder()
+    envelopes = [decoder.decode(command).envelope for command in commands]
+    return [(each.time_ns, each.time_suspect) for each in envelopes]
+
+
+# --- O1: admission --------------------------------------------------------------------------------
+
+
+def test_writes_are_bounded_and_urgent_ones_have_twice_the_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "PROPOSALS_WAITING_MAX", 3)
+    world = World()
+    for _ in range(3):
+        world.put()
+    with pytest.raises(OverloadedError):
+        world.put()
+    for _ in range(3):
+        world.put(urgent=True)
+    with pytest.raises(OverloadedError):
+        world.put(urgent=True)
+
+
+def test_their_bytes_are_bounded_and_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "PROPOSALS_WAITING_BYTES_MAX", 3 * len(PUT))
+    world = World()
+    for _ in range(3):
+        world.put()
+    with pytest.raises(OverloadedError):
+        world.put()
+    world.clock.now += TIMEOUT_S + 1
+    world.table.sweep()
+    world.put()
+    assert world.table.waiting == 1
+
+
+def test_one_that_is_too_large_is_refused_before_any_work() -> None:
+    with pytest.raises(RequestTooLargeError):
+        World().put(bytes(limits.REQUEST_BYTES_MAX + 1))
+
+
+def test_what_is_past_its_deadline_is_not_proposed_any_more() -> None:
+    world = World()
+    world.put()
+    world.clock.now += TIMEOUT_S + 1
+    world.put()
+    world.table.sweep()
+    assert world.outcome == [RequestTimeoutError]
+    assert len(world.taken()) == 1
+
+
+def test_a_batch_is_one_readys_worth() -> None:
+    world = World()
+    for _ in range(limits.READY_ENTRIES_MAX + 5):
+        world.put()
+    assert len(world.taken()) == limits.READY_ENTRIES_MAX
+    assert len(world.taken()) == 5
+
+
+# --- A1: stamps -----------------------------------------------------------------------------------
+
+
+def test_stamps_grow_whatever_the_wall_clock_does() -> None:
+    world = World()
+    seen = []
+    for seconds in (0.0, 5.0, -200.0, 0.0, 300.0):
+        world.clock.now += seconds
+        world.put()
+        world.put()
+        seen += [time_ns for time_ns, _ in stamps(world.taken())]
+    assert seen == sorted(set(seen))
+    assert seen[-2] == world.clock.time_ns(), "and follow it when it is ahead"
+
+
+def test_a_new_leader_goes_on_above_what_was_applied() -> None:
+    world = World()
+    applied = world.clock.time_ns() + 7
+    world.put()
+    assert stamps(world.taken(applied)) == [(applied + 1, False)]
+
+
+@pytest.mark.parametrize(("ahead_ns", "marked"), [(0, False), (CLOCK_SUSPECT_NS, True)])
+def test_a_stamp_far_ahead_of_the_wall_clock_is_marked(ahead_ns: int, marked: bool) -> None:
+    world = World()
+    world.put()
+    [(time_ns, suspect)] = stamps(world.taken(world.clock.time_ns() + ahead_ns))
+    assert suspect is marked
+    one = world.table.stamp_one(queued_of(world).command, 7, world.clock.time_ns() + ahead_ns)
+    assert stamps([one])[0][1] is marked
+    assert stamps([one])[0][0] > time_ns
+
+
+def queued_of(world: World) -> Queued:
+    return world.table.prepare(codec.SYSTEM_ACTOR, codec.OP_PUT, PUT, lambda effects: b"")[0]
+
+
+# --- C7: what is said of an end that nobody knows -------------------------------------------------
+
+
+def test_what_was_handed_on_is_unknown_when_the_leader_changes_and_never_tried_again() -> None:
+    world = World()
+    world.put()
+    world.taken()
+    world.put()  # not proposed yet
+    world.table.leadership_changed()
+    assert world.outcome == [TimeoutDueToLeaderFailError]
+    assert len(world.taken()) == 1, "only what was never proposed is"
+
+
+def test_what_the_core_dropped_was_not_proposed() -> None:
+    world = World()
+    world.put()
+    _, batch = world.table.take_for_leader(0)
+    world.table.give_back(batch)
+    world.table.leadership_changed()
+    assert world.outcome == []
+    assert len(world.taken()) == 1
+
+
+def test_a_leader_that_never_proposed_hands_back() -> None:
+    world = World()
+    world.put()
+    world.table.forward_to(NodeId(9))
+    [(leader, body)] = world.forwarded
+    assert leader == 9
+    other = World()
+    other.table.accept_forwarded(NodeId(7), body)
+    other.table.refuse_foreign()
+    [(peer, ids)] = other.refused
+    assert peer == 7
+    world.table.handed_back(ids)
+    world.table.leadership_changed()
+    assert world.outcome == []
+    assert len(world.taken()) == 1
+    world.table.handed_back(bytes(8))  # of nobody
+
+
+def test_without_a_way_to_the_leader_writes_wait() -> None:
+    world = World()
+    world.link_up = False
+    world.put()
+    world.table.forward_to(NodeId(9))
+    world.table.leadership_changed()
+    assert world.outcome == []
+    world.link_up = True
+    world.table.forward_to(NodeId(9))
+    assert len(world.forwarded) == 1
+    assert not world.table.queued
+
+
+def test_a_transfer_refuses_what_waits_and_a_stop_everything() -> None:
+    world = World()
+    world.put()
+    world.table.fail_queued(LeaderChangedError())
+    world.put()
+    world.taken()
+    world.put()
+    world.table.stop()
+    assert world.outcome == [LeaderChangedError, StoppedError, StoppedError]
+    with pytest.raises(StoppedError):
+        world.put()
