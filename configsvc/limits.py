@@ -284,6 +284,7 @@ FLEET_NODES_MAX: Final = 20_000  # per member; the node heard from longest ago g
 FLEET_SETS_MAX: Final = 256  # of one report; refused beyond
 FLEET_FILES_MAX: Final = 200  # per-file details kept of one node
 FLEET_REASON_CHARS_MAX: Final = 1_024
+FLEET_DIGEST_CHARS_MAX: Final = 128  # of a root or a trust bundle; cut beyond
 
 # --- agent (agent.md I9, C3, C9, E5) --------------------------------------------------------------
 AGENT_CONFIG_BYTES_MAX: Final = 1 * MIB  # refused unread

@@ -26,7 +26,7 @@ from configagent.notifier import Notifier
 from configagent.pipeline import Pipeline, WriterDoor
 from configagent.records import load_record
 from configagent.render import Renderer, allowed_environment, check_version
-from configagent.report import Reporter, certificate_expiry_ns, set_report
+from configagent.report import Reporter, certificate_expiry_ns, set_report, trust_bundle_digest
 from configagent.runner import SetRunner
 from configagent.seal import KEY_BYTES, NodeKey, load_key
 from configagent.services import Services
@@ -329,6 +329,7 @@ class Agent:
     def _build_report(self, request: v1.ReportRequest) -> None:
         request.link = self.link.state
         request.certificate_expires_ns = certificate_expiry_ns(self.settings.store.cert)
+        request.trust_bundle = trust_bundle_digest(self.settings.store.ca)
         for runner in self.runners.values():
             request.sets.append(set_report(runner, self.settings.state_dir))
 
@@ -448,10 +449,10 @@ def _set_status(runner: SetRunner) -> dict[str, Any]:
     retry_in = None if wake is None else max(0.0, round(wake - time.monotonic(), 1))
     return {
         "set": runner.name, "outcome": plan.outcome, "reason": plan.reason,
-        "generation": record.generation, "good": record.good,
+        "generation": record.generation, "good": record.good, "root": record.root,
         "content_revision": record.content_revision, "target_revision": record.target_revision,
         "attempts": plan.attempts, "step": runner.step_name, "next_in_s": retry_in,
-        "lag_ms": record.lag_ms, "changed_ns": record.changed_ns,
+        "lag_ms": record.lag_ms, "took_us": record.took, "changed_ns": record.changed_ns,
         "to_notify": record.to_notify, "cause": record.cause,
         "deviations": runner.deviations, "cache": runner.cache, "decided": runner.decided.is_set(),
     }  # fmt: skip

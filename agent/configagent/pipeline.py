@@ -7,8 +7,10 @@ written (M6). Everything left of the commit leaves no trace that a service could
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
@@ -117,6 +119,8 @@ class Pipeline:
         self._renderer = renderer
         self._writer = writer
         self._services = services
+        self._took: dict[str, int] = {}  # of the attempt that is under way
+        self._began = time.monotonic()
         self._made: dict[str, tuple[Output, Item]] = {}  # by file; an output kept is an item kept
         self._facts: dict[str, tuple[Item, dict[str, Any]]] = {}
 
@@ -131,12 +135,22 @@ class Pipeline:
         """
         if bounds:
             raise HeldError(f"the set is too large: {bounds}")
-        rendered = await self._renderer.render(snapshot)
-        items = tuple(self._item(output) for output in rendered.outputs)
-        root = items_root(list(items))
-        if root != self.record.root and root != self.record.approved:
-            self._guard(rendered.outputs, root)
+        with self._timed("render"):
+            rendered = await self._renderer.render(snapshot)
+            items = tuple(self._item(output) for output in rendered.outputs)
+            root = items_root(list(items))
+            if root != self.record.root and root != self.record.approved:
+                self._guard(rendered.outputs, root)
         return Prepared(rendered, items, root)
+
+    @contextlib.contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            spent = round((time.monotonic() - began) * 1e6)
+            self._took[part] = self._took.get(part, 0) + spent
 
     def _item(self, output: Output) -> Item:
         file = output.spec
@@ -179,6 +193,20 @@ class Pipeline:
         self, step: Step, snapshot: Snapshot | None, *, bounds: str, restart: bool
     ) -> Result:
         """One step of the plan; ``reason`` says why it failed."""
+        if step is not Step.NOTIFY:
+            self._took, self._began = {}, time.monotonic()
+        elif not self._took:  # the agent was started between the commit and this
+            self._took = {part: us for part, us in self.record.took.items() if part != "total"}
+            self._began = time.monotonic() - sum(self._took.values()) / 1e6
+        result = await self._carry_out(step, snapshot, bounds=bounds, restart=restart)
+        if result not in (Result.UNCHANGED, Result.QUARANTINED):
+            total = round((time.monotonic() - self._began) * 1e6)
+            self.record.took = self._took | {"total": total}
+        return result
+
+    async def _carry_out(
+        self, step: Step, snapshot: Snapshot | None, *, bounds: str, restart: bool
+    ) -> Result:
         self.reason = self.failed_path = ""
         try:
             if self.record.swap is not None:
@@ -316,10 +344,13 @@ class Pipeline:
         }
         if spec.check is None:
             stage["record"] = record.as_dict()
-        places = await self._writer.ask("stage", **stage)
+        with self._timed("commit"):
+            places = await self._writer.ask("stage", **stage)
         if spec.check is not None:
-            await self._check(places, snapshot)
-            await self._writer.ask("commit", **common, record=record.as_dict())
+            with self._timed("check"):
+                await self._check(places, snapshot)
+            with self._timed("commit"):
+                await self._writer.ask("commit", **common, record=record.as_dict())
         if cause == "intentional":
             record.lag_ms = round((time.monotonic() - self.seen_at) * 1000)
         old, self.record = self.record, record
@@ -369,12 +400,13 @@ class Pipeline:
         for name in list(self.record.to_notify):
             service = known.get(name)
             if service is not None:
-                await self._services.notify(
-                    service,
-                    restart=restart,
-                    redact=lambda text: redact(
-                        text, snapshot or Snapshot(0), limits.AGENT_REASON_CHARS_MAX
-                    ),
-                )
+                with self._timed("reload"):
+                    await self._services.notify(
+                        service,
+                        restart=restart,
+                        redact=lambda text: redact(
+                            text, snapshot or Snapshot(0), limits.AGENT_REASON_CHARS_MAX
+                        ),
+                    )
         self.record.to_notify = []
         return Result.CONVERGED

@@ -39,6 +39,7 @@ class Record:
     attempts: int = 0
     changed_ns: int = 0  # when the outcome last changed
     lag_ms: int = 0  # change seen -> committed, of the last commit
+    took: dict[str, int] = field(default_factory=dict)  # parts of the last attempt, microseconds
     to_notify: list[str] = field(default_factory=list)
     swap: dict[str, Any] | None = None
     quarantine: dict[str, Any] | None = None  # {"root", "content_revision"} rolled back here

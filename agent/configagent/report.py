@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import random
 from collections.abc import Callable, Iterable
@@ -22,6 +23,7 @@ from configsvc.client import AsyncClient, inquiries
 from configsvc.errors import ConfigServiceError
 from configsvc.proto import v1_pb2 as v1
 
+DURATIONS: Final = ("render", "check", "commit", "reload", "total")
 GATHER_S: Final = 0.02  # changes that come together go out together
 RETRY_S: Final = (0.5, 30.0)
 _CALL_S: Final = 5.0
@@ -40,6 +42,8 @@ def set_report(runner: SetRunner, state_dir: str) -> v1.SetReport:
         attempts=plan.attempts,
         changed_ns=record.changed_ns,
         lag_ms=record.lag_ms,
+        root=record.root,
+        durations=v1.Durations(**{f"{part}_us": record.took.get(part, 0) for part in DURATIONS}),
     )
     differing = {one["name"]: one["what"] for one in runner.deviations}
     for name, path, sha256 in files_of(runner, state_dir):
@@ -129,6 +133,15 @@ class Reporter:
         if answer.retry_after_ms:
             await asyncio.sleep(answer.retry_after_ms / 1000)
         return None
+
+
+def trust_bundle_digest(path: str) -> str:
+    """Which authorities we trust, as the digest of their file; "" when there is none to read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.sha256(file.read(limits.TRUST_BUNDLE_BYTES_MAX)).hexdigest()
+    except OSError:
+        return ""
 
 
 def certificate_expiry_ns(path: str) -> int:

@@ -8,7 +8,7 @@ from configsvc.api.contract import Caller
 from configsvc.api.service import Service
 from configsvc.codec import requests
 from configsvc.errors import InvalidArgumentError, PermissionDeniedError
-from configsvc.fleet.table import FileState, FleetTable, NodeReport, SetState
+from configsvc.fleet.table import FileState, FleetTable, NodeReport, SetState, Took
 from configsvc.limits import FLEET_SETS_MAX
 from configsvc.proto import v1_pb2
 from configsvc.runtime.member import Member
@@ -44,6 +44,7 @@ class FleetService(Service):
                 m.certificate_expires_ns,
                 tuple(_set_state(s) for s in m.sets),
                 self.member.time_ns(),
+                m.trust_bundle,
             )
         )
         return self.header() + v1_pb2.ReportResponse(heartbeat_ms=HEARTBEAT_MS).SerializeToString()
@@ -68,6 +69,7 @@ class FleetService(Service):
             member=self.member.self_id,
             start_counter=report.start_counter,
             seq=report.seq,
+            trust_bundle=report.trust_bundle,
         )
         for state in report.sets:
             item = out.sets.add(
@@ -80,6 +82,8 @@ class FleetService(Service):
                 attempts=state.attempts,
                 changed_ns=state.changed_ns,
                 lag_ms=state.lag_ms,
+                root=state.root,
+                durations=v1_pb2.Durations(**state.took._asdict()),
             )
             for file in state.files:
                 item.files.add(
@@ -101,4 +105,6 @@ def _set_state(s: Any) -> SetState:
         s.changed_ns,
         s.lag_ms,
         files,
+        s.root,
+        Took(*(getattr(s.durations, name) for name in Took._fields)),
     )

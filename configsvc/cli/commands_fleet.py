@@ -133,6 +133,11 @@ def _set_json(report: v1_pb2.SetReport) -> dict[str, Any]:
         "attempts": report.attempts,
         "changed": show_time(report.changed_ns, exact=True),
         "lag_ms": report.lag_ms,
+        "durations_ms": {
+            name: getattr(report.durations, f"{name}_us") / 1000
+            for name in ("render", "check", "commit", "reload", "total")
+        },
+        "root": report.root,
         "files": [
             {
                 "path": file.path,
@@ -152,6 +157,7 @@ def _node_json(node: v1_pb2.NodeStatus, reports: Sequence[v1_pb2.SetReport]) -> 
         "agent_version": node.agent_version,
         "reported": show_time(node.reported_ns, exact=True),
         "certificate_expires": show_time(node.certificate_expires_ns),
+        "trust_bundle": node.trust_bundle,
         "member": f"{node.member:x}",
         "sets": [_set_json(report) for report in reports],
     }

@@ -13,7 +13,12 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from configsvc.limits import FLEET_FILES_MAX, FLEET_NODES_MAX, FLEET_REASON_CHARS_MAX
+from configsvc.limits import (
+    FLEET_DIGEST_CHARS_MAX,
+    FLEET_FILES_MAX,
+    FLEET_NODES_MAX,
+    FLEET_REASON_CHARS_MAX,
+)
 
 CONVERGED: Final = "converged"
 OUTCOMES: Final = frozenset(
@@ -34,6 +39,16 @@ class FileState(NamedTuple):
     reason: str
 
 
+class Took(NamedTuple):
+    """How long the parts of the last attempt took, in microseconds; 0: there was no such part."""
+
+    render_us: int = 0
+    check_us: int = 0
+    commit_us: int = 0
+    reload_us: int = 0
+    total_us: int = 0
+
+
 class SetState(NamedTuple):
     """One set of files on one node."""
 
@@ -47,6 +62,8 @@ class SetState(NamedTuple):
     changed_ns: int
     lag_ms: int
     files: tuple[FileState, ...]
+    root: str = ""
+    took: Took = Took()
 
 
 class NodeReport(NamedTuple):
@@ -60,6 +77,7 @@ class NodeReport(NamedTuple):
     certificate_expires_ns: int
     sets: tuple[SetState, ...]
     heard_ns: int
+    trust_bundle: str = ""
 
 
 class FleetTable:
@@ -114,9 +132,11 @@ def _bounded(report: NodeReport) -> NodeReport:
         sets.append(
             state._replace(
                 reason=state.reason[:FLEET_REASON_CHARS_MAX],
+                root=state.root[:FLEET_DIGEST_CHARS_MAX],
                 outcome=state.outcome if state.outcome in OUTCOMES else "pending",
                 files=tuple(f._replace(reason=f.reason[:FLEET_REASON_CHARS_MAX]) for f in keep),
             )
         )
     link = report.link if report.link in LINKS else "stale"
-    return report._replace(sets=tuple(sets), link=link)
+    bundle = report.trust_bundle[:FLEET_DIGEST_CHARS_MAX]
+    return report._replace(sets=tuple(sets), link=link, trust_bundle=bundle)

@@ -314,8 +314,22 @@ class FileReport(_message.Message):
     reason: str
     def __init__(self, path: _Optional[str] = ..., sha256: _Optional[str] = ..., outcome: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
+class Durations(_message.Message):
+    __slots__ = ("render_us", "check_us", "commit_us", "reload_us", "total_us")
+    RENDER_US_FIELD_NUMBER: _ClassVar[int]
+    CHECK_US_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_US_FIELD_NUMBER: _ClassVar[int]
+    RELOAD_US_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_US_FIELD_NUMBER: _ClassVar[int]
+    render_us: int
+    check_us: int
+    commit_us: int
+    reload_us: int
+    total_us: int
+    def __init__(self, render_us: _Optional[int] = ..., check_us: _Optional[int] = ..., commit_us: _Optional[int] = ..., reload_us: _Optional[int] = ..., total_us: _Optional[int] = ...) -> None: ...
+
 class SetReport(_message.Message):
-    __slots__ = ("name", "target_revision", "content_revision", "generation", "outcome", "reason", "attempts", "changed_ns", "files", "lag_ms")
+    __slots__ = ("name", "target_revision", "content_revision", "generation", "outcome", "reason", "attempts", "changed_ns", "files", "lag_ms", "root", "durations")
     NAME_FIELD_NUMBER: _ClassVar[int]
     TARGET_REVISION_FIELD_NUMBER: _ClassVar[int]
     CONTENT_REVISION_FIELD_NUMBER: _ClassVar[int]
@@ -326,6 +340,8 @@ class SetReport(_message.Message):
     CHANGED_NS_FIELD_NUMBER: _ClassVar[int]
     FILES_FIELD_NUMBER: _ClassVar[int]
     LAG_MS_FIELD_NUMBER: _ClassVar[int]
+    ROOT_FIELD_NUMBER: _ClassVar[int]
+    DURATIONS_FIELD_NUMBER: _ClassVar[int]
     name: str
     target_revision: int
     content_revision: int
@@ -336,10 +352,12 @@ class SetReport(_message.Message):
     changed_ns: int
     files: _containers.RepeatedCompositeFieldContainer[FileReport]
     lag_ms: int
-    def __init__(self, name: _Optional[str] = ..., target_revision: _Optional[int] = ..., content_revision: _Optional[int] = ..., generation: _Optional[int] = ..., outcome: _Optional[str] = ..., reason: _Optional[str] = ..., attempts: _Optional[int] = ..., changed_ns: _Optional[int] = ..., files: _Optional[_Iterable[_Union[FileReport, _Mapping]]] = ..., lag_ms: _Optional[int] = ...) -> None: ...
+    root: str
+    durations: Durations
+    def __init__(self, name: _Optional[str] = ..., target_revision: _Optional[int] = ..., content_revision: _Optional[int] = ..., generation: _Optional[int] = ..., outcome: _Optional[str] = ..., reason: _Optional[str] = ..., attempts: _Optional[int] = ..., changed_ns: _Optional[int] = ..., files: _Optional[_Iterable[_Union[FileReport, _Mapping]]] = ..., lag_ms: _Optional[int] = ..., root: _Optional[str] = ..., durations: _Optional[_Union[Durations, _Mapping]] = ...) -> None: ...
 
 class ReportRequest(_message.Message):
-    __slots__ = ("node", "start_counter", "seq", "agent_version", "link", "certificate_expires_ns", "sets")
+    __slots__ = ("node", "start_counter", "seq", "agent_version", "link", "certificate_expires_ns", "sets", "trust_bundle")
     NODE_FIELD_NUMBER: _ClassVar[int]
     START_COUNTER_FIELD_NUMBER: _ClassVar[int]
     SEQ_FIELD_NUMBER: _ClassVar[int]
@@ -347,6 +365,7 @@ class ReportRequest(_message.Message):
     LINK_FIELD_NUMBER: _ClassVar[int]
     CERTIFICATE_EXPIRES_NS_FIELD_NUMBER: _ClassVar[int]
     SETS_FIELD_NUMBER: _ClassVar[int]
+    TRUST_BUNDLE_FIELD_NUMBER: _ClassVar[int]
     node: str
     start_counter: int
     seq: int
@@ -354,7 +373,8 @@ class ReportRequest(_message.Message):
     link: str
     certificate_expires_ns: int
     sets: _containers.RepeatedCompositeFieldContainer[SetReport]
-    def __init__(self, node: _Optional[str] = ..., start_counter: _Optional[int] = ..., seq: _Optional[int] = ..., agent_version: _Optional[str] = ..., link: _Optional[str] = ..., certificate_expires_ns: _Optional[int] = ..., sets: _Optional[_Iterable[_Union[SetReport, _Mapping]]] = ...) -> None: ...
+    trust_bundle: str
+    def __init__(self, node: _Optional[str] = ..., start_counter: _Optional[int] = ..., seq: _Optional[int] = ..., agent_version: _Optional[str] = ..., link: _Optional[str] = ..., certificate_expires_ns: _Optional[int] = ..., sets: _Optional[_Iterable[_Union[SetReport, _Mapping]]] = ..., trust_bundle: _Optional[str] = ...) -> None: ...
 
 class ReportResponse(_message.Message):
     __slots__ = ("header", "heartbeat_ms", "retry_after_ms")
@@ -377,7 +397,7 @@ class FleetStatusRequest(_message.Message):
     def __init__(self, set: _Optional[str] = ..., node: _Optional[str] = ..., behind: _Optional[bool] = ...) -> None: ...
 
 class NodeStatus(_message.Message):
-    __slots__ = ("node", "link", "agent_version", "reported_ns", "certificate_expires_ns", "sets", "member", "start_counter", "seq")
+    __slots__ = ("node", "link", "agent_version", "reported_ns", "certificate_expires_ns", "sets", "member", "start_counter", "seq", "trust_bundle")
     NODE_FIELD_NUMBER: _ClassVar[int]
     LINK_FIELD_NUMBER: _ClassVar[int]
     AGENT_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -387,6 +407,7 @@ class NodeStatus(_message.Message):
     MEMBER_FIELD_NUMBER: _ClassVar[int]
     START_COUNTER_FIELD_NUMBER: _ClassVar[int]
     SEQ_FIELD_NUMBER: _ClassVar[int]
+    TRUST_BUNDLE_FIELD_NUMBER: _ClassVar[int]
     node: str
     link: str
     agent_version: str
@@ -396,7 +417,8 @@ class NodeStatus(_message.Message):
     member: int
     start_counter: int
     seq: int
-    def __init__(self, node: _Optional[str] = ..., link: _Optional[str] = ..., agent_version: _Optional[str] = ..., reported_ns: _Optional[int] = ..., certificate_expires_ns: _Optional[int] = ..., sets: _Optional[_Iterable[_Union[SetReport, _Mapping]]] = ..., member: _Optional[int] = ..., start_counter: _Optional[int] = ..., seq: _Optional[int] = ...) -> None: ...
+    trust_bundle: str
+    def __init__(self, node: _Optional[str] = ..., link: _Optional[str] = ..., agent_version: _Optional[str] = ..., reported_ns: _Optional[int] = ..., certificate_expires_ns: _Optional[int] = ..., sets: _Optional[_Iterable[_Union[SetReport, _Mapping]]] = ..., member: _Optional[int] = ..., start_counter: _Optional[int] = ..., seq: _Optional[int] = ..., trust_bundle: _Optional[str] = ...) -> None: ...
 
 class FleetStatusResponse(_message.Message):
     __slots__ = ("header", "as_of_ns", "nodes", "partial")

@@ -135,3 +135,30 @@ def test_a_writer_that_hangs_is_not_called_alive(world: World, manager: Manager)
         await w.until(lambda: manager.said("WATCHDOG=1") > 1)
 
     run(world, story)
+
+
+def test_the_fleet_view_hears_how_long_the_parts_took(world: World) -> None:
+    check = world.script("check.sh", "exec true")
+    world.parts["set"] = f'check = {{ cmd = ["{check}"] }}'
+
+    async def story(w: World) -> None:
+        await w.outcome("converged")
+        await w.until(lambda: w.reports()[-1].sets[0].outcome == "converged", "reported")
+        report = w.reports()[-1].sets[0]
+        took = report.durations
+        parts = (took.render_us, took.check_us, took.commit_us, took.reload_us)
+        assert all(part > 0 for part in parts)
+        assert sum(parts) <= took.total_us < 10_000_000
+        assert report.root == w.status()["root"]
+        assert len(report.root) == 64
+        generation = w.status()["generation"]
+        w.script("check.sh", "exit 1")
+        await w.in_thread(w.put, "/n", "2")
+        await w.outcome("check_failed")
+        await w.until(lambda: w.reports()[-1].sets[0].outcome == "check_failed", "reported")
+        report = w.reports()[-1].sets[0]
+        assert report.generation == generation
+        assert report.durations.check_us > 0
+        assert report.durations.reload_us == 0  # nobody was told of what failed
+
+    run(world, story)

@@ -30,6 +30,7 @@ def node(
         target_revision=revision,
         reason=reason,
         lag_ms=12,
+        durations=v1_pb2.Durations(render_us=1500, commit_us=500, total_us=2000),
     )
     return v1_pb2.NodeStatus(
         node=name,
@@ -96,6 +97,13 @@ def test_status(shell: Shell, cluster: FakeCluster) -> None:
     assert [one["node"] for one in behind] == ["n2"]
     assert behind[0]["sets"][0]["outcome"] == "check_failed"
     assert shell.run("fleet", "status", "--strict").code == 1
+    assert behind[0]["sets"][0]["durations_ms"] == {
+        "render": 1.5,
+        "check": 0.0,
+        "commit": 0.5,
+        "reload": 0.0,
+        "total": 2.0,
+    }
     assert shell.ok("fleet", "status", "--set", "none", "--json").json == []
     cluster.store.reports = [node("n1")]
     assert shell.ok("fleet", "status", "--strict").code == 0
