@@ -31,6 +31,7 @@ from configsvc.types import KeySpan, span_of
 WATCH_PATH: Final = "/etcdserverpb.Watch/Watch"
 EMPTY_RANGE: Final = "mvcc: watcher range is empty"
 DUPLICATE_ID: Final = "mvcc: duplicate watch ID provided on the WatchStream"
+TOO_LONG: Final = f"key or range_end is longer than {limits.KEY_BYTES_MAX} bytes"
 TOO_MANY: Final = "configsvc: too many watches"
 BAD_LOGIN: Final = (InvalidAuthTokenError, UserEmptyError)
 _GO_NAMES: Final = {
@@ -117,6 +118,9 @@ class WatchHandler:
         # The span is made once; what is authorized is what is watched (N4).
         span = span_of(key, m.range_end)
         header = self._service.header()
+        if max(len(m.key), len(m.range_end)) > limits.KEY_BYTES_MAX:
+            self._refuse(header, TOO_LONG)  # before it is kept, in a watcher or in a record
+            return
         if span.is_empty() and self._refusal is None:  # who asks comes before what
             self._refuse(header, EMPTY_RANGE)
             return

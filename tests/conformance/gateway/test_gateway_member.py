@@ -294,6 +294,20 @@ def test_a_watch_with_a_bad_token_is_refused_in_its_stream(root: JsonClient, tok
     assert (other.status, json.loads(other.text)["error"]["code"]) == (401, 16)
 
 
+@pytest.mark.parametrize("field", ["key", "range_end"])
+def test_a_watch_keeps_no_key_that_no_key_can_be(root: JsonClient, field: str) -> None:
+    create = {"key": b64("a"), "range_end": b64("b")}
+    body = "".join(
+        json.dumps({"create_request": create | {field: b64("k" * size)}}) for size in (2049, 2048)
+    )
+    with root.stream("/v3/watch", body) as watch:
+        refused, taken = watch.result(), watch.result()
+    assert (refused["watch_id"], refused["created"], refused["canceled"]) == ("-1", True, True)
+    assert refused["cancel_reason"] == "key or range_end is longer than 2048 bytes"
+    if field == "range_end":
+        assert (taken["created"], taken.get("canceled")) == (True, None)
+
+
 def test_tokens(root: JsonClient, bob: JsonClient) -> None:
     login = {"name": "bob", "password": "a long enough one"}
     token = bob.call("/v3/auth/authenticate", login).json["token"]
