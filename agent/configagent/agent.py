@@ -146,12 +146,13 @@ class Agent:
                 start_counter=self.node_state.start_counter,
                 heartbeat_s=self.settings.store.heartbeat_s, build=self._build_report,
             )  # fmt: skip
-        self._servers.append(json_server(self.settings.socket, self.handle))
+        group = self.settings.socket_group
+        self._servers.append(json_server(self.settings.socket, self.handle, group))
         if self.settings.metrics:
             text: Callable[[], str] = lambda: metrics_text(  # noqa: E731
                 self.runners.values(), self.link
             )
-            self._servers.append(metrics_server(self.settings.metrics, text))
+            self._servers.append(metrics_server(self.settings.metrics, text, group))
         for server in self._servers:
             await server.start()
 
@@ -382,7 +383,16 @@ class Agent:
         return ""
 
     def _judge_reload(self, fresh: Settings) -> None:
-        for name in ("node", "state_dir", "socket", "metrics", "store", "cache_key", "allow_roots"):
+        for name in (
+            "node",
+            "state_dir",
+            "socket",
+            "socket_group",
+            "metrics",
+            "store",
+            "cache_key",
+            "allow_roots",
+        ):
             if getattr(fresh, name) != getattr(self.settings, name):
                 raise SettingsError(f"{name} changed: restart the agent for that")
 

@@ -110,6 +110,7 @@ def parse(text: str, path: str) -> Settings:
     log = agent.table("log")
     log.choice("format", "json", ("json",))
     metrics = agent.text("metrics")
+    group = agent.text("socket_group")
     if metrics and not metrics.startswith("unix:/"):
         agent.problem("metrics", 'must be "unix:" and an absolute path')
     services = services_of(root)
@@ -121,6 +122,7 @@ def parse(text: str, path: str) -> Settings:
         node=agent.text("node") or _node_of(store.cert),
         state_dir=state_dir,
         socket=agent.text("socket") or os.path.join(state_dir, "agent.sock"),
+        socket_group=gid_of(agent, "socket_group", group) if group else None,
         metrics=metrics.removeprefix("unix:"),
         log_level=log.choice("level", "info", ("debug", "info", "warning", "error")),
         cache_key=_secret_path(cache, "key", cache.text("key")),

@@ -136,6 +136,7 @@ class Settings:
     node: str
     state_dir: str
     socket: str
+    socket_group: int | None  # whose members may look at both sockets; None: nobody else
     metrics: str  # path of a unix socket, or ""
     log_level: str
     cache_key: str  # path of the node's secret key; "" is node.key in the state directory

@@ -18,32 +18,33 @@ from configagent.control import ask, json_server
 NOBODY = 65534
 STRANGER = """
 import json, os, socket, sys
-os.setgroups([]); os.setgid(65534); os.setuid(65534)
+os.setgroups([int(g) for g in sys.argv[2:3]]); os.setgid(65534); os.setuid(65534)
+command = sys.argv[3] if sys.argv[3:] else "status"
 door = socket.socket(socket.AF_UNIX)
 door.settimeout(5)
 try:
     door.connect(sys.argv[1])
-    door.sendall(b'{"command": "status"}\\n')
+    door.sendall(json.dumps({"command": command}).encode() + b"\\n")
     print(json.dumps(door.recv(100).decode()))
 except OSError as error:
     print(json.dumps(type(error).__name__))
 """
 
 
-def stranger(path: str) -> str:
+def stranger(path: str, *more: str) -> str:
     ran = subprocess.run(
-        [sys.executable, "-c", STRANGER, path], capture_output=True, text=True, check=True
+        [sys.executable, "-c", STRANGER, path, *more], capture_output=True, text=True, check=True
     )
     answer: str = json.loads(ran.stdout)
     return answer
 
 
-async def served(path: Path, asked: list[object], story: object) -> None:
+async def served(path: Path, asked: list[object], story: object, group: int | None = None) -> None:
     async def handle(request: dict[str, object]) -> dict[str, object]:
         asked.append(request)
         return {"ok": True}
 
-    server = json_server(str(path), handle)
+    server = json_server(str(path), handle, group)
     await server.start()
     try:
         await asyncio.to_thread(story)  # type: ignore[arg-type]
@@ -84,3 +85,26 @@ def test_another_account_is_refused_even_past_the_mode(open_folder: Path) -> Non
 
     asyncio.run(served(path, asked, story))
     assert asked == [{"command": "status"}]
+
+
+GROUP = 64321
+OTHER = 64322
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_members_of_the_group_may_look_and_nothing_else(open_folder: Path) -> None:
+    path, asked = open_folder / "s", list[object]()
+
+    def story() -> None:
+        info = os.stat(path)
+        assert (stat.S_IMODE(info.st_mode), info.st_gid) == (0o660, GROUP)
+        assert json.loads(stranger(str(path), str(GROUP))) == {"ok": True}
+        for command in ("reload", "retry", "approve", "rollback", ""):
+            assert "may only look" in stranger(str(path), str(GROUP), command)
+        assert stranger(str(path), str(OTHER)) == "PermissionError"
+        path.chmod(0o666)  # the mode alone is not relied on
+        assert stranger(str(path), str(OTHER)) in ("", "ConnectionResetError", "BrokenPipeError")
+        assert ask(str(path), {"command": "reload"}) == {"ok": True}
+
+    asyncio.run(served(path, asked, story, GROUP))
+    assert asked == [{"command": "status"}, {"command": "reload"}]

@@ -211,3 +211,12 @@ def test_a_missing_file_and_broken_toml_are_told() -> None:
     with pytest.raises(SettingsError, match="No such file"):
         load("/nonexistent/agent.toml")
     assert "agent.toml" in problems("x = [")[0]
+
+
+def test_a_group_of_the_socket_is_named_or_nobody() -> None:
+    assert parse(BASE, "/x/agent.toml").socket_group is None
+    with_group = BASE.replace('node = "n1"', 'node = "n1"\nsocket_group = "root"')
+    assert parse(with_group, "/x/agent.toml").socket_group == 0
+    unknown = BASE.replace('node = "n1"', 'node = "n1"\nsocket_group = "no such group"')
+    (problem,) = problems(unknown)
+    assert "agent.toml:4: agent.socket_group: there is no group" in problem
