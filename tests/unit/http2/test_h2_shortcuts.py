@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from configsvc.http2 import protocol as p
 from configsvc.http2.connection import Connection
-from configsvc.http2.grpc import answer
+from configsvc.http2.grpc import answer, open_response, send_message
 from configsvc.http2.stream import CLOSED, Stream
 from tests.support import http2_frames as h2
 from tests.support.http2_frames import Client, frame
@@ -136,3 +136,30 @@ def test_the_short_way_is_taken() -> None:
     twin.connection._on_headers = twin.connection._on_data = never  # type: ignore[method-assign, assignment]
     twin.do("request", 5, 5)
     assert [each[:2] for each in twin.told[-2:]] == [(0, 5), (2, 5)]
+
+
+@given(st.lists(st.integers(0, 20_000), max_size=8), st.integers(0, 70_000), st.booleans())
+def test_a_message_of_a_stream_goes_out_as_data_does(
+    sizes: list[int], window: int, paused: bool
+) -> None:
+    """With any window: what is framed, what waits, and what is left of the windows."""
+
+    def sent(*, short: bool) -> tuple[object, ...]:
+        twin = Twin(Connection)
+        twin.do("request", 1, 5)
+        stream, outbox = twin.streams[1], twin.connection.outbox
+        stream.send_window = window
+        if paused:
+            outbox.pause()
+        for size in sizes:
+            message = b"m" * size
+            if short:
+                send_message(outbox, stream, message)
+            else:
+                open_response(outbox, stream)
+                outbox.data(stream, message, bytes(1) + size.to_bytes(4, "big"))
+        left = (stream.send_window, stream.queued, outbox.held, outbox.window, outbox.room)
+        credit, cleared = outbox.budget.credit, outbox.pings.cleared
+        return (left, credit, cleared, bytes(outbox.take()))
+
+    assert sent(short=True) == sent(short=False)
