@@ -26,27 +26,37 @@ _SLICE_END: Final = f"""
 SELECT revision FROM revisions WHERE revision > :low
 ORDER BY revision, sub LIMIT 1 OFFSET {SQL_FOLD_SLICE_ROWS}
 """  # noqa: S608 - a number of ours
+# One slice, in a table of this connection's memory: sorted once for both.
+_MAKE_FRESH: Final = """
+CREATE TEMP TABLE IF NOT EXISTS fresh (
+  key BLOB NOT NULL, revision INTEGER NOT NULL, sub INTEGER NOT NULL, tombstone INTEGER NOT NULL,
+  PRIMARY KEY (key, revision, sub)
+) STRICT, WITHOUT ROWID
+"""
+_TAKE: Final = """
+INSERT INTO temp.fresh (key, revision, sub, tombstone)
+SELECT key, revision, sub, tombstone FROM revisions WHERE revision > :low AND revision <= :high
+"""
 _INDEX: Final = """
 INSERT INTO versions (key, revision, sub, tombstone)
-SELECT key, revision, sub, tombstone FROM revisions
-WHERE revision > :low AND revision <= :high ORDER BY key, revision, sub
+SELECT key, revision, sub, tombstone FROM temp.fresh ORDER BY key, revision, sub
 """
-# In order of revision and sub within a key, so that its last change stays; tombstones go in, too,
-# and out again: a key deleted and made anew must not be lost.
-_TAKE_IN: Final = """
+# A key's newest row: what stands beside the only max() of a group is of the row that has it. One
+# revision may hold a key twice, deleted and made anew. A slice is short: the product stays small.
+_NEWEST: Final = """
+SELECT key, revision, sub, tombstone, max((revision - :low) * :width + sub)
+FROM temp.fresh GROUP BY key
+"""
+_SET_LIVE: Final = f"""
 INSERT INTO live (key, revision, sub)
-SELECT key, revision, sub FROM revisions
-WHERE revision > :low AND revision <= :high ORDER BY key, revision, sub
+SELECT key, revision, sub FROM ({_NEWEST}) WHERE tombstone = 0
 ON CONFLICT (key) DO UPDATE SET revision = excluded.revision, sub = excluded.sub
-"""
-_DROP_DEAD: Final = """
-DELETE FROM live WHERE key IN (
-  SELECT key FROM revisions WHERE revision > :low AND revision <= :high AND tombstone = 1
-) AND (
-  SELECT tombstone FROM revisions
-  WHERE revisions.revision = live.revision AND revisions.sub = live.sub
-) = 1
-"""
+"""  # noqa: S608 - a text of ours
+_DROP_DEAD: Final = f"""
+DELETE FROM live WHERE key IN (SELECT key FROM ({_NEWEST}) WHERE tombstone = 1)
+"""  # noqa: S608 - a text of ours
+_SHAPE: Final = "SELECT max(sub) + 1, max(tombstone) FROM temp.fresh"
+_CLEAR: Final = "DELETE FROM temp.fresh"
 
 # The ninth byte of a sealed value says whether a salt lies behind it (``values``).
 _ALL_BYTES: Final = text(
@@ -84,12 +94,19 @@ def fold(cursor: Any, through: int) -> None:
     but for a single revision that is larger than one.
     """
     low = cursor.execute(_FOLDED).fetchone()[0]
+    if low < through:
+        cursor.execute(_MAKE_FRESH)
     while low < through:
         end = cursor.execute(_SLICE_END, {"low": low}).fetchone()
         high = through if end is None else min(end[0], through)
         bounds = {"low": low, "high": high}
-        cursor.execute(_INDEX, bounds)
-        cursor.execute(_TAKE_IN, bounds)
-        cursor.execute(_DROP_DEAD, bounds)
+        cursor.execute(_TAKE, bounds)
+        cursor.execute(_INDEX)
+        width, dead = cursor.execute(_SHAPE).fetchone()
+        newest = {"low": low, "width": width}
+        cursor.execute(_SET_LIVE, newest)
+        if dead:
+            cursor.execute(_DROP_DEAD, newest)
+        cursor.execute(_CLEAR)
         cursor.execute(_SET_FOLDED, {"high": high})
         low = high
