@@ -122,3 +122,11 @@ def test_requests_wait_while_the_peer_leaves_its_answers_lying(
     assert [raw for _, raw in rig.api.calls] == [b"second"]
     assert rig.shared.admission.in_bytes == 0
     assert rig.send(h2.window_update(3, 100))[3].messages == [b"second"]
+
+
+def test_unary_calls_of_all_identities_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission_module, "UNARY_IN_FLIGHT_MAX", 2)
+    rig = Rig()
+    rig.tally.key = ""  # nobody in particular: no bound of its own
+    calls = b"".join(rig.client.call(2 * n + 1, b"x", "/test.Echo/Wait") for n in range(3))
+    assert rig.send(calls)[5].status == 8

@@ -8,7 +8,7 @@ from configsvc.http2 import grpc
 from configsvc.http2.connection import DATA_END, Connection
 from configsvc.http2.floods import FrameBudget, PingPolicy
 from configsvc.http2.protocol import ENHANCE_YOUR_CALM, ConnectionFault
-from configsvc.limits import FRAME_BUDGET_BURST, FRAME_BUDGET_PER_S
+from configsvc.limits import FRAME_BUDGET_BURST, FRAME_BUDGET_PER_S, WINDOW_CREDIT_MAX
 from tests.support import http2_frames as h2
 from tests.support.http2_frames import Client, frame
 
@@ -99,6 +99,15 @@ def test_window_updates_are_paid_for_by_what_we_send() -> None:
         connection.outbox.take()
         connection.receive(h2.window_update(0, 50) * 2, 0.0)
     assert connection.fault is None
+
+
+def test_credit_for_window_updates_is_not_saved_up_without_end() -> None:
+    budget = FrameBudget(0.0)
+    budget.credit = 10 * WINDOW_CREDIT_MAX
+    for _ in range(WINDOW_CREDIT_MAX + FRAME_BUDGET_BURST):
+        budget.charge_window_update(0.0)
+    with pytest.raises(ConnectionFault):
+        budget.charge_window_update(0.0)
 
 
 def test_a_client_that_resets_many_streams_is_cut_off() -> None:
