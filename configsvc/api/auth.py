@@ -41,14 +41,16 @@ class AuthService(Service):
 
     def enable(self, caller: Caller, raw: bytes) -> Waiting:
         """AuthEnable: idempotent for whoever may administrate (DEF-4, A1)."""
-        return self.propose(caller, codec.OP_AUTH_ENABLE, raw)
+        requests.parse(rpc_pb2.AuthEnableRequest, raw)
+        return self.propose(caller, codec.OP_AUTH_ENABLE, b"")
 
     def disable(self, caller: Caller, raw: bytes) -> Waiting:
         """AuthDisable: only in a store born under --insecure-dev."""
+        requests.parse(rpc_pb2.AuthDisableRequest, raw)
         if not self.member.state.auth.insecure:
             self.need(caller, "auth.admin")
             raise AuthDisableRefusedError
-        return self.propose(caller, codec.OP_AUTH_DISABLE, raw)
+        return self.propose(caller, codec.OP_AUTH_DISABLE, b"")
 
     def status(self, caller: Caller, raw: bytes) -> Waiting:
         """AuthStatus (A5, A6)."""

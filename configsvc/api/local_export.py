@@ -43,6 +43,7 @@ class LocalExport:
 
     def _begin(self) -> bytes:
         held = self._service.member.audit.durable
+        self._next = min(self._next, held)  # beyond what SQL can count there is nothing, too
         self._end = min(held, self._next + self._limit) if self._limit else held
         self._page()
         return b""
