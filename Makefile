@@ -67,4 +67,4 @@ faketime: ## unpack Debian's libfaketime into build/, for the clock jumps of `ma
 
 faults: ## real processes under kill -9, pauses, partitions, bad and full disks: the long loops
 	@.ci/bootstrap dev && FAULTS_LONG=1 $(PY) -m pytest -q -s -p no:cacheprovider tests/faults/process
-	@AGENT_KILLS=1000 AGENT_PLAN_CASES=1000 $(PY) -m pytest -q -p no:cacheprovider -k "at_random" tests/unit/agent/test_agent_commits.py tests/integration/test_agent_process.py
+	@AGENT_KILLS=1000 AGENT_PLAN_CASES=1000 $(PY) -m pytest -q -p no:cacheprovider -k "at_random or predicted" tests/unit/agent/test_agent_commits.py tests/integration/test_agent_process.py tests/integration/test_agent_plan_is_apply.py
