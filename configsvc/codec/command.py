@@ -158,10 +158,13 @@ def stamp(time_ns: int, accepted_by: int, generated_id: int = 0, *, suspect: boo
 class CommandDecoder:
     """Decodes log payloads; keeps decoded actors, for one actor writes many entries."""
 
-    __slots__ = ("_actors",)
+    __slots__ = ("_actors", "_last")
 
     def __init__(self) -> None:
         self._actors: dict[bytes, tuple[Principal, Source]] = {}
+        # What stood between request id and salt in the last plain put, and the actor that it
+        # names: runs of puts by one caller are most of a log.
+        self._last: tuple[int, bytes, Principal, Source] | None = None
 
     def decode(self, data: bytes) -> c.Command:
         """The command in an entry's payload.
@@ -178,21 +181,18 @@ class CommandDecoder:
         Most of a log is this. Everything that differs in a single byte takes the general way, and
         both ways read the same bytes alike.
         """
-        size = len(data)
-        if size < _PLAIN_BYTES_MIN:
-            return None
-        id_tag, request_id, actor_tag, length, more = _PLAIN_HEAD.unpack_from(data)
-        if id_tag != 0x09 or actor_tag != _ACTOR_TAG:
-            return None
-        at = 11
-        if length >= 0x80:
-            if more >= 0x80:
+        last = self._last
+        if last is None or data[9 : last[0]] != last[1]:
+            last = self._another_actor(data)
+            if last is None:
                 return None
-            length, at = (length & 0x7F) | more << 7, 12
-        end = at + length
-        salt = end + 2
+        salt, _, principal, source = last
+        size = len(data)
         op = salt + 32
-        if op + 3 >= size or data[end:salt] != _SALT_HEAD or data[op : op + 2] != _PUT_TAG:
+        if op + 3 >= size or data[op : op + 2] != _PUT_TAG:
+            return None
+        id_tag, request_id = _REQUEST_ID.unpack_from(data)
+        if id_tag != 0x09:
             return None
         op += 2
         op_bytes, shift = 0, 0
@@ -211,9 +211,6 @@ class CommandDecoder:
         time_tag, time_ns, member_tag, accepted_by = _STAMP.unpack_from(data, tail)
         if time_tag != 0x41 or member_tag != 0x51:
             return None
-        actor = self._actors.get(data[at:end])
-        if actor is None:
-            return None  # the general way remembers it
         put = req.plain_put(data, op, tail)
         if put is None:
             try:
@@ -222,12 +219,31 @@ class CommandDecoder:
                 raise DecodeError("log entry is not a command") from error
             put = req.put_op(m)
             op_bytes = m.ByteSize()
-        principal, source = actor
         env = (
             request_id, principal, source, "", "", data[salt : salt + 32], (), "", time_ns,
             False, accepted_by, 0,
         )  # fmt: skip
         return _new(c.Command, (_new(c.Envelope, env), put, op_bytes))
+
+    def _another_actor(self, data: bytes) -> tuple[int, bytes, Principal, Source] | None:
+        """Read what stands before the salt; None when that is not plain or the actor is new."""
+        if len(data) < _PLAIN_BYTES_MIN:
+            return None
+        _, _, actor_tag, length, more = _PLAIN_HEAD.unpack_from(data)
+        if actor_tag != _ACTOR_TAG:
+            return None
+        at = 11
+        if length >= 0x80:
+            if more >= 0x80:
+                return None
+            length, at = (length & 0x7F) | more << 7, 12
+        end = at + length
+        actor = self._actors.get(data[at:end])
+        if actor is None or data[end : end + len(_SALT_HEAD)] != _SALT_HEAD:
+            return None  # the general way remembers a new one
+        salt = end + len(_SALT_HEAD)
+        self._last = (salt, data[9:salt], *actor)
+        return self._last
 
     def _any(self, data: bytes) -> c.Command:
         rest = data

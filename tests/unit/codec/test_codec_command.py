@@ -66,6 +66,19 @@ def test_both_ways_read_alike(put: rpc_pb2.PutRequest, request_id: int) -> None:
     assert fast.envelope.salt == SALT
 
 
+@given(callers=st.lists(st.integers(0, 2), max_size=12))
+def test_puts_of_several_callers_keep_their_own(callers: list[int]) -> None:
+    decoder = codec.CommandDecoder()
+    put = rpc_pb2.PutRequest(key=b"k", value=b"v").SerializeToString()
+    for caller in callers:
+        actor = ALICE._replace(name="alice" * caller)
+        field = codec.encode_actor(actor, NO_SOURCE)
+        data = codec.build(caller, field, SALT, codec.OP_PUT, put) + codec.stamp(5, 6)
+        envelope = decoder.decode(data).envelope
+        assert (envelope.principal, envelope.source) == (actor, NO_SOURCE)
+        assert (envelope.request_id, envelope.salt) == (caller, SALT)
+
+
 @given(data=st.binary(max_size=400))
 def test_random_bytes_raise_the_documented_errors_only(data: bytes) -> None:
     try:
@@ -74,9 +87,15 @@ def test_random_bytes_raise_the_documented_errors_only(data: bytes) -> None:
         pass
 
 
-@given(put=PUTS, at=st.integers(0, 10_000), bit=st.integers(0, 7), cut=st.integers(0, 40))
+@given(
+    put=PUTS,
+    at=st.integers(0, 10_000),
+    bit=st.integers(0, 7),
+    cut=st.integers(0, 40),
+    follows=st.booleans(),
+)
 def test_damage_is_read_by_the_fast_way_as_by_the_general(
-    put: rpc_pb2.PutRequest, at: int, bit: int, cut: int
+    put: rpc_pb2.PutRequest, at: int, bit: int, cut: int, follows: bool
 ) -> None:
     data = bytearray(plain(put))
     at %= len(data)
@@ -84,6 +103,8 @@ def test_damage_is_read_by_the_fast_way_as_by_the_general(
     damaged = bytes(data[: len(data) - cut])
     decoder = codec.CommandDecoder()
     decoder._any(plain(put))
+    if follows:
+        decoder._plain_put(plain(put))  # whose actor is remembered as the last one
     try:
         fast = decoder._plain_put(damaged)
     except DecodeError:
