@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import cast
 
+import grpc
 import pytest
 
 from configsvc.frontend.ages import Ages, Calendar
@@ -255,3 +256,30 @@ def test_idle_http1_is_closed_and_busy_http1_is_not(run: Loop) -> None:
             assert not world.counts
 
     run(scenario())
+
+
+def test_a_stock_client_sees_no_error_while_its_connections_age() -> None:
+    """Unary calls move on to new connections; a stream from before goes on to its end."""
+
+    async def scenario() -> None:
+        async with World(Ages(idle_s=60.0, age_s=0.2, slot_s=0.01)) as world:
+            host, port = world.listener.address
+            async with grpc.aio.insecure_channel(f"{host}:{port}") as channel:
+                stream = channel.stream_stream("/test.Echo/Stream")(timeout=20)
+                await stream.write(b"first")
+                assert await stream.read() == b"first"
+                echo = channel.unary_unary("/test.Echo/Unary")
+                number = 0
+                while len(world.api.identities) < 6:  # one for each connection
+                    calls = [echo(b"%d" % n, timeout=10) for n in range(number, number + 20)]
+                    answers = await asyncio.gather(*calls)
+                    assert answers == [b"%d" % n for n in range(number, number + 20)]
+                    number += 20
+                await stream.write(b"last")
+                assert await stream.read() == b"last"
+                await stream.write(b"finish")
+                assert await stream.read() == grpc.aio.EOF
+                assert await stream.code() == grpc.StatusCode.OK
+            assert not world.counts
+
+    asyncio.run(scenario())
