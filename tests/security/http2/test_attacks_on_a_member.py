@@ -281,7 +281,7 @@ def sleeper(alone: MemberCluster, watches: int) -> Attacker:
     """Watches with wide windows, behind a socket that is never read again."""
     sloth = Attacker(alone, "root", receive=4 * KIB)
     sloth.send(Client.hello(initial_window_size=2**31 - 1) + h2.window_update(0, 2**30))
-    create: Any = {"key": b"/sloth"}
+    create: Any = {"key": b"/sloth", "watch_id": 1}  # those of id 0 share what is sent to them
     body = grpc_message(rpc.WatchRequest(create_request=create).SerializeToString())
     for number in range(watches):
         stream = 2 * number + 1
