@@ -2,7 +2,9 @@
 
 Rows come in the order of revisions, keys in any order: writing the two with every put would touch
 a random page of each per row. So the rows since the last time are folded in together, sorted by
-key, in SQL: whenever ``SQL_FOLD_ROWS_MAX`` rows have gathered, before each checkpoint and at start.
+key, in SQL: when enough have gathered (``fold_due``), at start, and when it has become quiet. The
+larger the index, the more rows wait: a fold touches a page for nearly each of them until it touches
+them all, and each page touched is written twice.
 
 Always true, in every transaction that a reader can see:
   * ``versions`` holds exactly the places of the rows up to revision ``progress.folded``, and
@@ -17,7 +19,12 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, text
 
-from configsvc.limits import SQL_FOLD_SLICE_ROWS
+from configsvc.limits import (
+    SQL_FOLD_ROWS_MAX,
+    SQL_FOLD_ROWS_MIN,
+    SQL_FOLD_SHARE,
+    SQL_FOLD_SLICE_ROWS,
+)
 from configsvc.storage.history.values import SALT_BYTES, SEALED_OVERHEAD
 
 _FOLDED: Final = "SELECT folded FROM progress"
@@ -85,6 +92,12 @@ def superseded_bytes(connection: Connection, floor: int, row_bytes: int) -> int:
         for statement in (_ALL_BYTES, _LIVE_BYTES)
     )
     return int(everything) - int(living)
+
+
+def fold_due(rows: int, revision: int) -> bool:
+    """Whether ``rows`` that the key index lacks are too many for a history of ``revision``."""
+    share = revision // SQL_FOLD_SHARE
+    return rows > min(max(share, SQL_FOLD_ROWS_MIN), SQL_FOLD_ROWS_MAX)
 
 
 def fold(cursor: Any, through: int) -> None:

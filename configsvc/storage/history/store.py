@@ -27,7 +27,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from configsvc.apply.commands import Effects
 from configsvc.errors import ExitCode, FatalError, ensure
-from configsvc.limits import SEALED_PER_SEED_MAX, SQL_FOLD_ROWS_MAX
+from configsvc.limits import SEALED_PER_SEED_MAX
 from configsvc.mvcc.messages import Row
 from configsvc.storage.history import loading, statements
 from configsvc.storage.history.batch import Batch, build
@@ -40,7 +40,7 @@ from configsvc.storage.history.engine import (
     sqlite_path,
     sync_dir,
 )
-from configsvc.storage.history.folding import fold, superseded_bytes
+from configsvc.storage.history.folding import fold, fold_due, superseded_bytes
 from configsvc.storage.history.mark import (
     MARK_FIELD,
     UNMARKED,
@@ -235,7 +235,7 @@ class History:
     def superseded_bytes(self, floor: int, row_bytes: int) -> int:
         """Size of the rows above ``floor`` that are no key's present value any more.
 
-        A row counts ``row_bytes`` + key + clear value. As of the last checkpoint or start. Reads
+        A row counts ``row_bytes`` + key + clear value. As of the last fold, or start. Reads
         every row above the floor: about a second per million.
         """
         with self._connection.begin():
@@ -288,7 +288,7 @@ class History:
             self._run(statements.INSERT_SEAL_BATCH, [info])
             self._execute(batch)
             unfolded = self._unfolded + len(batch.revisions)
-            if unfolded > SQL_FOLD_ROWS_MAX:
+            if fold_due(unfolded, after.visible_revision):
                 fold(self._cursor, after.visible_revision)
                 unfolded = 0
         self._unfolded = unfolded
@@ -371,18 +371,19 @@ class History:
         if rows:
             self._cursor.executemany(sql, rows)
 
-    def checkpoint(self, *, wait_s: float = 0.0) -> int:
+    def checkpoint(self, *, wait_s: float = 0.0, quiet: bool = True) -> int:
         """Move what was written into the database file and sync it.
 
         Args:
             wait_s: Longest wait for readers, so that SQLite's own log can start from its beginning
                 again; 0: do not wait, and leave that log as it is.
+            quiet: Fold in what the key index lacks; False: there is more to do, leave it.
 
         Returns:
             The applied index that is durable now, 0 when a reader kept the checkpoint from
             completing: nothing new is durable then, try again later.
         """
-        if self._unfolded:
+        if self._unfolded and quiet:
             with self._transaction():
                 fold(self._cursor, self._meta.visible_revision)
             self._unfolded = 0

@@ -50,6 +50,7 @@ from configsvc.limits import (
 )
 from configsvc.storage.history.messages import Lag
 from configsvc.storage.history.store import History
+from configsvc.storage.seal.keyfile import KeyFile
 
 T = TypeVar("T")
 
@@ -182,6 +183,14 @@ class HistoryWriter:
         """``History.vacuum``; call it in a ``task``."""
         self._history.vacuum()
 
+    def rewrap(self, key_file: KeyFile) -> int:
+        """``History.rewrap``; call it in a ``task``. It is on disk after a checkpoint."""
+        return self._history.rewrap(key_file)
+
+    def checkpoint_now(self) -> int:
+        """The index that is durable now, 0: a reader keeps it from that. Call it in a ``task``."""
+        return self._checkpoint()
+
     def hurry(self) -> None:
         """Somebody waits for what is queued now: write it without lingering."""
         with self._wake:
@@ -296,22 +305,26 @@ class HistoryWriter:
             return True
         if self._dirty_since is None:
             return False
+        return self._much_written() or self._clock() - self._dirty_since >= SQL_CHECKPOINT_S
+
+    def _much_written(self) -> bool:
         return (
             self._dirty_entries >= SQL_CHECKPOINT_ENTRIES
             or self._dirty_bytes >= SQL_CHECKPOINT_BYTES
-            or self._clock() - self._dirty_since >= SQL_CHECKPOINT_S
         )
 
-    def _checkpoint(self) -> None:
+    def _checkpoint(self) -> int:
         self._checkpoint_asked = False
         too_long = self._history.side_log_bytes() > SQL_SIDE_LOG_BYTES_MAX
-        durable = self._history.checkpoint(wait_s=SQL_READERS_WAIT_S if too_long else 0.0)
+        wait_s = SQL_READERS_WAIT_S if too_long else 0.0
+        durable = self._history.checkpoint(wait_s=wait_s, quiet=not self._much_written())
         # An incomplete one is tried again when as much has gathered again.
         self._dirty_entries = self._dirty_bytes = 0
         self._dirty_since = None if durable else self._clock()
         if durable:
             self.durable_index = durable
             self._on_durable(durable)
+        return durable
 
     def _perform(self, task: _Task) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
 from collections.abc import Callable
 
@@ -11,7 +12,7 @@ from history_world import World
 from configsvc.errors import DecodeError
 from configsvc.mvcc.messages import RangeOp
 from configsvc.storage.history import filling as filling_module
-from configsvc.storage.history import folding, store
+from configsvc.storage.history import folding
 from configsvc.storage.history.reader import HistoryReader
 from configsvc.storage.history.store import History
 from configsvc.storage.seal.errors import SealBroken
@@ -47,7 +48,7 @@ def places(world: World, revision: int) -> list[tuple[bytes, int, int, int]]:
 def test_no_reader_sees_more_unfolded_rows_than_the_bound(
     history: History, reader: HistoryReader, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
-    monkeypatch.setattr(store, "SQL_FOLD_ROWS_MAX", most)
+    monkeypatch.setattr(folding, "SQL_FOLD_ROWS_MAX", most)
     world = world_of(30)
     for at in range(0, 30, 2):
         history.write(world.effects[at : at + 2])
@@ -80,7 +81,7 @@ def test_many_rows_are_folded_in_slices(
 def test_a_fold_that_fails_takes_its_rows_along(
     history: History, reopen: Callable[[], History], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "SQL_FOLD_ROWS_MAX", 3)
+    monkeypatch.setattr(folding, "SQL_FOLD_ROWS_MAX", 3)
     world = world_of(8)
     history.write(world.effects[:1])
     taken = world.rows[2]
@@ -155,3 +156,36 @@ def test_filling_folds_as_it_goes(
         assert found == places(world, folded)
     assert folded > 5
     copy.abandon()
+
+
+@pytest.mark.parametrize(
+    ("revision", "most"),
+    [(1, 8_192), (100_000, 8_192), (300_000, 18_750), (524_288, 32_768), (10**9, 32_768)],
+)
+def test_more_rows_wait_in_a_larger_history_up_to_a_bound(revision: int, most: int) -> None:
+    assert not folding.fold_due(most, revision)
+    assert folding.fold_due(most + 1, revision)
+
+
+def test_a_checkpoint_in_a_rush_folds_nothing(history: History, reader: HistoryReader) -> None:
+    world = world_of(30)
+    history.write(world.effects)
+    assert history.checkpoint(quiet=False) == world.index
+    assert listed(history) == (1, [])
+    assert reader.range_at(EVERYTHING, world.revision) == world.range(EVERYTHING, world.revision)
+    assert history.checkpoint() == world.index
+    assert listed(history) == (world.revision, places(world, world.revision))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_newest_of_a_key_wins_within_one_revision_too(history: History, seed: int) -> None:
+    world, chosen = World(), random.Random(seed)
+    for _ in range(40):
+        keys = chosen.choices([b"a", b"b", b"c"], k=4)
+        world.commit(
+            [(chosen.choice(["put", "delete"]), key, b"v" * chosen.randrange(2), 0) for key in keys]
+        )
+        if chosen.random() < 0.3:
+            history.write(world.effects[history.meta().applied :])
+            history.checkpoint()
+            assert {row.key: row for row in history.load_live()} == world.live()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -128,7 +129,7 @@ def test_a_checkpoint_is_made_when_asked(writer, watcher) -> None:
 
 
 def test_a_checkpoint_is_made_when_enough_was_written(
-    writer, watcher, monkeypatch: pytest.MonkeyPatch
+    writer, history, watcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer_module, "SQL_CHECKPOINT_ENTRIES", 50)
     world = puts(120)
@@ -137,6 +138,9 @@ def test_a_checkpoint_is_made_when_enough_was_written(
     assert not watcher.durable
     writer.submit(world.effects[40:])
     watcher.wait_for(lambda: watcher.durable == [120])
+    with sqlite3.connect(history.path) as raw:
+        assert raw.execute("SELECT folded FROM progress").fetchone() == (1,)  # more may follow
+    raw.close()
 
 
 def test_a_checkpoint_is_made_in_time_without_more_work(
@@ -147,6 +151,9 @@ def test_a_checkpoint_is_made_in_time_without_more_work(
     writer.start()
     writer.submit(puts(2).effects)
     watcher.wait_for(lambda: watcher.durable == [2])
+    with sqlite3.connect(history.path) as raw:
+        assert raw.execute("SELECT folded FROM progress").fetchone() == (3,)
+    raw.close()
     assert writer.close(WAIT_S)
 
 
