@@ -26,6 +26,7 @@ from configagent.notifier import Notifier
 from configagent.pipeline import Pipeline, WriterDoor
 from configagent.records import load_record
 from configagent.render import Renderer, allowed_environment, check_version
+from configagent.renewal import CertificateKeeper, finish_at_start
 from configagent.report import Reporter, certificate_expiry_ns, set_report, trust_bundle_digest
 from configagent.runner import SetRunner
 from configagent.seal import KEY_BYTES, NodeKey, load_key
@@ -36,7 +37,6 @@ from configsvc import __version__, limits
 from configsvc.client import AsyncClient, ClientSettings, TlsFiles, parse_endpoints
 from configsvc.proto import v1_pb2 as v1
 
-CERTIFICATE_CHECK_S = 30.0
 CLOSE_S = 1.0  # for the records, when the agent stops
 
 
@@ -106,6 +106,8 @@ class Agent:
             await asyncio.gather(*(runner.recover() for runner in self.runners.values()))
             self._save_state()
         if store:
+            if act:
+                finish_at_start(self.settings.store)
             self._client = self._open_client(self.settings)
         if report:
             await self._start_reporting()
@@ -185,7 +187,11 @@ class Agent:
         self._watch_files()
         if self._reporter is not None:
             self._background.append(asyncio.create_task(self._reporter.run()))
-            self._background.append(asyncio.create_task(self._watch_certificate()))
+        if self._client is not None:
+            keeper = CertificateKeeper(
+                self.settings.store, self.settings.state_dir, self.log, self._client.reload_tls
+            )
+            self._background.append(asyncio.create_task(keeper.run()))
         self._background.append(asyncio.create_task(self._feed_watchdog()))
 
     def _follow(self, runner: SetRunner, *, run: bool = True) -> None:
@@ -277,21 +283,6 @@ class Agent:
             self.log.event("state_not_saved", level="error", why=error.strerror or "")
 
     # --- background -------------------------------------------------------------------------------
-
-    async def _watch_certificate(self) -> None:
-        """Take up a renewed certificate without losing a watch (D7)."""
-        cert = self.settings.store.cert
-        seen = _stamp(cert)
-        while cert:
-            await asyncio.sleep(CERTIFICATE_CHECK_S)
-            now = _stamp(cert)
-            if now != seen and self._client is not None:
-                seen = now
-                try:
-                    await self._client.reload_tls()
-                    self.log.event("certificate_renewed")
-                except Exception as error:  # noqa: BLE001  # the old connection goes on
-                    self.log.event("certificate_bad", level="warning", why=str(error))
 
     async def _feed_watchdog(self) -> None:
         """READY after a first decision for every set, then the service manager's watchdog.
@@ -443,14 +434,6 @@ class Agent:
                 self.log.event("pruned", set=spec.name, **answer)
             except StepError as error:
                 self.log.event("prune_failed", level="warning", set=spec.name, why=str(error))
-
-
-def _stamp(path: str) -> tuple[int, int]:
-    try:
-        info = os.stat(path)
-    except OSError:
-        return (0, 0)
-    return (info.st_mtime_ns, info.st_ino)
 
 
 def _set_status(runner: SetRunner) -> dict[str, Any]:

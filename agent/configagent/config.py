@@ -15,6 +15,7 @@ from typing import Final, cast
 from configagent.config_services import NAME, command_of, gid_of, services_of, uid_of
 from configagent.errors import InsecureError, SettingsError
 from configagent.settings import (
+    Command,
     CommitMode,
     DriftPolicy,
     FileSpec,
@@ -185,6 +186,7 @@ def _store(table: Table) -> Store:
         backoff_max_s=backoff.seconds("max", 30.0),
         heartbeat_s=table.seconds("heartbeat", 10.0),
         reconcile_s=table.seconds("reconcile", 300.0),
+        renew=_renew(table, tls) if "renew" in table else None,
     )
     if not 0 < made.backoff_min_s <= made.backoff_max_s:
         backoff.problem("min", "must be above 0 and at most max")
@@ -193,6 +195,21 @@ def _store(table: Table) -> Store:
     for part in (tls, backoff, table):
         part.done()
     return made
+
+
+def _renew(table: Table, tls: Table) -> Command:
+    """The command that gets a new certificate; it runs as the agent, who owns the request."""
+    renew = table.table("renew")
+    argv = renew.texts("cmd")
+    if not argv or not argv[0].startswith("/") or not any("{csr}" in one for one in argv):
+        renew.problem("cmd", "must start with the absolute path of a program, and name {csr}")
+    if not tls.text("cert") or tls.text("key").startswith("credential:"):
+        renew.problem("cmd", "needs tls.cert and tls.key as files that can be replaced")
+    timeout = renew.seconds("timeout", 60.0)
+    if timeout <= 0:
+        renew.problem("timeout", "must be above 0")
+    renew.done()
+    return Command(argv, timeout, "")
 
 
 def _secret_path(table: Table, key: str, value: str) -> str:

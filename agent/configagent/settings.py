@@ -126,6 +126,7 @@ class Store:
     backoff_max_s: float
     heartbeat_s: float
     reconcile_s: float
+    renew: Command | None = None  # prints a new certificate for the request ``{csr}``
 
 
 @dataclass(frozen=True, slots=True)

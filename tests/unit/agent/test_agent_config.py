@@ -220,3 +220,26 @@ def test_a_group_of_the_socket_is_named_or_nobody() -> None:
     unknown = BASE.replace('node = "n1"', 'node = "n1"\nsocket_group = "no such group"')
     (problem,) = problems(unknown)
     assert "agent.toml:4: agent.socket_group: there is no group" in problem
+
+
+@pytest.mark.parametrize(
+    ("renew", "files", "expected"),
+    [
+        ('cmd = ["renew", "{csr}"]', True, "absolute path"),
+        ('cmd = ["/bin/renew"]', True, "name {csr}"),
+        ('cmd = ["/bin/renew", "{csr}"]', False, "as files"),
+        ('cmd = ["/bin/renew", "{csr}"], timeout = "0s"', True, "above 0"),
+        ('cmd = ["/bin/renew", "{csr}"], user = "x"', True, "unknown key"),
+    ],
+)
+def test_a_renewal_that_cannot_work_is_an_error(renew: str, files: bool, expected: str) -> None:
+    tls = 'tls = { cert = "/x/n.pem", key = "file:/x/n.key" }\n' if files else ""
+    text = BASE.replace("[security]", f"{tls}renew = {{ {renew} }}\n[security]", 1)
+    assert any(expected in one for one in problems(text))
+
+
+def test_a_renewal() -> None:
+    more = 'tls = { cert = "/x/n.pem", key = "file:/x/n.key" }\nrenew = { cmd = ["/r", "{csr}"] }\n'
+    store = parse(BASE.replace("[security]", f"{more}[security]", 1), "/x/agent.toml").store
+    assert store.renew is not None
+    assert (store.renew.argv, store.renew.timeout_s) == (("/r", "{csr}"), 60.0)
