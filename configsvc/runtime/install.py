@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from configsvc.errors import ensure
 from configsvc.raft.errors import SnapshotTemporarilyUnavailable
 from configsvc.raft.messages import Message, MessageType, Snapshot
 from configsvc.runtime.install_frames import (
@@ -80,6 +81,11 @@ class Installs:
         stores = self._stores
         number = generations.next_number(stores.data_dir, stores.generation)
         return InstallSink(stores.data_dir, stores.identity, stores.key_file, number)
+
+    def use_key_file(self, key_file: KeyFile) -> None:
+        """What installs from now on are sealed under; not while one is received."""
+        ensure(not self.receiver.busy, "an install that began keeps its key")
+        self._stores.key_file = key_file
 
     # --- the core's network ----------------------------------------------------------------------
 

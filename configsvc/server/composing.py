@@ -31,6 +31,7 @@ from configsvc.server.local import audit_levels, local_writer
 from configsvc.server.logs import Log
 from configsvc.server.memory import bound_bytes, used_bytes
 from configsvc.server.peers import is_revoked, misbehaving
+from configsvc.server.rotation import KeyRotation
 from configsvc.server.stores import Stores
 from configsvc.server.tls import peer_tls
 from configsvc.storage.history.store import History
@@ -64,6 +65,7 @@ class Composed:
         self._log = log
         self._ends = ends
         self._loop = loop
+        self._key_file = stores.key_file
         records = RecordCache()
         self.wal = WalWriter(
             stores.wal,
@@ -79,6 +81,10 @@ class Composed:
         self.member: Member = Member(self._parts(stores, records))
         # An install replaces the writer.
         self.member.gate.hurry = lambda: self.member.history.hurry()
+
+    def rotation(self, config: ServerConfig) -> KeyRotation:
+        """What changes the key of these stores."""
+        return KeyRotation(config, self.member, self.wal, self._local, self._key_file, self._log)
 
     def start(self) -> None:
         """Start the threads; the member itself starts when its ports are bound."""

@@ -31,7 +31,7 @@ from configsvc.gateway.app import Gateway
 from configsvc.gateway.metrics import Traffic
 from configsvc.runtime.member import Member
 from configsvc.runtime.watchdog import Watchdog
-from configsvc.server import rebirth
+from configsvc.server import rebirth, rotation
 from configsvc.server.composing import Composed
 from configsvc.server.ends import Ends
 from configsvc.server.joining import find_cluster
@@ -70,6 +70,7 @@ class Server:
         composed = Composed(self.config, self.log, self._ends, loop, await self._open())
         self.member = member = composed.member
         composed.start()
+        self._rotation = composed.rotation(self.config)
         member.audit.begin(__version__, weakened(self.config))
         raise_descriptor_limit()
         await listen_peers(self.config, composed.peers)
@@ -101,6 +102,7 @@ class Server:
         """New stores in the place of old ones, when told so or when a kill came in between."""
         if rebirth.finish(Path(os.path.abspath(self.config.data_dir))):
             self.log.warn("server", "new stores took the place of the old ones")
+        rotation.finish(self.config, self.log)
         if not self.config.force_new_cluster:
             return
         made = force_new_cluster(self.config)
@@ -201,6 +203,7 @@ class Server:
             ended = frontend.disconnect(lambda identity: is_listed(identity, tls.revoked))
             if ended:
                 self.log.info("server", "connections of revoked certificates ended", count=ended)
+            self._rotation.begin()
 
         loop.add_signal_handler(signal.SIGTERM, stop)
         loop.add_signal_handler(signal.SIGINT, stop)

@@ -46,6 +46,7 @@ from configsvc.types import LogIndex, NodeId
 STORE_ID_BYTES: Final = 16
 JOINED_NAME: Final = "joined"
 LOG_DIR: Final = "log"
+NEW_KEY_SUFFIX: Final = ".new"
 INITIAL_SETTINGS: Final = (
     "initial_advertise_peer_urls",
     "initial_cluster",
@@ -87,6 +88,22 @@ def has_stores(config: ServerConfig) -> bool:
     return log.is_dir() and any(log.iterdir())
 
 
+def new_key_path(config: ServerConfig) -> str:
+    """Where a key file lies that is to replace the member's (ENC-5)."""
+    return f"{config.key_file}{NEW_KEY_SUFFIX}"
+
+
+def load_key(config: ServerConfig) -> KeyFile:
+    """The key file in force: the new one from the moment it is there, once there are stores.
+
+    Raises:
+        ConfigError: exit 78, it cannot be used.
+    """
+    changing = has_stores(config) and os.path.lexists(new_key_path(config))
+    path = new_key_path(config) if changing else config.key_file
+    return KeyFile.load(path, data_dir=os.path.abspath(config.data_dir))
+
+
 def ignored_flags(config: ServerConfig, stores: Stores) -> list[str]:
     """The ``--initial-*`` flags that say something and decide nothing any more (P9).
 
@@ -116,7 +133,7 @@ def open_stores(config: ServerConfig, joined: Joined | None = None) -> Stores:
         OSError: the disk failed.
     """
     data = Path(os.path.abspath(config.data_dir))
-    key_file = KeyFile.load(config.key_file, data_dir=data)
+    key_file = load_key(config)
     check_private_path(data, create_mode=0o700)
     for name in (LOG_DIR, LOCAL_DIR):
         check_private_path(data / name, create_mode=0o700)

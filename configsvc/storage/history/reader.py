@@ -21,7 +21,7 @@ from sqlalchemy import Connection, select
 
 from configsvc.audit.proofs import NodeReader
 from configsvc.audit.verify import ActorRow, Entry
-from configsvc.errors import OverloadedError, ensure
+from configsvc.errors import ConfigError, OverloadedError, ensure
 from configsvc.limits import HISTORY_COPY_BYTES_MAX, HISTORY_READERS_MAX
 from configsvc.mvcc.messages import RangeOp, RangeResult
 from configsvc.storage.history import loading, questions, verify
@@ -68,6 +68,7 @@ class HistoryReader:
         self._path = sqlite_path(url_or_path)
         self.identity = identity
         self._key_file = key_file
+        self._older_key: KeyFile | None = None  # while a change of keys is under way
         self._engine = open_reader(self._path)
         self._idle: deque[_Link] = deque()
         self._nodes = Nodes()
@@ -221,7 +222,12 @@ class HistoryReader:
             yield partial(self._nodes.read, session)
 
     def use_key_file(self, key_file: KeyFile) -> None:
-        """The seeds have been wrapped with another key file (``History.rewrap``)."""
+        """The seeds are about to be wrapped with another key file (``History.rewrap``).
+
+        The one before goes on opening what it wrapped: transactions that are open see it so.
+        """
+        if key_file.key_id != self._key_file.key_id:
+            self._older_key = self._key_file
         self._key_file = key_file
 
     def close(self) -> None:
@@ -316,7 +322,13 @@ class HistoryReader:
         connection = self._engine.connect()
 
         def sealers() -> Any:
-            return load_sealers(connection, self.identity, self._key_file, self._path)
+            older = self._older_key
+            try:
+                return load_sealers(connection, self.identity, self._key_file, self._path)
+            except ConfigError:
+                if older is None:
+                    raise
+                return load_sealers(connection, self.identity, older, self._path)
 
         def find(batch_id: int) -> tuple[str, bytes] | None:
             return loading.find_batch(connection, batch_id)

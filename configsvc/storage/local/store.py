@@ -23,7 +23,14 @@ from sqlalchemy import Connection, Engine, func, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from configsvc.audit.merkle import HASH_BYTES, Frontier, leaf_hash
-from configsvc.errors import DecodeError, ExitCode, FatalError, InvariantViolationError, ensure
+from configsvc.errors import (
+    ConfigError,
+    DecodeError,
+    ExitCode,
+    FatalError,
+    InvariantViolationError,
+    ensure,
+)
 from configsvc.limits import ACTORS_KNOWN_MAX
 from configsvc.storage.local import sealing
 from configsvc.storage.local.engine import (
@@ -58,6 +65,7 @@ class LocalStore:
         self.path = path
         self._identity = identity
         self._key_file = key_file
+        self._older_key: KeyFile | None = None  # what readers may still meet, after a rewrap
         self._sync = sync
         self._engine: Engine | None = None
         self._connection: Connection | None = None
@@ -191,12 +199,16 @@ class LocalStore:
         connection.execute(update(HEAD).values(last_batch=batch, sealed=sealed + len(rows)))
 
     def rewrap(self, new: KeyFile) -> int:
-        """Wrap the seeds with another key file; the number of seeds."""
+        """Wrap the seeds with another key file; the number of seeds. Readers may go on."""
         connection = self._open_connection()
-        with connection.begin():
-            count = sealing.rewrap(connection, self._identity, self._key_file, new)
+        self._older_key = old = self._key_file
         self._key_file = new
-        return count
+        try:
+            with connection.begin():
+                return sealing.rewrap(connection, self._identity, old, new)
+        except BaseException:
+            self._key_file = old
+            raise
 
     # --- reading ---------------------------------------------------------------------------------
 
@@ -212,14 +224,20 @@ class LocalStore:
         engine = open_reader(self.path)
         try:
             with engine.connect() as connection, connection.begin():
-                sealers = sealing.load_sealers(
-                    connection, self._identity, self._key_file, self.path
-                )
-                yield LocalReader(connection, sealers)
+                yield LocalReader(connection, self._sealers_of(connection))
         finally:
             engine.dispose()
 
     # --- inside ----------------------------------------------------------------------------------
+
+    def _sealers_of(self, connection: Connection) -> dict[str, RowSealer]:
+        older = self._older_key
+        try:
+            return sealing.load_sealers(connection, self._identity, self._key_file, self.path)
+        except ConfigError:
+            if older is None:
+                raise
+            return sealing.load_sealers(connection, self._identity, older, self.path)
 
     def _open_connection(self) -> Connection:
         connection = self._connection

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from configsvc.errors import FatalError, ensure
+from configsvc.errors import ConfigServiceError, FatalError, ensure
 from configsvc.limits import LOCAL_GROUP_RECORDS_MAX, LOCAL_QUEUE_RECORDS_MAX, LOCAL_RETRY_S
 from configsvc.storage.local.messages import LocalActor, LocalRecord
 from configsvc.storage.local.store import LocalStore
@@ -29,6 +29,9 @@ class LocalItem(NamedTuple):
     record: LocalRecord
     actor: LocalActor | None
     time_ns: int
+
+
+_Task = tuple[Callable[[LocalStore], object], Callable[[BaseException | None], None]]
 
 
 class LocalWriter:
@@ -55,6 +58,7 @@ class LocalWriter:
         self._on_failed = on_failed
         self._on_fatal = on_fatal
         self._queue: deque[LocalItem] = deque()
+        self._tasks: deque[_Task] = deque()
         self._wake = threading.Condition()
         self._closing = False
         self._failing = False
@@ -81,6 +85,17 @@ class LocalWriter:
             self._queue.append(item)
             self._wake.notify()
 
+    def task(
+        self, work: Callable[[LocalStore], object], done: Callable[[BaseException | None], None]
+    ) -> None:
+        """Run ``work`` on the thread between two groups; ``done`` is called there, with its error.
+
+        A stream that closes before its turn comes calls neither.
+        """
+        with self._wake:
+            self._tasks.append((work, done))
+            self._wake.notify()
+
     def close(self, timeout_s: float) -> bool:
         """Write what is queued and let go of the file; False: not everything in time."""
         with self._wake:
@@ -94,19 +109,31 @@ class LocalWriter:
     def _run(self) -> None:
         try:
             while (group := self._next_group()) is not None:
-                self._write(group)
+                if group:
+                    self._write(group)
+                self._run_tasks()
             self.store.close()
         except BaseException as error:  # noqa: BLE001 - handed to whoever ends the process
             self._on_fatal(error)
 
     def _next_group(self) -> list[LocalItem] | None:
         with self._wake:
-            while not self._queue:
+            while not self._queue and not self._tasks:
                 if self._closing:
                     return None
                 self._wake.wait()
             count = min(len(self._queue), LOCAL_GROUP_RECORDS_MAX)
             return [self._queue[at] for at in range(count)]
+
+    def _run_tasks(self) -> None:
+        while self._tasks and not self._closing:
+            work, done = self._tasks.popleft()
+            try:
+                work(self.store)
+            except (sqlite3.Error, SQLAlchemyError, OSError, ConfigServiceError) as error:
+                done(error)
+            else:
+                done(None)
 
     def _write(self, group: list[LocalItem]) -> None:
         """Write a group, however long it takes; given up only when the member stops."""

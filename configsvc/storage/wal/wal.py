@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple, Self
 
 from configsvc import limits
@@ -413,6 +413,20 @@ class Wal:
 
         When this returns, no segment needs an older key.
         """
-        numbers = [*(facts.number for facts in self._older), self._segment().number]
-        rewrap(self._disk, numbers, key_file, (self._maker.key_file, *older_keys))
-        self._maker.key_file = key_file
+        for _ in self.rewrapping(key_file, older_keys):
+            pass
+
+    def rewrapping(self, key_file: KeyFile, older_keys: Sequence[KeyFile] = ()) -> Iterator[None]:
+        """``rewrap`` in steps of one segment; frames may be written in between.
+
+        ``older_keys``: also open what an earlier change, which was not ended, has left.
+        """
+        keys = (self._maker.key_file, *older_keys)
+        self._maker.key_file = key_file  # segments begun meanwhile need no other
+        for number in self._numbers():
+            if number in self._numbers():  # compaction may have taken it
+                rewrap(self._disk, [number], key_file, keys)
+            yield
+
+    def _numbers(self) -> list[int]:
+        return [*(facts.number for facts in self._older), self._segment().number]
