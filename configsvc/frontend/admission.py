@@ -9,6 +9,8 @@ from configsvc.limits import (
     CONNECTIONS_PER_IDENTITY_MAX,
     IDENTITY_IN_BYTES_MAX,
     MEMBER_IN_BYTES_MAX,
+    STREAMS_MAX,
+    STREAMS_PER_IDENTITY_MAX,
     UNARY_IN_FLIGHT_MAX,
     UNARY_PER_IDENTITY_MAX,
 )
@@ -17,12 +19,13 @@ from configsvc.limits import (
 class Tally:
     """What one identity uses at this moment. Without an identity only the sums count."""
 
-    __slots__ = ("connections", "in_bytes", "key", "unary")
+    __slots__ = ("connections", "in_bytes", "key", "streams", "unary")
 
     def __init__(self, key: str) -> None:
         self.key = key
         self.connections = 0
         self.in_bytes = 0  # its part of ``Admission.in_bytes``
+        self.streams = 0
         self.unary = 0
 
 
@@ -31,6 +34,7 @@ class Admission:
 
     def __init__(self) -> None:
         self.unary = 0  # unary calls that wait for their answer
+        self.streams = 0  # gRPC streams that run
         self.in_bytes = 0  # incomplete messages and requests, all connections
         self._tallies: dict[str, Tally] = {}
 
@@ -55,6 +59,17 @@ class Admission:
         if self.unary >= UNARY_IN_FLIGHT_MAX:
             return True
         return tally.unary >= UNARY_PER_IDENTITY_MAX and tally.key != ""
+
+    def run_stream(self, tally: Tally, change: int) -> None:
+        """``tally`` runs a stream more, or one fewer."""
+        tally.streams += change
+        self.streams += change
+
+    def overrun(self, tally: Tally) -> bool:
+        """Whether more streams run, all or of ``tally``, than may."""
+        if self.streams > STREAMS_MAX:
+            return True
+        return tally.streams > STREAMS_PER_IDENTITY_MAX and tally.key != ""
 
     def hold(self, tally: Tally, change: int) -> None:
         """``tally`` keeps so many bytes more, or fewer, of incomplete messages."""

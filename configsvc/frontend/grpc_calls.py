@@ -178,6 +178,7 @@ class StreamCall:
         self._messages = 0
         self._ended = False
         self.deadline: float | None = None
+        session.shared.admission.run_stream(session.tally, 1)
 
     def start(self, handler: StreamHandler) -> None:
         """Attach the handler that was made with this sink."""
@@ -222,7 +223,7 @@ class StreamCall:
         """End the stream with a status."""
         if self._ended:
             return
-        self._ended = True
+        self._end()
         if error is None:
             self._session.end_call(self._stream, grpc.OK, "")
         else:
@@ -275,7 +276,7 @@ class StreamCall:
     def cancel(self) -> None:
         """Reset, deadline or lost connection: free everything, send nothing."""
         if not self._ended:
-            self._ended = True
+            self._end()
             if self._handler is not None:
                 self._session.shared.guard(self._handler.on_cancel)
 
@@ -296,6 +297,10 @@ class StreamCall:
             self._session.fail_call(self._stream, error)
 
     # --- inside ----------------------------------------------------------------------------------
+
+    def _end(self) -> None:
+        self._ended = True
+        self._session.shared.admission.run_stream(self._session.tally, -1)
 
     def _tell_message(self, message: bytes) -> bool:
         """Hand one message on; False when the stream ended over it."""

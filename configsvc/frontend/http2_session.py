@@ -348,6 +348,8 @@ class Http2Session:
             if route.timeout is not None:
                 call.deadline = now + route.timeout
                 self.has_deadlines = True
+            if self.shared.admission.overrun(self.tally):
+                raise OverloadedError
             call.start(self._handler(route.metadata, method, method.stream, call))
         except Exception as error:  # noqa: BLE001 - status_of tells bugs from refusals
             call.fail(error)

@@ -150,6 +150,7 @@ def _drive(kind: type[Http1Session] | type[Http2Session], data: bytes, opening: 
     session.lost()
     assert shared.admission.in_bytes == 0
     assert shared.admission.unary == tally.unary == 0
+    assert shared.admission.streams == tally.streams == 0
     return bytes(out)
 
 

@@ -50,6 +50,7 @@ class World:
         await asyncio.sleep(0.01)
         assert not self.listener.connections
         assert self.frontend.admission.unary == 0
+        assert self.frontend.admission.streams == 0
         assert self.frontend.admission.in_bytes == 0
 
 

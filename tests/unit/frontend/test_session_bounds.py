@@ -130,3 +130,30 @@ def test_unary_calls_of_all_identities_are_bounded(monkeypatch: pytest.MonkeyPat
     rig.tally.key = ""  # nobody in particular: no bound of its own
     calls = b"".join(rig.client.call(2 * n + 1, b"x", "/test.Echo/Wait") for n in range(3))
     assert rig.send(calls)[5].status == 8
+
+
+@pytest.mark.parametrize(
+    ("bound", "key"), [("STREAMS_PER_IDENTITY_MAX", "alice"), ("STREAMS_MAX", "")]
+)
+def test_streams_are_bounded(bound: str, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The third is refused; each way in which another ends makes room."""
+    monkeypatch.setattr(admission_module, bound, 2)
+    rig = Rig()
+    rig.tally.key = key
+    heads = [rig.client.headers(2 * n + 1, "/test.Echo/Stream") for n in range(3)]
+    answers = rig.send(b"".join(heads))
+    assert [answers[stream].status for stream in answers] == [8]
+    assert len(rig.api.streams) == 2
+    ends = [
+        h2.reset(1),
+        frame(h2.DATA, 0, 3, grpc_message(b"finish")),
+        frame(h2.DATA, 0, 7, grpc_message(b"fail")),
+        frame(h2.DATA, 0, 9, grpc_message(b"x", compressed=True)),
+    ]
+    for number, end in enumerate(ends):
+        rig.send(end)
+        stream = 2 * number + 7
+        assert not rig.send(rig.client.headers(stream, "/test.Echo/Stream"))
+        assert rig.shared.admission.streams == rig.tally.streams == 2
+    rig.session.lost()
+    assert rig.shared.admission.streams == rig.tally.streams == 0
