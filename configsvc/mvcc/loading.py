@@ -39,3 +39,13 @@ class LiveRows:
             size += ROW_BYTES + len(key) + len(value)
         self.size += size
         self.keys.update(fresh)
+
+    def size_above(self, floor: int) -> int:
+        """``size`` of the rows that came after revision ``floor``."""
+        if floor < 1:
+            return self.size
+        return sum(
+            ROW_BYTES + len(key) + len(value)
+            for key, value, _create, mod, _version, _lease in self.live.values()
+            if mod > floor
+        )

@@ -27,11 +27,16 @@ class Stored(NamedTuple):
     tree: tuple[int, tuple[bytes, ...]]
     actors: list[tuple[bytes, bytes]]  # record, hash
     time_ns: int  # leader's stamp of the newest commit
-    superseded_bytes: int  # of the rows above the KV floor that are no key's present value
+    floor: int  # compaction's; below 1: never compacted
+    window_bytes: int  # size of all rows above it
 
 
-def read_stored(history: History) -> Stored:
-    """Read it; about a second per million rows above the KV floor.
+def read_stored(history: History, *, measure: bool = True) -> Stored:
+    """Read it.
+
+    Args:
+        history: Open, with nobody writing.
+        measure: False: the caller fills in ``window_bytes``, which reads all rows above the floor.
 
     Raises:
         FatalError: exit 84, a sealed column is not what was written.
@@ -44,16 +49,19 @@ def read_stored(history: History) -> Stored:
         tree=history.load_tree(),
         actors=[(actor.record, actor.hash) for actor in history.load_actors()],
         time_ns=history.last_time_ns(),
-        superseded_bytes=history.superseded_bytes(floor, ROW_BYTES),
+        floor=floor,
+        window_bytes=history.window_bytes(floor, ROW_BYTES) if measure else 0,
     )
 
 
 def adopt(state: ApplyState, stored: Stored, live: Iterable[Row] | LiveRows) -> None:
     """Make ``state`` that of the stored history, whatever it held before."""
     meta = stored.meta
+    loaded = live if isinstance(live, LiveRows) else LiveRows(live)
+    living = loaded.size_above(stored.floor)  # before the state owns them
     state.load(
         stored.tables,
-        live=live,
+        live=loaded,
         revision=meta.visible_revision,
         applied=meta.applied,
         term=meta.term,
@@ -61,5 +69,5 @@ def adopt(state: ApplyState, stored: Stored, live: Iterable[Row] | LiveRows) -> 
         time_ns=stored.time_ns,
         tree=stored.tree,
         actors=stored.actors,
-        superseded_bytes=stored.superseded_bytes,
+        superseded_bytes=max(0, stored.window_bytes - living),
     )

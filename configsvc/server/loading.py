@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from configsvc.apply.state import ApplyState
@@ -11,6 +12,8 @@ from configsvc.auth.bundle import parse_bundle
 from configsvc.codec.publishing import bootstrap_op
 from configsvc.config import ServerConfig
 from configsvc.errors import ConfigError
+from configsvc.mvcc.loading import LiveRows
+from configsvc.mvcc.window import ROW_BYTES
 from configsvc.raft.config import product_config
 from configsvc.raft.node import RawNode
 from configsvc.runtime.restore import adopt, read_stored
@@ -31,7 +34,12 @@ def load_state(config: ServerConfig, stores: Stores) -> ApplyState:
     if not meta.applied:
         return state
     gc.disable()
-    adopt(state, read_stored(stores.history), stores.history.load_live())
+    stored = read_stored(stores.history, measure=False)
+    with ThreadPoolExecutor(1, thread_name_prefix="window-bytes") as pool:
+        # SQL's work alone, while opening the live rows is Python's.
+        size = pool.submit(stores.reader.window_bytes, stored.floor, ROW_BYTES)
+        live = LiveRows(stores.history.load_live())
+        adopt(state, stored._replace(window_bytes=size.result()), live)
     gc.enable()
     return state
 

@@ -17,15 +17,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import Connection, text
-
 from configsvc.limits import (
     SQL_FOLD_ROWS_MAX,
     SQL_FOLD_ROWS_MIN,
     SQL_FOLD_SHARE,
     SQL_FOLD_SLICE_ROWS,
 )
-from configsvc.storage.history.values import SALT_BYTES, SEALED_OVERHEAD
 
 _FOLDED: Final = "SELECT folded FROM progress"
 _SET_FOLDED: Final = "UPDATE progress SET folded = :high"
@@ -64,34 +61,6 @@ DELETE FROM live WHERE key IN (SELECT key FROM ({_NEWEST}) WHERE tombstone = 1)
 """  # noqa: S608 - a text of ours
 _SHAPE: Final = "SELECT max(sub) + 1, max(tombstone) FROM temp.fresh"
 _CLEAR: Final = "DELETE FROM temp.fresh"
-
-# The ninth byte of a sealed value says whether a salt lies behind it (``values``).
-_ALL_BYTES: Final = text(
-    """
-SELECT coalesce(sum(
-  :row + length(key) + length(value) - :overhead - (substr(value, 9, 1) >= x'80') * :salt
-), 0) FROM revisions WHERE revision > :floor
-"""
-)
-_LIVE_BYTES: Final = text(
-    """
-SELECT coalesce(sum(
-  :row + length(r.key) + length(r.value) - :overhead - (substr(r.value, 9, 1) >= x'80') * :salt
-), 0)
-FROM live CROSS JOIN revisions r ON r.revision = live.revision AND r.sub = live.sub
-WHERE live.revision > :floor
-"""
-)
-
-
-def superseded_bytes(connection: Connection, floor: int, row_bytes: int) -> int:
-    """Size of the rows above ``floor`` that are no key's present value (``History``)."""
-    bounds = {"floor": floor, "row": row_bytes, "overhead": SEALED_OVERHEAD, "salt": SALT_BYTES}
-    everything, living = (
-        connection.execute(statement, bounds).scalar_one()
-        for statement in (_ALL_BYTES, _LIVE_BYTES)
-    )
-    return int(everything) - int(living)
 
 
 def fold_due(rows: int, revision: int) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final, cast
 
-from sqlalchemy import Connection, bindparam, inspect, select
+from sqlalchemy import Connection, bindparam, inspect, select, text
 
 from configsvc.audit.merkle import leaf_hash
 from configsvc.storage.history.batch import secret_field, secret_tail
@@ -17,7 +17,7 @@ from configsvc.storage.history.schema import ACTORS, COMMITS, PROGRESS, SMALL, S
 from configsvc.storage.history.small_tables import SMALL_TABLES, Kind, load_value
 from configsvc.storage.history.statements import ROW_LIST, SELECT_SEAL_BATCH, compiled
 from configsvc.storage.history.tree import TileTree, load_tree
-from configsvc.storage.history.values import Vault
+from configsvc.storage.history.values import SALT_BYTES, SEALED_OVERHEAD, Vault
 
 # Live places are sorted by revision first: neighbours share a seal batch, so that opening a
 # million rows derives each batch key once, and the rows are read in file order. The limit says
@@ -27,6 +27,15 @@ WITH place(revision, sub) AS MATERIALIZED (SELECT revision, sub FROM live ORDER 
 SELECT {columns} FROM place CROSS JOIN revisions r
 ON r.revision = place.revision AND r.sub = place.sub
 """
+
+# The ninth byte of a sealed value says whether a salt lies behind it (``values``).
+_WINDOW_BYTES: Final = text(
+    """
+SELECT coalesce(sum(
+  :row + length(key) + length(value) - :overhead - (substr(value, 9, 1) >= x'80') * :salt
+), 0) FROM revisions WHERE revision > :floor
+"""
+)
 
 _LEAVES: Final = compiled(
     select(COMMITS.c.leaf)
@@ -84,6 +93,12 @@ def live_slices(connection: Connection, rows_max: int) -> Iterator[list[tuple[An
             yield raws
     finally:
         cursor.close()
+
+
+def window_bytes(connection: Connection, floor: int, row_bytes: int) -> int:
+    """Size of all rows above ``floor``: ``row_bytes`` + key + clear value each. Reads them all."""
+    bounds = {"floor": floor, "row": row_bytes, "overhead": SEALED_OVERHEAD, "salt": SALT_BYTES}
+    return int(connection.execute(_WINDOW_BYTES, bounds).scalar_one())
 
 
 def small_tables(connection: Connection, vault: Vault) -> dict[str, list[tuple[Any, ...]]]:

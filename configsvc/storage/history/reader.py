@@ -179,6 +179,11 @@ class HistoryReader:
             self._held(session, revision)
             return questions.hash_kv(session, revision, compact_revision)
 
+    def window_bytes(self, floor: int, row_bytes: int) -> int:
+        """``History.window_bytes``, of what SQL holds now."""
+        with self.transaction() as (connection, _session):
+            return loading.window_bytes(connection, floor, row_bytes)
+
     # --- stream M ---------------------------------------------------------------------------------
 
     def commits(self, first_seq: int, end_seq: int) -> list[CommitInfo]:

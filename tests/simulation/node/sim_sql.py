@@ -185,12 +185,10 @@ class SqlFile:
     def last_time_ns(self) -> int:
         return self.state.time_ns
 
-    def superseded_bytes(self, floor: int, row_bytes: int) -> int:
-        live = self.state.live
+    def window_bytes(self, floor: int, row_bytes: int) -> int:
         return sum(
             row_bytes + len(row.key) + len(row.value)
             for row, _ in self.state.rows[bisect_right(self.state.revisions, floor) :]
-            if live.get(row.key) is not row
         )
 
 

@@ -14,8 +14,10 @@ from configsvc.apply.applier import Applier
 from configsvc.apply.state import ApplyState
 from configsvc.audit.checkpoint import Checkpoint
 from configsvc.audit.verify import Verdict, verify_log
+from configsvc.mvcc.loading import LiveRows
 from configsvc.mvcc.messages import PutOp, RangeOp, TxnOp
 from configsvc.mvcc.window import ROW_BYTES
+from configsvc.runtime.restore import adopt, read_stored
 from configsvc.storage.history.reader import HistoryReader
 from configsvc.storage.history.store import History
 from configsvc.storage.snapshot import generations
@@ -63,18 +65,8 @@ def stored(world: World, history: History) -> None:
 
 def loaded(history: History) -> ApplyState:
     """A state machine that starts from what SQL holds."""
-    meta, state = history.meta(), ApplyState()
-    state.load(
-        history.load_tables(),
-        live=history.load_live(),
-        revision=meta.visible_revision,
-        applied=meta.applied,
-        term=meta.term,
-        digest=meta.digest,
-        time_ns=history.last_time_ns(),
-        tree=history.load_tree(),
-        actors=[(actor.record, actor.hash) for actor in history.load_actors()],
-    )
+    state = ApplyState()
+    adopt(state, read_stored(history), history.load_live())
     return state
 
 
@@ -117,14 +109,20 @@ def test_an_installed_state_machine_is_the_senders(
     sink.discard()
 
 
-def test_the_superseded_size_is_the_windows(world: World, history: History) -> None:
+def test_the_superseded_size_is_the_windows(
+    world: World, history: History, reader: HistoryReader
+) -> None:
     stored(world, history)
-    history.checkpoint()
+    history.checkpoint()  # folds: live rows are the newest
     floor = world.store.compact_revision
     rows = [row for effect in world.effects for row in effect.rows if row.revision > floor]
     dead = [row for row in rows if _live_revision(world, row.key) != row.revision]
     expected = sum(ROW_BYTES + len(row.key) + len(row.value) for row in dead)
-    assert history.superseded_bytes(floor, ROW_BYTES) == expected
+    living = LiveRows(history.load_live()).size_above(floor)
+    assert history.window_bytes(floor, ROW_BYTES) - living == expected
+    assert reader.window_bytes(floor, ROW_BYTES) - living == expected
+    again = loaded(history).store.window
+    assert again.total == again.live_bytes + expected
 
 
 def _live_revision(world: World, key: bytes) -> int:
