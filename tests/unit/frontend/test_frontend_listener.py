@@ -82,6 +82,38 @@ def test_connections_of_one_identity_are_bounded(
     run(scenario())
 
 
+def test_a_crowd_is_let_in_by_slices(run: Loop) -> None:
+    """A handshake costs; whoever is in already has its turn between two slices."""
+
+    class Counted:
+        """A listening socket with a crowd before it."""
+
+        def __init__(self, sock: socket.socket) -> None:
+            self.sock = sock
+            self.slices: list[int] = []
+
+        def accept(self) -> object:
+            accepted = self.sock.accept()
+            self.slices[-1] += 1
+            return accepted
+
+    async def scenario() -> None:
+        async with World() as world:
+            (sock,) = world.listener._socks
+            crowd = [socket.create_connection(world.listener.address) for _ in range(40)]
+            counted = Counted(sock)
+            for _ in range(3):  # before the loop has its own turn
+                counted.slices.append(0)
+                world.listener._accept(counted)  # type: ignore[arg-type]
+            assert counted.slices == [16, 16, 8]
+            await until(lambda: len(world.listener.connections) == 40)
+            for each in crowd:
+                each.close()
+            await until(lambda: not world.listener.connections)
+
+    run(scenario())
+
+
 def test_running_out_of_descriptors_is_survived(run: Loop) -> None:
     class Poor:
         """A listening socket whose process has no descriptor left, for a while."""
