@@ -54,8 +54,8 @@ PEER_QUEUE_BYTES_MAX: Final = 8 * MIB
 # --- history (reliability.md 5.11) ----------------------------------------------------------------
 SQL_LAG_ENTRIES_MAX: Final = 5_000
 SQL_LAG_BYTES_MAX: Final = 64 * MIB
-SQL_BATCH_ENTRIES_MAX: Final = 256
-SQL_BATCH_ENTRIES_MIN: Final = 128  # a smaller batch waits this long for company:
+SQL_BATCH_ENTRIES_MAX: Final = 512
+SQL_BATCH_ENTRIES_MIN: Final = 256  # a smaller batch waits this long for company:
 SQL_LINGER_S: Final = 0.1  # a transaction of one row costs as much CPU as one of sixty
 SQL_LAG_S_MAX: Final = 1.0  # age of the oldest unwritten entry; beyond any of the three apply waits
 SQL_CHECKPOINT_ENTRIES: Final = 20_000  # checkpoint after that many entries,

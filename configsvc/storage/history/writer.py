@@ -57,9 +57,11 @@ T = TypeVar("T")
 _ENTRY_OVERHEAD: Final = 256  # bytes counted per entry besides its rows and leaf
 
 
-class _Pending(NamedTuple):
-    effects: Effects
-    conf_state: bytes | None
+class _Run(NamedTuple):
+    """Entries that came together, at most one transaction's."""
+
+    effects: Sequence[Effects]
+    conf_state: bytes | None  # as of the last of them; None: unchanged
     size: int
     since: float
 
@@ -95,8 +97,8 @@ class HistoryWriter:
         self._on_durable = on_durable
         self._on_fatal = on_fatal
         self._clock = clock
-        self._pending: deque[_Pending] = deque()
-        self._bytes = 0
+        self._pending: deque[_Run] = deque()
+        self._entries = self._bytes = 0  # in them
         self._wake = threading.Condition()
         self._tasks: deque[_Task] = deque()
         self._closing = False
@@ -124,22 +126,27 @@ class HistoryWriter:
         if not effects:
             return
         now = self._clock()
-        items = [_Pending(effect, None, _size(effect), now) for effect in effects]
+        runs = [
+            _Run(run, None, _size(run), now)
+            for run in (
+                effects[at : at + SQL_BATCH_ENTRIES_MAX]
+                for at in range(0, len(effects), SQL_BATCH_ENTRIES_MAX)
+            )
+        ]
         if conf_state is not None:
-            items[-1] = items[-1]._replace(conf_state=conf_state)
-        size = sum(item.size for item in items)
+            runs[-1] = runs[-1]._replace(conf_state=conf_state)
         with self._wake:
             ensure(not self._closing, "nothing is submitted to a closing history")
-            pending = self._pending
+            before = self._entries
+            after = before + len(effects)
             # The runtime stops applying at the lag bound; one pass may have been under way.
             ensure(
-                len(pending) + len(items) <= SQL_LAG_ENTRIES_MAX + READY_ENTRIES_MAX,
+                after <= SQL_LAG_ENTRIES_MAX + READY_ENTRIES_MAX,
                 "apply waits when the history lags",
             )
-            before = len(pending)
-            pending.extend(items)
-            self._bytes += size
-            after = len(pending)
+            self._pending.extend(runs)
+            self._entries = after
+            self._bytes += sum(run.size for run in runs)
             # While the thread lingers, waking it for every entry would cost more than writing.
             if before == 0 or before < SQL_BATCH_ENTRIES_MIN <= after:
                 self._wake.notify()
@@ -156,7 +163,7 @@ class HistoryWriter:
     def lag(self) -> Lag:
         """What has been submitted and not yet written."""
         # Each is read whole without the lock, which the loop would ask for in every pass.
-        return Lag(len(self._pending), self._bytes)
+        return Lag(self._entries, self._bytes)
 
     def lag_seconds(self) -> float:
         """Age of the oldest entry that is not written; 0 when none is."""
@@ -258,7 +265,7 @@ class HistoryWriter:
     def _gather(self) -> None:
         """Wait until there is enough, or the oldest has waited long enough. Holds the lock."""
         while not self._closing and not self._checkpoint_asked and not self._tasks:
-            if len(self._pending) >= SQL_BATCH_ENTRIES_MIN or self._hurried:
+            if self._entries >= SQL_BATCH_ENTRIES_MIN or self._hurried:
                 return
             now = self._clock()
             if self._pending:
@@ -274,25 +281,33 @@ class HistoryWriter:
                     return
                 self._wake.wait(rest)
 
-    def _take(self) -> list[_Pending]:
+    def _take(self) -> list[_Run]:
         """The next transaction's entries; they count as lag until written. Holds the lock."""
-        count = min(len(self._pending), SQL_BATCH_ENTRIES_MAX)
-        if count == len(self._pending):
-            self._hurried = False
-        return [self._pending[at] for at in range(count)]
+        taken: list[_Run] = []
+        count = 0
+        for run in self._pending:
+            count += len(run.effects)
+            if count > SQL_BATCH_ENTRIES_MAX:
+                return taken
+            taken.append(run)
+        self._hurried = False
+        return taken
 
-    def _write(self, batch: list[_Pending]) -> None:
+    def _write(self, batch: list[_Run]) -> None:
         conf_state = None
-        for item in batch:
-            if item.conf_state is not None:
-                conf_state = item.conf_state
-        self._history.write([item.effects for item in batch], conf_state)
-        size = sum(item.size for item in batch)
+        effects: list[Effects] = []
+        for run in batch:
+            effects += run.effects
+            if run.conf_state is not None:
+                conf_state = run.conf_state
+        self._history.write(effects, conf_state)
+        size = sum(run.size for run in batch)
         with self._wake:
             for _ in batch:
                 self._pending.popleft()
+            self._entries -= len(effects)
             self._bytes -= size
-        self._dirty_entries += len(batch)
+        self._dirty_entries += len(effects)
         self._dirty_bytes += size
         if self._dirty_since is None:
             self._dirty_since = self._clock()
@@ -337,8 +352,11 @@ class HistoryWriter:
             task.done(result)
 
 
-def _size(effects: Effects) -> int:
-    size = _ENTRY_OVERHEAD + len(effects.leaf)
-    for row in effects.rows:
-        size += len(row.key) + len(row.value)
+def _size(effects: Sequence[Effects]) -> int:
+    """Memory that ``effects`` take, roughly. On the loop, for every entry."""
+    size = _ENTRY_OVERHEAD * len(effects)
+    for effect in effects:
+        size += len(effect.leaf)
+        for row in effect.rows:
+            size += len(row[2]) + len(row[3])
     return size

@@ -116,6 +116,22 @@ def test_everything_submitted_is_written_in_order(writer, watcher, history, reop
     assert {row.key: row for row in history.load_live()} == world.live()
 
 
+def test_entries_that_came_together_are_cut_at_a_transaction(
+    history, watcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "SQL_BATCH_ENTRIES_MAX", 20)
+    world = puts(75)
+    writer = make(history, watcher)
+    for start, end in ((0, 50), (50, 58), (58, 66), (66, 75)):
+        writer.submit(world.effects[start:end], b"conf %d" % end)
+    assert writer.lag().entries == 75
+    writer.start()
+    assert writer.close(WAIT_S)
+    # The first one in pieces, its rest with the second; the third would be too many, and goes on.
+    assert [applied for applied, _ in watcher.written] == [20, 40, 58, 75]
+    assert writer.lag() == (0, 0)
+
+
 def test_a_lonely_entry_is_written_soon(writer, watcher) -> None:
     writer.submit(puts(1).effects)
     watcher.wait_for(lambda: watcher.applied() == 1)
