@@ -146,8 +146,10 @@ class Story:
         self.compacted = up_to
         self.wal.compact(up_to)
 
-    def rewrap(self) -> None:
-        self.wal.rewrap(OTHER_KEY)
+    def rewrap(self, between: Callable[[int], None] = lambda step: None) -> None:
+        """Change the key; ``between`` is called after each step, as a running member writes on."""
+        for step, _ in enumerate(self.wal.rewrapping(OTHER_KEY)):
+            between(step)
 
     def seal(self) -> None:
         self.wal.seal_idle()

@@ -44,6 +44,7 @@ class Spare:
                 self.ready = self.recycled = True  # who knows how far it was written
             else:
                 self._disk.unlink(SPARE_NAME)
+                self._disk.sync_dir()  # before another one takes its name
 
     def step(self) -> bool:
         """Fill some more of the next file; True while there is more to do.
@@ -100,6 +101,8 @@ class Spare:
         """For a frame that no ordinary segment holds; made on the spot."""
         if self.ready:
             self._disk.unlink(SPARE_NAME)
+            # Were the new one named before this is on disk, the old one might get its name (W4).
+            self._disk.sync_dir()
             self.ready = False
         file = self._disk.create(SPARE_NAME)
         for at in range(0, size, len(_ZEROS)):

@@ -64,9 +64,13 @@ class Told(Story):
         self.step = "compact"
         super().compact(up_to)
 
-    def rewrap(self) -> None:
+    def rewrap(self, between: Callable[[int], None] = lambda step: None) -> None:
+        def after(step: int) -> None:
+            between(step)
+            self.step = "key rotation"
+
         self.step = "key rotation"
-        super().rewrap()
+        super().rewrap(after)
 
     def seal(self) -> None:
         self.step = "seal"
@@ -123,7 +127,7 @@ def the_story(story: Told) -> None:
     story.append(hard(5, 0, 100), run_of(101, 2, 5, size=4000))
     story.append(hard(5, 0, 101), run_of(103, 2, 5, size=4000))
     story.compact(102)
-    story.rewrap()
+    story.rewrap(lambda step: story.append(hard(5, 0, 102), [entry(105 + step, 5, size=9000)]))
     story.seal()
     story.reopen(clean=False)
     story.append(hard(6, 0xA1, 104))

@@ -21,6 +21,7 @@ from configsvc.storage.seal.keyfile import KeyFile
 
 OWN = LocalIdentity(7, 8, bytes(16))
 KEY = KeyFile(bytes(range(32)))
+NEW_KEY = KeyFile(bytes(range(1, 33)))
 
 
 def record(seq: int) -> LocalRecord:
@@ -254,3 +255,63 @@ def test_a_stop_does_not_wait_for_a_dead_disk(path: Path) -> None:
     heard.wait(lambda: heard.failures)
     assert writer.close(5)
     assert heard.size == 0
+
+
+# --- another key while it runs --------------------------------------------------------------------
+
+
+def test_a_task_has_its_turn_between_groups_and_its_error_is_told(path: Path) -> None:
+    heard = Heard()
+    writer = writer_of(opened(path), heard)
+    told: list[BaseException | None] = []
+
+    def broken(_: LocalStore) -> None:
+        raise ConfigError("no such key", "bring it")
+
+    writer.submit(item(0))
+    writer.task(lambda store: store.rewrap(NEW_KEY), told.append)
+    writer.task(broken, told.append)
+    writer.submit(item(1))
+    heard.wait(lambda: heard.size == 2 and len(told) == 2)
+    assert told[0] is None
+    assert isinstance(told[1], ConfigError)
+    assert writer.close(5.0)
+    with pytest.raises(ConfigError):
+        opened(path)
+    again = opened(path, key=NEW_KEY)
+    assert again.head.size == 2
+    again.close()
+
+
+def test_who_reads_during_a_change_of_keys_goes_on(path: Path) -> None:
+    store = opened(path)
+    store.append([record(0)], [], 1)
+    with store.reading() as before:
+        store.rewrap(NEW_KEY)
+        assert before.records(0, 9) == [record(0)]
+    with store.reading() as after:
+        assert after.records(0, 9) == [record(0)]
+    store.append([record(1)], [], 2)
+    store.close()
+    again = opened(path, key=NEW_KEY)
+    assert again.head.size == 2
+    again.close()
+
+
+def test_a_change_of_keys_that_fails_leaves_the_key_in_force(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = opened(path)
+
+    def broken(*_: object) -> int:
+        raise sqlite3.OperationalError("disk full")
+
+    monkeypatch.setattr("configsvc.storage.local.sealing.rewrap", broken)
+    with pytest.raises(sqlite3.OperationalError):
+        store.rewrap(NEW_KEY)
+    monkeypatch.undo()
+    store.append([record(0)], [], 1)
+    store.close()
+    store.connect()
+    assert store.head.size == 1
+    store.close()

@@ -323,6 +323,39 @@ def test_after_a_change_of_keys_the_old_one_opens_nothing() -> None:
     assert recovered.last_index == 10
 
 
+def test_a_change_of_keys_in_steps_leaves_room_for_writes_and_compaction() -> None:
+    story = begun()
+    for index in range(1, 8):
+        story.append(hard(1, 0, index - 1), run_of(index, 1, 1, 3_000))
+    story.prepare()
+    started = story.wal.segment_count
+    assert started > 2
+
+    def goes_on(step: int) -> None:
+        story.append(hard(1, 0, 7), run_of(8 + step, 1, 1, 9_000))
+        if step == 0:
+            story.compact(5)  # segments whose turn has not come
+
+    story.rewrap(goes_on)
+    disk = SimDisk(story.disk.image())
+    with pytest.raises(ConfigError, match=OTHER_KEY.key_id):
+        Wal.open(disk, KEY, sql_applied=5, options=options())
+    disk.close()
+    _, recovered = Wal.open(disk, OTHER_KEY, sql_applied=5, options=options())
+    assert recovered.last_index == 7 + started
+
+
+def test_a_change_of_keys_that_failed_is_done_again_from_its_beginning() -> None:
+    story = begun()
+    for index in range(1, 8):
+        story.append(hard(1, 0, index - 1), run_of(index, 1, 1, 3_000))
+    next(story.wal.rewrapping(OTHER_KEY))  # and no further
+    for _ in story.wal.rewrapping(OTHER_KEY, (KEY,)):
+        pass
+    _, recovered = Wal.open(SimDisk(story.disk.image()), OTHER_KEY, options=options())
+    assert recovered.last_index == 7
+
+
 def test_an_interrupted_change_of_keys_opens_with_both_and_can_be_finished() -> None:
     story = begun()
     for index in range(1, 8):
