@@ -53,7 +53,10 @@ def _identity(settings: Settings) -> Iterator[Finding]:
         if settings.store.key:
             check_secret_file(settings.store.key)
     except SettingsError as error:
-        yield Finding("identity", error.exit, str(error))
+        text = str(error)
+        if not os.path.exists(settings.store.key):
+            text += f": issue one, as with `configctl pki issue DIR agent {settings.node}`"
+        yield Finding("identity", error.exit, text)
         return
     if not settings.store.cert:
         yield Finding("identity", Exit.CONVERGED, "none: only a loopback development server")

@@ -26,10 +26,20 @@ from configagent.errors import Exit, SettingsError
 from configagent.log import Log
 from configagent.once import apply_once, show_plan, worst_of
 from configagent.settings import Settings
+from configagent.toml_text import parse_duration
 from configsvc.errors import ConfigServiceError
 
 CONFIG_DEFAULT: Final = "/etc/configagent/agent.toml"
 Arguments = argparse.Namespace
+
+
+def _duration(text: str) -> float:
+    """Seconds, of ``30`` or ``30s`` or ``500ms``."""
+    try:
+        found = float(text) if text.replace(".", "", 1).isdigit() else parse_duration(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration such as 30s") from None
+    return found
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,11 +76,15 @@ def _parser() -> argparse.ArgumentParser:
     once = add("apply", run_apply, "bring sets to the store's present state, once")
     once.add_argument("--once", action="store_true", help="the only way there is")
     once.add_argument("--set", action="append", default=[], metavar="SET")
-    once.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS")
+    once.add_argument(
+        "--timeout", type=_duration, default=30.0, metavar="T", help="as 30s; 30s by default"
+    )
     once.add_argument("--wait", action="store_true", help="wait for missing keys")
     plan = add("plan", run_plan, "show what apply would change")
     plan.add_argument("--set", action="append", default=[], metavar="SET")
-    plan.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS")
+    plan.add_argument(
+        "--timeout", type=_duration, default=30.0, metavar="T", help="as 30s; 30s by default"
+    )
     plan.add_argument("--rev", type=int, default=0, metavar="N", help="at an older revision")
     plan.add_argument("--check", action="store_true", help="run the check commands too")
     render = add("render", run_render, "render a template without a store")

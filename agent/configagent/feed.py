@@ -95,6 +95,7 @@ class Feed:
     ) -> None:
         self.snapshot: Snapshot | None = None
         self._kept: Snapshot | None = None  # what was known before a list that is still to come
+        self.trouble = ""  # why the store gives no answer now; "": it does
         self.from_cache = False  # ``snapshot`` was stored here earlier and not read just now
         self._spec = spec
         self._store = store
@@ -137,12 +138,14 @@ class Feed:
             await self._relist()
         except DENIED as error:
             self._link.set(self._spec.name, "denied")
-            self._log.event("denied", set=self._spec.name, why=str(error))
+            self.trouble = str(error)
+            self._log.event("denied", set=self._spec.name, why=self.trouble)
             self._away("denied")
             await self._pause(*(DENIED_S if self._failures > 5 else (_QUICK_S / 5, _QUICK_S)))
         except (ClientError, RequestError, ConfigServiceError) as error:
             self._link.set(self._spec.name, "offline")
-            self._log.event("offline", set=self._spec.name, why=str(error))
+            self.trouble = str(error)
+            self._log.event("offline", set=self._spec.name, why=self.trouble)
             self._away("offline")
             await self._pause(self._store.backoff_min_s, self._store.backoff_max_s)
 
@@ -180,6 +183,7 @@ class Feed:
 
     def _connected(self) -> None:
         self._failures = 0
+        self.trouble = ""
         self._healthy_since = time.monotonic()
         self._link.set(self._spec.name, "connected")
 

@@ -36,11 +36,13 @@ class Answer(NamedTuple):
 def _answer(runner: SetRunner, before: int, *, offline: bool) -> Answer:
     plan, record = runner.plan, runner.pipeline.record
     code = exit_of(plan.outcome)
+    reason = plan.reason
     if offline:
         code = Exit.OFFLINE
+        reason = reason or _silence(runner.feed)
     elif code is Exit.CONVERGED and record.generation != before:
         code = Exit.CHANGED
-    return Answer(runner.name, code, plan.reason, record.generation)
+    return Answer(runner.name, code, reason, record.generation)
 
 
 async def apply_once(
@@ -126,7 +128,7 @@ async def show_plan(
 async def _difference(agent: Agent, runner: SetRunner, revision: int, *, check: bool) -> Difference:
     feed = runner.feed
     if feed is None or feed.snapshot is None or (revision and feed.from_cache):
-        return Difference(runner.name, Exit.OFFLINE, "the store does not answer\n")
+        return Difference(runner.name, Exit.OFFLINE, _silence(feed) + "\n")
     snapshot = await _at(feed, revision) if revision else feed.snapshot
     try:
         bounds = snapshot.too_large(agent.settings.limits)
@@ -140,9 +142,15 @@ async def _difference(agent: Agent, runner: SetRunner, revision: int, *, check: 
     same = prepared.root == runner.pipeline.record.root
     text = "" if same else _diff_text(agent, runner, prepared)
     if feed.from_cache:
-        note = f"the store does not answer; inputs of {runner.cache}\n"
+        note = f"{_silence(feed)}; inputs of {runner.cache}\n"
         return Difference(runner.name, Exit.OFFLINE, note + text)
     return Difference(runner.name, Exit.CONVERGED if same else Exit.WOULD_CHANGE, text)
+
+
+def _silence(feed: Feed | None) -> str:
+    """That the store gave no answer, and why as far as we know."""
+    why = feed.trouble if feed is not None else ""
+    return "the store does not answer" + (f": {why}" if why else "")
 
 
 async def _at(feed: Feed, revision: int) -> Snapshot:

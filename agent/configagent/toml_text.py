@@ -54,6 +54,18 @@ def _resolve(parts: list[str], counts: dict[Path, int], is_array: bool) -> Path:
     return path
 
 
+def parse_duration(text: str) -> float:
+    """A duration such as "200ms", "5s", "1h", as seconds.
+
+    Raises:
+        ValueError: it is none.
+    """
+    match = _DURATION.match(text)
+    if match is None:
+        raise ValueError("not a duration")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
 class Reader:
     """Problems of one document, collected so that one run shows them all."""
 
@@ -163,11 +175,11 @@ class Table:
         value = self._take(key, str, 'a duration such as "5s"')
         if value is None:
             return default
-        match = _DURATION.match(value)
-        if match is None:
+        try:
+            return parse_duration(value)
+        except ValueError:
             self.problem(key, 'must be a duration such as "200ms", "5s", "10m"')
             return default
-        return float(match[1]) * _SECONDS[match[2]]
 
     def size(self, key: str, default: int, high: int) -> int:
         """Bytes, as a number or such as "1MiB"."""

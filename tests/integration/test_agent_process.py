@@ -217,5 +217,7 @@ def test_one_pass_never_hangs_without_a_store(node: Node) -> None:
     text = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:1", node.config.read_text())
     node.config.write_text(text)
     began = time.monotonic()
-    assert node.run("apply", "--once", "--timeout", "1").returncode == 14
+    away = node.run("apply", "--once", "--timeout", "1s")
+    assert away.returncode == 14
+    assert "the store does not answer: " in away.stdout
     assert time.monotonic() - began < 10.0

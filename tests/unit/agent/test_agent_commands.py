@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from configagent import cli
 from configagent.commands import ENVIRONMENT, Ran, run
 from configagent.errors import HealthError, NotifyError
 from configagent.services import Services, splay_s
@@ -147,3 +149,16 @@ def test_min_interval_defers() -> None:
     assert later is not None
     assert later > time.monotonic() + 90.0
     assert services.earliest([], "n", "s", 1, 5.0) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("30", 30.0), ("0.5", 0.5), ("30s", 30.0), ("2m", 120)]
+)
+def test_a_timeout_on_the_command_line(text: str, seconds: float) -> None:
+    assert cli._duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "-1", "5 s", "soon", "nan", "1.2.3"])
+def test_no_timeout_on_the_command_line(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="such as 30s"):
+        cli._duration(text)
