@@ -45,6 +45,11 @@ class Authors:
         self._state_dir = state_dir
         self._log = log
 
+    def known(self, name: str, number: int) -> bool:
+        """Whether somebody looked up the authors of a generation."""
+        base = os.path.join(set_folder(self._state_dir, name), "authors")
+        return os.path.exists(os.path.join(base, f"{number}.json"))
+
     async def fill(self, spec: SetSpec, number: int) -> None:
         """Find the authors of a generation's keys; failures are only noted."""
         for attempt in range(1, _TRIES + 1):

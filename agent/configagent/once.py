@@ -22,6 +22,7 @@ from configagent.trial import try_check
 from configsvc.errors import CompactedError, FutureRevError
 
 POLL_S: Final = 0.02
+AUTHORS_S: Final = 1.0  # for the names behind a commit that is done; then they stay unknown
 
 
 class Answer(NamedTuple):
@@ -64,6 +65,7 @@ async def apply_once(
         if all(_is_done(runner, wait=wait) for runner in chosen):
             break
         await asyncio.sleep(POLL_S)
+    await asyncio.gather(*(runner.looked_up(AUTHORS_S) for runner in chosen))
     return [
         _answer(
             runner,

@@ -209,6 +209,9 @@ class SetRunner:
         """Recover, then do what the plan says, for ever."""
         self.plan.busy = None  # after a bug
         await self.recover()
+        number = self.pipeline.record.generation
+        if number and self.authors is not None and not self.authors.known(self.name, number):
+            self._look_up()  # the agent was stopped, or the store away, after that commit
         scans = asyncio.create_task(self._scans())
         try:
             while True:
@@ -305,6 +308,11 @@ class SetRunner:
                 self._lookup.cancel()
             number = self.pipeline.record.generation
             self._lookup = asyncio.create_task(self.authors.fill(self.pipeline.spec, number))
+
+    async def looked_up(self, seconds: float) -> None:
+        """Wait for the authors of the present generation, for so long at most."""
+        if self._lookup is not None:
+            await asyncio.wait({self._lookup}, timeout=seconds)
 
     def _mark_good(self) -> None:
         record = self.pipeline.record

@@ -242,3 +242,24 @@ def test_verify_knows_good_inputs(world: World) -> None:
     settings = world.agent.settings
     key = load_key(f"{settings.state_dir}/node.key", "n1", create=False)
     assert local.verify(settings, key, settings.sets[0]).code is Exit.CONVERGED
+
+
+def test_authors_that_nobody_looked_up_are_looked_up_at_the_next_start(world: World) -> None:
+    def author() -> str:
+        assert world.agent is not None
+        found = local.explain(world.agent.settings, f"{world.root}/a.conf") or {"keys": [{}]}
+        return str(found["keys"][0].get("changed_by", ""))
+
+    async def first(w: World) -> None:
+        await w.outcome("converged")
+        await w.until(lambda: author() != "", "looked up")
+
+    run(world, first)
+    shutil.rmtree(world.base / "state" / "sets" / "web" / "authors")
+    assert author() == ""
+
+    async def second(w: World) -> None:
+        await w.until(lambda: author() != "", "looked up again")
+        assert w.status()["generation"] == 1
+
+    run(world, second, seed=False)

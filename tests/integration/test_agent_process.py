@@ -180,6 +180,9 @@ def test_stops_in_time_and_commands_speak_in_exit_codes(node: Node) -> None:
     assert node.run("plan").returncode == 3
     assert not (node.base / "state").exists()
     assert node.run("apply", "--once").returncode == 2
+    explained = node.run("explain", str(node.base / "root" / "a.conf")).stdout
+    assert "author not known" not in explained
+    assert " leaf " in explained
     assert node.run("apply", "--once").returncode == 0
     node.client.put(b"/s/n", b"5")
     would = node.run("plan")
