@@ -12,7 +12,7 @@ from configsvc.apply.state import CORRUPT, NO_SPACE
 from configsvc.codec import command as codec
 from configsvc.lease.lessor import Lessor
 from configsvc.proto import command_pb2
-from configsvc.runtime.leases import Leases
+from configsvc.runtime.leases import CHECK_EVERY_S, REVOKES_PER_CHECK, Leases
 from configsvc.runtime.waiting import Waiting
 
 
@@ -91,6 +91,25 @@ def test_a_lost_expiry_is_proposed_again() -> None:
     world.grant(7, 5)
     world.passes(10)
     assert 2 < len(world.ended) <= 6
+
+
+def test_X5_expiry_after_a_long_outage_is_spread() -> None:
+    world = World()
+    for lease in range(1, 1_301):
+        world.grant(lease, 5)
+    world.passes(5.0)
+    assert len(world.ended) <= REVOKES_PER_CHECK
+    revoked: set[int] = set()
+    for _ in range(3):
+        before = len(world.ended)
+        world.passes(0.5)
+        assert len(world.ended) - before <= REVOKES_PER_CHECK
+        for lease in world.ended:
+            if lease in world.lessor:
+                world.lessor.revoke(lease)
+        revoked.update(world.ended)
+    assert revoked == set(range(1, 1_301))
+    assert REVOKES_PER_CHECK / CHECK_EVERY_S <= 1_000
 
 
 def test_N4_nothing_runs_out_under_corrupt_and_everything_due_does_afterwards() -> None:
