@@ -162,3 +162,28 @@ def test_the_fleet_view_hears_how_long_the_parts_took(world: World) -> None:
         assert report.durations.reload_us == 0  # nobody was told of what failed
 
     run(world, story)
+
+
+def test_a_slow_check_of_one_set_delays_no_other(world: World) -> None:
+    slow = world.script("slow.sh", "exec sleep 60")
+    world.parts["more"] = f'''
+[[set]]
+name = "slow"
+prefix = "/prod/web"
+check = {{ cmd = ["{slow}"], timeout = "60s" }}
+  [[set.file]]
+  dest = "{world.root}/c.conf"
+  key = "/prod/web/n"
+'''
+
+    async def story(w: World) -> None:
+        await w.until(lambda: w.status("slow")["step"] == "apply", "its check runs")
+        await w.outcome("converged")
+        for number in range(3):
+            await w.in_thread(w.put, "/n", f"new{number}")
+            text = f"n=new{number}"
+            await w.until(lambda text=text: w.text().startswith(text), "in normal time")
+        assert w.status("slow")["step"] == "apply"
+        assert w.status("slow")["generation"] == 0
+
+    run(world, story)
