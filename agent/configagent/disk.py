@@ -8,12 +8,15 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import re
 import stat
 import time
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from configagent.paths import SURE_NS, look_at, read_regular, step_error
 from configsvc import limits
+
+_ESCAPED: Final = re.compile(r"\\([0-7]{3})")
 
 
 class Wanted(NamedTuple):
@@ -69,6 +72,31 @@ def _rights(info: os.stat_result) -> tuple[int, int, int]:
 
 def _stamp(info: os.stat_result) -> tuple[int, ...]:
     return (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
+
+
+class Mounts:
+    """What is mounted where, as the kernel says now. Opened before this process is confined."""
+
+    def __init__(self) -> None:
+        try:
+            self._table = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            self._table = -1  # the rename will say so, later
+
+    def points(self) -> set[str]:
+        """Every mount point; a file among them cannot be replaced by a rename."""
+        if self._table < 0:
+            return set()
+        os.lseek(self._table, 0, os.SEEK_SET)
+        pieces = []
+        while piece := os.read(self._table, 64 * limits.KIB):
+            pieces.append(piece)
+        lines = b"".join(pieces).decode(errors="replace").splitlines()
+        return {_ESCAPED.sub(_unescaped, line.split(" ")[4]) for line in lines}
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    return chr(int(match[1], 8))
 
 
 class Together:

@@ -26,7 +26,7 @@ from configagent.commits import (
     remove_tree,
     root_digest,
 )
-from configagent.disk import Seen, Together, digest
+from configagent.disk import Mounts, Seen, Together, digest
 from configagent.errors import RefusedError, StepError, WriteError
 from configagent.paths import Roots, look_at, read_regular, write_new, write_unsynced
 from configagent.records import (
@@ -60,6 +60,7 @@ class Writer:
         self._mark = mark
         self._staged: dict[str, dict[str, Any]] = {}
         self._seen = Seen()
+        self._mounts = Mounts()
 
     def handle(self, request: dict[str, Any]) -> dict[str, Any]:
         """One step; the answer holds "error" and "kind" when it failed."""
@@ -111,6 +112,7 @@ class Writer:
             folder = self._dir(request).stage(generation, items, request["sidecar"], written)
             answer = {"dir": folder, "file": f"{folder}/{items[0].name}"}
         else:
+            self._refuse_mounted(items)
             moves = self._files(name).stage(generation, items, written)
             self._staged[name] = request | {"moves": moves}
             if request["tree"]:
@@ -118,6 +120,14 @@ class Writer:
                 answer = dict(make_tree(tree, items))
         self._staged[name] = request | {"moves": moves, "items": [i.facts() for i in items]}
         return answer
+
+    def _refuse_mounted(self, items: list[Item]) -> None:
+        """Before anything is decided: else half of the set is in place when a rename fails (A7)."""
+        points = self._mounts.points()
+        for item in items:
+            if item.name in points:
+                why = "it is a mount point: mount its folder instead"
+                raise RefusedError(f"{item.name}: {why}", item.name)
 
     def commit(self, request: dict[str, Any]) -> dict[str, Any]:
         """Make what was staged the present generation.
@@ -350,8 +360,8 @@ def main() -> None:
     def handle(request: dict[str, Any]) -> dict[str, Any]:
         if request["op"] == "open":
             existing = [path for path in request["roots"] if os.path.isdir(path)]
-            level = confine.confine_writer([*existing, request["state_dir"]])
             writers[:] = [Writer(tuple(request["roots"]), request["state_dir"], request["key"])]
+            level = confine.confine_writer([*existing, request["state_dir"]])
             return {"level": list(level)}
         return writers[0].handle(request)
 

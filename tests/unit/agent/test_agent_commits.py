@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from configagent.commits import Item
-from configagent.disk import Seen, Wanted, digest
+from configagent.disk import Mounts, Seen, Wanted, digest
 from configagent.paths import read_regular
 from configagent.records import Record, generation_numbers, load_record
 from configagent.writer import Writer, items_root, make_item
@@ -239,6 +239,51 @@ def test_full_filesystem_under_the_destination(tmp_path: Path) -> None:
         assert world.strays() == []
     finally:
         subprocess.run(["umount", str(root)], check=True)
+
+
+def test_a_file_that_is_mounted_by_itself_is_refused_and_not_written_in_place(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path, "files")
+    writer = world.writer()
+    world.recover(writer)
+    world.commit_text(writer, "first")
+    place, source = str(world.root / "b.conf"), tmp_path / "source"
+    source.write_text("mounted")
+    source.chmod(0o640)
+    bound = subprocess.run(
+        ["mount", "--bind", str(source), place], capture_output=True, check=False
+    )
+    if bound.returncode:
+        pytest.skip("needs the right to mount")
+    try:
+        answer = world.commit_text(writer, "second")
+        assert answer["kind"] == "refused"
+        assert "b.conf: it is a mount point: mount its folder instead" in answer["error"]
+        assert source.read_text() == "mounted"
+        assert (world.root / "a.conf").read_text().startswith("first of")
+        assert world.strays() == []
+    finally:
+        subprocess.run(["umount", place], check=True)
+    assert world.texts() == {"first"}
+    assert "error" not in world.commit_text(writer, "third")
+    assert world.texts() == {"third"}
+
+
+def test_mount_points_are_named_as_they_are(tmp_path: Path) -> None:
+    place, mounts = tmp_path / "a b", Mounts()
+    place.mkdir()
+    assert "/" in mounts.points()
+    bound = subprocess.run(
+        ["mount", "-t", "tmpfs", "tmpfs", str(place)], capture_output=True, check=False
+    )
+    if bound.returncode:
+        pytest.skip("needs the right to mount")
+    try:
+        assert str(place) in mounts.points()
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+    assert str(place) not in mounts.points()
 
 
 CHILD = """
