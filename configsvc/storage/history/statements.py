@@ -35,7 +35,7 @@ from configsvc.storage.history.schema import (
 )
 from configsvc.storage.history.small_tables import SMALL_TABLES
 
-BLOCK_ROWS: Final = 32  # rows of one multi-row insert
+BLOCK_ROWS: Final = (128, 16, 4, 1)  # rows of one insert, as far as they go
 
 _DIALECT: Final = sqlite.dialect(paramstyle="qmark")
 
@@ -60,29 +60,20 @@ def compiled(element: ClauseElement) -> Statement:
     return Statement(str(result), tuple(result.positiontup or ()))
 
 
-class Insert(NamedTuple):
-    """Insert of whole rows, in the order of the table's columns: one, or ``BLOCK_ROWS`` of them."""
-
-    one: str
-    block: str
+Insert = tuple[tuple[int, str], ...]  # number of whole rows to text, in the order of BLOCK_ROWS
 
 
 def _insert_rows(table: Table) -> Insert:
-    """Both forms of an insert.
+    """Inserts of whole rows, in the order of the table's columns.
 
     The driver gives up the interpreter's lock for every statement and must win it back from the
     serving loop: a block of rows does so once.
     """
-    rows: list[dict[str, Any]] = [
-        {column.name: bindparam(f"{column.name}_{number}") for column in table.columns}
-        for number in range(BLOCK_ROWS)
-    ]
-    block = compiled(insert(table).values(rows))
-    ensure(
-        block.parameters == tuple(parameter.key for row in rows for parameter in row.values()),
-        "a block takes its rows one after the other",
-    )
-    return Insert(_insert_all(table), block.sql)
+    text = _insert_all(table)
+    head, word, row = text.partition(" VALUES ")
+    marks = ", ".join("?" for _ in table.columns)
+    ensure(row == f"({marks})", "an insert ends with one mark per column")
+    return tuple((size, head + word + ", ".join([row] * size)) for size in BLOCK_ROWS)
 
 
 def _insert_all(table: Table) -> str:

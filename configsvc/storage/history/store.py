@@ -359,12 +359,15 @@ class History:
             run(statements.UPSERT_SMALL[name], rows)
 
     def _insert(self, insert: statements.Insert, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Insert ``rows``, in blocks as far as they go."""
-        size = statements.BLOCK_ROWS
-        rest = len(rows) - len(rows) % size
-        blocks = (tuple(chain.from_iterable(rows[at : at + size])) for at in range(0, rest, size))
-        self._cursor.executemany(insert.block, blocks)
-        self._run(insert.one, rows[rest:])
+        """Insert ``rows`` in the largest blocks that they fill."""
+        at = 0
+        for size, sql in insert:
+            end = len(rows) - (len(rows) - at) % size
+            if end > at:
+                starts = range(at, end, size)
+                blocks = (tuple(chain.from_iterable(rows[i : i + size])) for i in starts)
+                self._cursor.executemany(sql, blocks)
+                at = end
 
     def _run(self, sql: str, rows: Sequence[Any]) -> None:
         if rows:
