@@ -198,6 +198,7 @@ CONNECTIONS_MAX: Final = 20_000  # per listener; the oldest unfinished one is cl
 CONNECTIONS_PER_IDENTITY_MAX: Final = 2_000  # closed beyond
 HANDSHAKES_PER_ADDRESS_MAX: Final = 200  # the oldest of the address is closed beyond
 UNARY_IN_FLIGHT_MAX: Final = 20_000  # RESOURCE_EXHAUSTED beyond
+OVERLOAD_PAUSE_S: Final = 1  # what a client that was refused for load is told to wait (O1)
 UNARY_PER_IDENTITY_MAX: Final = 4_000  # likewise
 STREAMS_MAX: Final = 100_000  # gRPC streams that run, whatever they watch; likewise
 STREAMS_PER_IDENTITY_MAX: Final = 20_000  # likewise

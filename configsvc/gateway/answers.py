@@ -8,6 +8,8 @@ from typing import Final
 
 from configsvc.api.contract import HttpSink
 from configsvc.api.status import HTTP_OF, Code
+from configsvc.errors import OverloadedError
+from configsvc.limits import OVERLOAD_PAUSE_S
 
 Fields = tuple[tuple[bytes, bytes], ...]
 
@@ -47,7 +49,9 @@ def reason_of(status: int) -> str:
 
 
 def fields_of(code: int, text: str) -> Fields:
-    """Header of an error; 401 names what was wrong once more (G8)."""
+    """Header of an error; 401 names what was wrong once more (G8), load a time to wait (O1)."""
+    if text == OverloadedError.text:
+        return (*JSON_FIELDS, (b"retry-after", b"%d" % OVERLOAD_PAUSE_S))
     if code != _UNAUTHENTICATED:
         return JSON_FIELDS
     return (*JSON_FIELDS, (b"www-authenticate", text.encode("ascii", "replace")))

@@ -13,6 +13,7 @@ import re
 from struct import Struct
 from typing import Final, NamedTuple
 
+from configsvc.errors import OverloadedError
 from configsvc.http2.headers import field_block, response_block
 from configsvc.http2.outbox import Outbox
 from configsvc.http2.protocol import DATA, END_HEADERS, END_STREAM, HEADERS
@@ -23,6 +24,7 @@ from configsvc.limits import (
     GRPC_TIMEOUT_DIGITS_MAX,
     HTTP2_FRAME_BYTES_MAX,
     MESSAGE_BYTES_MAX,
+    OVERLOAD_PAUSE_S,
 )
 
 # Status codes that framing itself gives
@@ -37,6 +39,8 @@ PREFIX_BYTES: Final = 5
 _PREFIX: Final = Struct(">BI")  # compressed flag, length
 _DATA_HEAD: Final = Struct(">IBIBI")  # a DATA frame's header and the prefix
 
+# Only for load: what is too large, or over its quota, is not better a second later.
+_PUSHBACK: Final = (b"grpc-retry-pushback-ms", b"%d" % (1_000 * OVERLOAD_PAUSE_S))
 _CONTENT_TYPE: Final = (b"content-type", b"application/grpc")
 _OPENING: Final = response_block(200, [_CONTENT_TYPE])
 _OK_TRAILERS: Final = field_block([(b"grpc-status", b"0")])
@@ -246,6 +250,8 @@ def finish(outbox: Outbox, stream: Stream, code: int, text: str = "") -> None:
     trailers = [(b"grpc-status", b"%d" % code)]
     if text:
         trailers.append((b"grpc-message", percent_encoded(text)))
+    if text == OverloadedError.text:
+        trailers.append(_PUSHBACK)
     if code == UNIMPLEMENTED:
         trailers.append((b"grpc-accept-encoding", b"identity"))
     if stream.headers_sent:
