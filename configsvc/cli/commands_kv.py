@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from configsvc import limits
 from configsvc.cli.arguments import Commands, add_span, add_why, add_yes, key_bytes, span_of_args
 from configsvc.cli.exits import CliError, Exit
-from configsvc.cli.output import escape
+from configsvc.cli.output import escape, sparing
 from configsvc.cli.show import kv_json
 
 if TYPE_CHECKING:
@@ -236,7 +236,7 @@ def run_watch(session: Session) -> int:
         session.client,
         _watch_options(session.args),
         connect_timeout_s=session.client.settings.timeout_s,
-        on_lost=lambda line: session.warn(f"connection lost, going on: {line}"),
+        on_lost=sparing(lambda line: session.warn(f"no connection, trying on: {line}")),
     ) as watch:
         for batch in watch:
             for event in batch.events:

@@ -14,6 +14,7 @@ from configsvc.cli.migrate_ends import Ends, Span, in_spans
 from configsvc.cli.migrate_leases import LeaseBook, Tender
 from configsvc.cli.migrate_state import State
 from configsvc.cli.migrate_write import Change, Writer
+from configsvc.cli.output import sparing
 from configsvc.client import Watch, WatchOptions, operations, txn
 from configsvc.errors import ConfigServiceError
 from configsvc.proto import kv_pb2
@@ -72,7 +73,7 @@ class Follower:
             with Watch(
                 self._ends.source.client,
                 options,
-                on_lost=lambda line: warn(f"connection lost, going on: {line}"),
+                on_lost=sparing(lambda line: warn(f"no connection, trying on: {line}")),
             ) as watch:
                 for batch in watch:
                     if batch.events:

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import sys
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, BinaryIO
 
 
@@ -49,6 +51,25 @@ def json_bytes(name: str, data: bytes) -> dict[str, str]:
         return {name: data.decode("utf-8")}
     except UnicodeDecodeError:
         return {f"{name}_base64": base64.b64encode(data).decode("ascii")}
+
+
+def sparing(
+    tell: Callable[[str], None],
+    *,
+    again_s: float = 60.0,
+    now: Callable[[], float] = time.monotonic,
+) -> Callable[[str], None]:
+    """``tell``, but the same line again only after ``again_s`` seconds: outages last."""
+    last = ("", -math.inf)
+
+    def say(line: str) -> None:
+        nonlocal last
+        at = now()
+        if line != last[0] or at - last[1] >= again_s:
+            last = (line, at)
+            tell(line)
+
+    return say
 
 
 class Out:

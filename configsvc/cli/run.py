@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
+from typing import Final
 
 from configsvc.cli.arguments import names_in
 from configsvc.cli.exits import CliError, Exit, exit_of, line_of
@@ -13,6 +15,8 @@ from configsvc.cli.session import Session
 from configsvc.cli.settings import refuse_secrets
 from configsvc.cli.stopping import signal_of
 from configsvc.errors import ConfigServiceError
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
 def run_words(words: Sequence[str]) -> int:
@@ -39,9 +43,11 @@ def run_words(words: Sequence[str]) -> int:
         return 128 + signal_of(interrupt)
     except BrokenPipeError:
         # The reader went away, as `head` does: no complaint, and none at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return int(Exit.OK)
     except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback, no secret
+        if isinstance(error, OSError) and error.errno in _FULL and error.filename is None:
+            return _output_failed(error)
         where = error.__traceback__
         while where is not None and where.tb_next is not None:
             where = where.tb_next
@@ -61,6 +67,18 @@ def split_command(words: Sequence[str]) -> tuple[list[str], list[str]]:
     if names[:1] in (["lock"], ["elect"]) or names[:2] == ["service", "register"]:
         return list(words[:at]), list(words[at + 1 :])
     return list(words), []
+
+
+def _output_failed(error: OSError) -> int:
+    """What was asked for may have happened; whoever asked was not told."""
+    _drop_output()
+    print(f"configctl: standard output: {error.strerror}", file=sys.stderr)
+    return int(Exit.UNAVAILABLE)
+
+
+def _drop_output() -> None:
+    """Nothing more can be written, and the interpreter must not try at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(error: ConfigServiceError) -> int:
