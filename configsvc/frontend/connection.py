@@ -56,7 +56,7 @@ class ClientConnection(asyncio.Protocol):
         self._sniffed = b""  # plaintext: first bytes that may become a preface
         self.dirty = False  # a flush is scheduled
         self.deadline: float | None = None  # while young
-        self.unsent = 0  # bytes of answers that waited when the sweeper last looked
+        self.unsent = 0  # bytes of answers that wait, as the sweeper knows them
         self._progress = Progress()  # of reading them
         self._traffic = ClientTraffic()  # nobody's, until it is known to be HTTP/2
         self._taken = 0  # bytes written, on top of which the transport's buffer counts
@@ -164,6 +164,7 @@ class ClientConnection(asyncio.Protocol):
                 return
         if session.waiting_bytes or session.has_deadlines:
             self._listener.sweeper.watch(self)
+            self._count_unsent(session, transport)
         if session.finished:
             if session.fault:
                 self._listener.refused(self, session.fault_kind, session.fault)
@@ -253,17 +254,16 @@ class ClientConnection(asyncio.Protocol):
         Returns False when there is nothing left to watch.
         """
         session, transport = self.session, self._transport
-        if session is None or transport is None:
+        if session is None or transport is None or self._closing:
             return False
         if session.has_deadlines:
             session.expire(now)
             self.mark_dirty()
-        buffered = transport.get_write_buffer_size()
-        self.unsent = session.waiting_bytes + buffered
+        self._count_unsent(session, transport)
         if not self.unsent:
             self._progress.restart()
             return session.has_deadlines
-        taken = self._taken - buffered
+        taken = self._taken - transport.get_write_buffer_size()
         if self._progress.stuck(
             taken, now, least=SLOW_READER_BYTES_MIN, within_s=SLOW_READER_SECONDS_MAX
         ):
@@ -272,10 +272,17 @@ class ClientConnection(asyncio.Protocol):
             return False
         return True
 
+    def _count_unsent(self, session: Session, transport: asyncio.Transport) -> None:
+        unsent = session.waiting_bytes + transport.get_write_buffer_size()
+        self._listener.sweeper.count_unsent(self, unsent)
+
     def sacrifice(self) -> None:
-        """The member cannot keep so many answers that nobody reads."""
+        """The member cannot keep so many answers that nobody reads: let go of them now."""
         self._listener.refused(self, CROWDED, "too many unread answers")
         self.abort()
+        session, self.session = self.session, None
+        if session is not None:
+            session.lost()
 
     # --- choosing a protocol ---------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from configsvc.frontend.connection import ClientConnection
 
 SWEEP_SECONDS: Final = 0.25
+_RELIEF: Final = 7 / 8
 
 
 class Sweeper:
@@ -28,6 +29,7 @@ class Sweeper:
         self._young: dict[ClientConnection, None] = {}
         self._young_of: Counter[str] = Counter()  # by address
         self._watched: dict[ClientConnection, None] = {}
+        self._unsent = 0  # the sum over all connections
         self._timer: asyncio.TimerHandle | None = None
 
     def young(self, connection: ClientConnection, deadline: float) -> None:
@@ -60,6 +62,8 @@ class Sweeper:
         """It is closed."""
         self.grown(connection)
         self._watched.pop(connection, None)
+        self._unsent -= connection.unsent
+        connection.unsent = 0
 
     def oldest_young(self, peer_ip: str | None = None) -> ClientConnection | None:
         """The unfinished connection (of one address) that has waited longest."""
@@ -87,25 +91,31 @@ class Sweeper:
         for connection in list(self._watched):
             if not connection.sweep(now):
                 self._watched.pop(connection, None)
-        unsent = sum(connection.unsent for connection in self._watched)
-        if unsent > MEMBER_OUT_BYTES_MAX:
-            self._relieve(unsent - MEMBER_OUT_BYTES_MAX)
 
-    def _relieve(self, excess: int) -> None:
+    def count_unsent(self, connection: ClientConnection, unsent: int) -> None:
+        """So many bytes of answers wait for a watched connection; beyond the bound some go."""
+        self._unsent += unsent - connection.unsent
+        connection.unsent = unsent
+        if self._unsent > MEMBER_OUT_BYTES_MAX:
+            self._relieve(self._unsent - MEMBER_OUT_BYTES_MAX * _RELIEF)
+
+    def _relieve(self, excess: float) -> None:
         """Give up answers that nobody reads: the most of whoever has most of them.
 
         By identity, so that many connections of one peer do not cost a single one of another.
+        Some more than must be, so that the next answer does not ask for it again.
         """
         held: Counter[str] = Counter()
         of: dict[str, list[ClientConnection]] = {}
         for connection in sorted(self._watched, key=lambda each: each.unsent):
             held[connection.key] += connection.unsent
             of.setdefault(connection.key, []).append(connection)
-        while excess > 0:
+        while excess > 0 and held.total():
             ((key, _),) = held.most_common(1)
             connection = of[key].pop()
-            held[key] -= connection.unsent
-            excess -= connection.unsent
+            unsent = connection.unsent
+            held[key] -= unsent
+            excess -= unsent
             connection.sacrifice()
 
     def _start(self) -> None:

@@ -61,5 +61,6 @@ LEFT_OUT = {
     "HEADER_CACHE_BLOCK_BYTES_MAX",
     "HTTP2_CONNECTION_WINDOW_BYTES",  # told, and enforced by flow control
     "HTTP2_STREAM_WINDOW_BYTES",
+    "OVERLOAD_PAUSE_S",  # a word of advice
     "REFUSAL_LOG_SECONDS",
 }

@@ -23,11 +23,14 @@ class Reader:
     def __init__(self, sweeper: Sweeper, key: str, unsent: int) -> None:
         self._sweeper = sweeper
         self.key = key
-        self.unsent = unsent
+        self.unsent = 0  # the sweeper's
+        self._waiting = unsent
         self.gone = False
 
     def sweep(self, now: float) -> bool:
-        return True
+        if not self.gone:
+            self._sweeper.count_unsent(cast("Any", self), self._waiting)
+        return not self.gone
 
     def sacrifice(self) -> None:
         self.gone = True
@@ -47,7 +50,9 @@ def swept(*rows: tuple[str, int]) -> list[int]:
     crowd = [Reader(sweeper, key, unsent) for key, unsent in rows]
     for each in crowd:
         sweeper.watch(cast("Any", each))
-    sweeper.sweep(0.0)
+    for now in range(3):
+        sweeper.sweep(now)  # what was counted is not counted again
+    assert sweeper._unsent == sum(each.unsent for each in crowd)
     return [number for number, each in enumerate(crowd) if each.gone]
 
 
