@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache, partial
-from typing import Any, Final
+from functools import cache
+from typing import Any, Final, NamedTuple
 
 from configsvc.errors import ensure
 from configsvc.limits import SEAL_BATCHES_CACHED
@@ -44,7 +44,20 @@ _NUMBER: Final = _SALTED - 1
 
 _LENGTHS: Final = struct.Struct(">HHHI")
 
-Opener = Callable[[int, bytes, bytes], bytes]  # number, associated data, ciphertext
+_new = tuple.__new__  # skips the Python frame of a named tuple's constructor
+
+
+class _Batch(NamedTuple):
+    """What opens the fields of one transaction."""
+
+    sealer: RowSealer
+    info: bytes
+
+    def open(self, number: int, aad: bytes, ciphertext: bytes) -> bytes:
+        return self.sealer.open(self.info, number, aad, ciphertext)
+
+    def opener(self) -> Callable[[int, bytes, bytes], bytes]:
+        return self.sealer.opener(self.info)
 
 
 def context_of(identity: StoreIdentity) -> bytes:
@@ -78,7 +91,7 @@ class Vault:
         self._load_sealers = load_sealers
         self._sealers = load_sealers()
         self._find_batch = find_batch
-        self._openers: dict[int, Opener] = {}
+        self._batches: dict[int, _Batch] = {}
 
     def reload_seeds(self) -> None:
         """A seed was added; inside a transaction of the caller's."""
@@ -99,8 +112,7 @@ class Vault:
         if len(blob) < HEAD.size:
             raise SealBroken("sealed field cut short")
         batch_id, number = HEAD.unpack_from(blob)
-        opener = self._openers.get(batch_id) or self._opener(batch_id)
-        return opener(number, prefix_of(field) + tail, blob[HEAD.size :])
+        return self._batch(batch_id).open(number, prefix_of(field) + tail, blob[HEAD.size :])
 
     def open_rows(self, raws: Iterable[tuple[Any, ...]]) -> list[Row]:
         """Rows as ``ROW_COLUMNS`` of ``statements`` gives them, opened. Hot at start and on reads.
@@ -110,19 +122,21 @@ class Vault:
         """
         rows: list[Row] = []
         append, pack, unpack, size = rows.append, ROW_AAD.pack, HEAD.unpack_from, HEAD.size
-        make, openers, prefix = Row._make, self._openers, prefix_of(VALUE_FIELD)
-        salted = prefix_of(SALTED_FIELD)
-        revision = sub = -1
+        prefix, salted = prefix_of(VALUE_FIELD), prefix_of(SALTED_FIELD)
+        revision = sub = current = -1
         try:
             for revision, sub, key, blob, create, version, lease, tombstone, seq in raws:
                 batch_id, number = unpack(blob)
-                opener = openers.get(batch_id) or self._opener(batch_id)
+                if batch_id != current:  # neighbours mostly are of one transaction
+                    opener, current = self._batch(batch_id).opener(), batch_id
                 tail = pack(revision, sub, create, version, lease, seq, tombstone) + key
                 if number & _SALTED:
                     value = opener(number & _NUMBER, salted + tail, blob[size:])[:-SALT_BYTES]
                 else:
                     value = opener(number, prefix + tail, blob[size:])
-                append(make((revision, sub, key, value, create, version, lease, tombstone == 1)))
+                append(
+                    _new(Row, (revision, sub, key, value, create, version, lease, tombstone == 1))
+                )
         except (SealBroken, struct.error) as error:
             raise SealBroken(f"row {revision}.{sub} of the history cannot be opened") from error
         return rows
@@ -139,9 +153,9 @@ class Vault:
         batch_id, number = HEAD.unpack_from(blob)
         if not number & _SALTED:
             return None
-        opener = self._openers.get(batch_id) or self._opener(batch_id)
         tail = ROW_AAD.pack(revision, sub, create, version, lease, seq, tombstone) + key
-        clear = opener(number & _NUMBER, prefix_of(SALTED_FIELD) + tail, blob[HEAD.size :])
+        bound = prefix_of(SALTED_FIELD) + tail
+        clear = self._batch(batch_id).open(number & _NUMBER, bound, blob[HEAD.size :])
         return Opening(clear[-SALT_BYTES:], "", "", b"")
 
     def open_opening(self, seq: int, blob: bytes) -> Opening:
@@ -162,16 +176,18 @@ class Vault:
             self.reload_seeds()
         return self._sealers.get(seed_id)
 
-    def _opener(self, batch_id: int) -> Opener:
+    def _batch(self, batch_id: int) -> _Batch:
+        known = self._batches.get(batch_id)
+        if known is not None:
+            return known
         found = self._find_batch(batch_id)
         sealer = self._sealer(found[0]) if found else None
         if found is None or sealer is None:
             raise SealBroken(f"seal batch {batch_id} is unknown")
-        if len(self._openers) >= SEAL_BATCHES_CACHED:
-            self._openers.clear()
-        opener = partial(sealer.open, found[1])
-        self._openers[batch_id] = opener
-        return opener
+        if len(self._batches) >= SEAL_BATCHES_CACHED:
+            self._batches.clear()
+        batch = self._batches[batch_id] = _Batch(sealer, found[1])
+        return batch
 
 
 class Sealing:

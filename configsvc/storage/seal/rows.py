@@ -100,12 +100,20 @@ class RowSealer:
         Raises:
             SealBroken: the field, or anything it is bound to, is not what was written.
         """
+        return self._key(info).open(number, self._prefix + aad, ciphertext)
+
+    def opener(self, info: bytes) -> Callable[[int, bytes, bytes], bytes]:
+        """``open`` for fields of one batch: takes (number, associated data, ciphertext).
+
+        For a run of fields; it keeps the batch's derived key for as long as it lives.
+        """
+        open_field, prefix = self._key(info).open, self._prefix
+        return lambda number, aad, ciphertext: open_field(number, prefix + aad, ciphertext)
+
+    def _key(self, info: bytes) -> Aead:
+        """The derived key of a batch; a derivation costs several times an opening."""
         if len(info) != INFO_BYTES:
             raise SealBroken("seal batch of the wrong length")
-        return self._opener(info).open(number, self._prefix + aad, ciphertext)
-
-    def _opener(self, info: bytes) -> Aead:
-        """The derived key of a batch; a derivation costs several times an opening."""
         with self._lock:
             aead = self._derived.get(info)
             if aead is not None:

@@ -68,6 +68,7 @@ def test_fields_of_a_batch_open(fields: list[tuple[bytes, bytes]]) -> None:
     reader = rows()
     for number, (aad, text) in enumerate(fields):
         assert reader.open(batch.info, number, aad, sealed[number]) == text
+        assert reader.opener(batch.info)(number, aad, sealed[number]) == text
 
 
 def test_swapped_fields_do_not_open() -> None:
@@ -83,6 +84,8 @@ def test_swapped_fields_do_not_open() -> None:
     ):
         with pytest.raises(SealBroken):
             sealer.open(batch.info, number, aad, text)
+        with pytest.raises(SealBroken):
+            sealer.opener(batch.info)(number, aad, text)
 
 
 @pytest.mark.parametrize(
@@ -110,6 +113,8 @@ def test_field_numbers_only_grow_and_batches_differ() -> None:
 def test_a_batch_id_of_another_length_is_refused() -> None:
     with pytest.raises(SealBroken):
         rows().open(b"short", 0, b"", bytes(32))
+    with pytest.raises(SealBroken):
+        rows().opener(b"short")
 
 
 def test_derived_keys_are_bounded_and_shared_between_threads() -> None:
