@@ -11,6 +11,7 @@ Not here: what to commit (``pipeline``), the process around this (``writer``).
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -169,10 +170,18 @@ class DirProtocol:
         self._key = key
         self._mark = mark
 
-    def stage(self, generation: int, items: list[Item], sidecar: bytes, written: Together) -> str:
+    def stage(
+        self,
+        generation: int,
+        items: list[Item],
+        sidecar: bytes,
+        written: Together,
+        present: Record | None = None,
+    ) -> str:
         """Make ``generations/<n>/`` under its final name; returns its path.
 
-        It is on disk once ``written`` was synced.
+        It is on disk once ``written`` was synced. Files that are the same in the ``present``
+        generation get a second name here instead of a copy.
         """
         target = f"{self._path}/{GENERATIONS}/{generation}"
         self._make_folders()
@@ -181,7 +190,7 @@ class DirProtocol:
                 _remove_tree(folder, str(generation))  # of an attempt that crashed
                 os.mkdir(str(generation), 0o755, dir_fd=folder)
                 with OpenFolders(self._roots) as folders:
-                    self._fill(folders, target, items, written)
+                    self._fill(folders, target, items, written, present)
                     inner, leaf = folders.of(f"{target}/{SIDECAR}")
                     own = (os.geteuid(), os.getegid())
                     written.add(write_unsynced(inner, leaf, sidecar, 0o640, *own), leaf)
@@ -197,17 +206,47 @@ class DirProtocol:
         return target
 
     def _fill(
-        self, folders: OpenFolders, target: str, items: list[Item], written: Together
+        self,
+        folders: OpenFolders,
+        target: str,
+        items: list[Item],
+        written: Together,
+        present: Record | None,
     ) -> None:
-        for item in items:
-            path = target
-            for part in item.name.split("/")[:-1]:
-                _mkdir(folders.of(f"{path}/{part}")[0], part, path)
-                path += "/" + part
-            folder, leaf = folders.of(f"{target}/{item.name}")
-            content = write_unsynced(folder, leaf, item.content, item.mode, item.uid, item.gid)
-            written.add(content, item.name)
-            self._mark("stage.file")
+        known = {} if present is None else {facts["name"]: facts for facts in present.files}
+        number = 0 if present is None else present.generation
+        with OpenFolders(self._roots) as earlier:
+            for item in items:
+                path = target
+                for part in item.name.split("/")[:-1]:
+                    _mkdir(folders.of(f"{path}/{part}")[0], part, path)
+                    path += "/" + part
+                folder, leaf = folders.of(f"{target}/{item.name}")
+                if known.get(item.name) == item.facts():
+                    old = f"{self._path}/{GENERATIONS}/{number}/{item.name}"
+                    if self._link(earlier, old, folder, leaf, item):
+                        continue
+                content = write_unsynced(folder, leaf, item.content, item.mode, item.uid, item.gid)
+                written.add(content, item.name)
+                self._mark("stage.file")
+
+    def _link(self, earlier: OpenFolders, old: str, folder: int, leaf: str, item: Item) -> bool:
+        """Name a file of the present generation here, too, unless somebody changed it there."""
+        try:
+            source, name = earlier.of(old)
+            os.link(name, leaf, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)
+        except (OSError, RefusedError):
+            return False  # gone, of an owner whose files we may not link, too many names
+        with contextlib.suppress(OSError):
+            found, info = read_regular(folder, leaf, len(item.content) + 1)
+            rights = (stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid)
+            if (
+                rights == (item.mode, item.uid, item.gid)
+                and digest(self._key, found) == item.digest
+            ):
+                return True
+        os.unlink(leaf, dir_fd=folder)
+        return False
 
     def _make_folders(self) -> None:
         if self._path not in self._roots.roots:

@@ -109,7 +109,11 @@ class Writer:
         answer: dict[str, Any] = {}
         moves: list[dict[str, Any]] = []
         if request["commit"] == "dir":
-            folder = self._dir(request).stage(generation, items, request["sidecar"], written)
+            record = load_record(self._state_dir, name)
+            here = record.where == ["dir", request["dir"]]
+            folder = self._dir(request).stage(
+                generation, items, request["sidecar"], written, record if here else None
+            )
             answer = {"dir": folder, "file": f"{folder}/{items[0].name}"}
         else:
             self._refuse_mounted(items)

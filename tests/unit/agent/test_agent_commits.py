@@ -137,15 +137,59 @@ def test_stopped_at_every_step_the_set_is_old_or_new_after_recovery(world: World
 
 
 def test_unchanged_files_keep_their_inode(world: World) -> None:
-    if world.dir:
-        pytest.skip("a folder per generation writes every file")
-    before = os.stat(world.root / "a.conf").st_ino
+    base = world.root / "managed" / "current" if world.dir else world.root
+    before = os.stat(base / "a.conf").st_ino
     items = world.items("first")
     changed = items[1]._replace(content=b"other of 1\n")
     changed = make_item(KEY, changed.name, changed.content, 0o640, (changed.uid, changed.gid), "")
     world.commit_text(world.writer(), "x", items=[items[0], changed, items[2]])
-    assert os.stat(world.root / "a.conf").st_ino == before
-    assert (world.root / "b.conf").read_text() == "other of 1\n"
+    assert os.stat(base / "a.conf").st_ino == before
+    assert (base / "b.conf").read_text() == "other of 1\n"
+
+
+def edit_in_place(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b"first", b"FIRST"))
+
+
+def exchange_for_a_symlink(path: Path) -> None:
+    target = path.parent.parent.parent / "elsewhere"
+    path.rename(target)
+    path.symlink_to(target)
+
+
+@pytest.mark.parametrize(
+    "harm", [edit_in_place, lambda p: p.chmod(0o666), Path.unlink, exchange_for_a_symlink]
+)
+def test_a_file_that_somebody_changed_is_written_anew_in_the_next_generation(
+    tmp_path: Path, harm: Callable[[Path], None]
+) -> None:
+    world = World(tmp_path, "dir")
+    writer = world.writer()
+    world.recover(writer)
+    world.commit_text(writer, "first")
+    current = world.root / "managed" / "current"
+    harm(Path(os.path.realpath(current / "a.conf")))
+    items = world.items("first")
+    other = make_item(KEY, "b.conf", b"other of 1\n", 0o640, (items[1].uid, items[1].gid), "")
+    assert "error" not in world.commit_text(writer, "x", items=[items[0], other, items[2]])
+    assert writer.handle({"op": "scan", "set": "s"})["found"] == []
+    info = os.lstat(current / "a.conf")
+    assert (stat.S_ISREG(info.st_mode), stat.S_IMODE(info.st_mode)) == (True, 0o640)
+    assert (current / "a.conf").read_text().startswith("first of")
+
+
+def test_another_mode_is_another_file(tmp_path: Path) -> None:
+    world = World(tmp_path, "dir")
+    writer = world.writer()
+    world.recover(writer)
+    world.commit_text(writer, "first")
+    current = world.root / "managed" / "current"
+    with (current / "a.conf").open() as before:
+        items = world.items("first")
+        items[0] = items[0]._replace(mode=0o600)
+        world.commit_text(writer, "x", items=items)
+        assert stat.S_IMODE(os.fstat(before.fileno()).st_mode) == 0o640
+    assert stat.S_IMODE(os.stat(current / "a.conf").st_mode) == 0o600
 
 
 def test_a_file_that_is_known_to_be_the_same_is_not_read_again(
