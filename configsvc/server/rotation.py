@@ -53,6 +53,8 @@ def finish(config: ServerConfig, log: Log) -> None:
     path = new_key_path(config)
     if not os.path.lexists(path) or not has_stores(config):
         return
+    if not os.path.lexists(config.key_file):
+        return  # the old one is gone already: the new one must do
     data = Path(os.path.abspath(config.data_dir))
     old, new = (KeyFile.load(each, data_dir=data) for each in (config.key_file, path))
     if old.key_id != new.key_id:
