@@ -16,6 +16,7 @@ from configsvc.api.health import HealthService
 from configsvc.api.history import HistoryService
 from configsvc.api.kv import KvService
 from configsvc.api.late_callers import LateCallers
+from configsvc.api.learners import bounded
 from configsvc.api.lease import LeaseService
 from configsvc.api.lock import LockService
 from configsvc.api.maintenance import MaintenanceService
@@ -167,7 +168,7 @@ class Api:
         if self._late is not None:
             unary = self._late.unary(unary) if unary is not None else None
             stream = self._late.stream(stream, refused) if stream is not None else None
-        self.methods[path.encode()] = Method(
+        method = Method(
             path,
             unary,
             stream,
@@ -178,6 +179,7 @@ class Api:
             refused,
             CallCounts(),
         )
+        self.methods[path.encode()] = bounded(self._member, method)
 
 
 def descriptor(service: str) -> Any:

@@ -13,7 +13,11 @@ from typing import Final, NamedTuple
 
 from configsvc import limits
 from configsvc.client.errors import BY_TEXT, Failure
-from configsvc.errors import AuthOldRevisionError, InvalidAuthTokenError
+from configsvc.errors import (
+    AuthOldRevisionError,
+    InvalidAuthTokenError,
+    NotSupportedForLearnerError,
+)
 
 _STALE_TOKEN: Final = (InvalidAuthTokenError, AuthOldRevisionError)
 
@@ -77,6 +81,10 @@ class Attempts:
         if self._can_login and BY_TEXT.get(failure.text) in _STALE_TOKEN:
             self._can_login = False
             return Step(True, False, True, 0.0)
+        if BY_TEXT.get(failure.text) is NotSupportedForLearnerError:
+            self._tried += 1  # it did nothing: another member may, each is asked once
+            again = self._tried % self._endpoints != 0 and now < self._deadline
+            return Step(again, True, False, 0.0)
         if failure.code not in _LOST:
             return Step(False, False, False, 0.0)
         give_up = Step(False, True, False, 0.0)  # the next call starts elsewhere

@@ -14,7 +14,11 @@ from typing import Final, NamedTuple
 
 from configsvc.client.errors import BY_TEXT, Failure, WatchCompactedError, cancel_error
 from configsvc.client.retry import backoff_s
-from configsvc.errors import AuthOldRevisionError, InvalidAuthTokenError
+from configsvc.errors import (
+    AuthOldRevisionError,
+    InvalidAuthTokenError,
+    NotSupportedForLearnerError,
+)
 from configsvc.proto import kv_pb2
 from configsvc.proto import rpc_pb2 as rpc
 
@@ -102,7 +106,8 @@ class Cursor:
     def after(self, failure: Failure, jitter: float) -> float | None:
         """Seconds to wait before a new stream; None: this failure ends the watch."""
         self.connected = False
-        if failure.code not in _RESUMABLE:
+        learner = BY_TEXT.get(failure.text) is NotSupportedForLearnerError  # another is none
+        if failure.code not in _RESUMABLE and not learner:
             return None
         self._failures += 1
         return backoff_s(self._failures - 1, jitter)

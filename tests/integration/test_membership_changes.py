@@ -9,7 +9,7 @@ import pytest
 
 from configsvc.client import administration as admin
 from configsvc.client import operations
-from configsvc.errors import ExitCode, LearnerNotReadyError
+from configsvc.errors import ExitCode, LearnerNotReadyError, NotSupportedForLearnerError
 from tests.integration.test_install_lagging import Background
 from tests.support import joiners
 from tests.support.members import MemberCluster, MemberProcess
@@ -36,6 +36,21 @@ def remove(cluster: MemberCluster, member: MemberProcess) -> None:
         client.do(admin.member_remove(member.id))
 
 
+def refused_by_a_learner(cluster: MemberCluster, learner: MemberProcess) -> None:
+    """X5: serializable reads and its status, nothing else; a client with a choice goes on."""
+    with cluster.client(member=learner) as client:
+        client.do(operations.range_(b"/load/", b"/load0", serializable=True))
+        client.do(admin.status())
+        with pytest.raises(NotSupportedForLearnerError):
+            client.do(operations.range_(b"k"))
+        with pytest.raises(NotSupportedForLearnerError):
+            client.do(operations.put(b"k", b"v"))
+        with pytest.raises(NotSupportedForLearnerError):
+            client.do(admin.member_list())
+    with cluster.client(members=[learner, *cluster.others(learner)]) as client:
+        client.do(operations.range_(b"k"))
+
+
 def test_learner_joins_is_promoted_and_an_old_member_leaves_under_load(
     make_cluster: Callable[[int], MemberCluster],
 ) -> None:
@@ -47,6 +62,11 @@ def test_learner_joins_is_promoted_and_an_old_member_leaves_under_load(
     joiner = joiners.add(cluster, 4, learner=True)
     joiner.start()
     cluster.members.append(joiner)
+    while "ready to serve" not in joiner.log_text():
+        assert joiner.process is not None
+        assert joiner.process.poll() is None
+        time.sleep(0.05)
+    refused_by_a_learner(cluster, joiner)
     promote(cluster, joiner.id)
     cluster.wait_ready(joiner)
     leaver = cluster.members[2]

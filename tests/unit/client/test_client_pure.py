@@ -168,6 +168,20 @@ def test_refusals_are_final() -> None:
         assert not step.move
 
 
+@pytest.mark.parametrize("effect", Effect)
+def test_a_learner_sends_on_to_the_next_member_each_once(effect: Effect) -> None:
+    learner = Failure("FAILED_PRECONDITION", errors.NotSupportedForLearnerError.text, "m4", True)
+    attempts = Attempts(effect, endpoints=3, deadline=5.0, can_login=False)
+    steps = [attempts.after(learner, 0.0, 0.0) for _ in range(3)]
+    assert [(s.again, s.move, s.pause_s) for s in steps] == [
+        (True, True, 0.0), (True, True, 0.0), (False, True, 0.0),
+    ]  # fmt: skip
+    alone = Attempts(effect, endpoints=1, deadline=5.0, can_login=False)
+    assert not alone.after(learner, 0.0, 0.0).again
+    late = Attempts(effect, endpoints=3, deadline=5.0, can_login=False)
+    assert not late.after(learner, 6.0, 0.0).again
+
+
 def test_time_is_left_for_other_members() -> None:
     read = Attempts(Effect.READ, endpoints=3, deadline=8.0, can_login=False)
     assert read.allowance_s(0.0) == 4.0

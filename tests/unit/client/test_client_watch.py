@@ -98,6 +98,16 @@ def test_compaction_is_told(cluster: FakeCluster, client: Client) -> None:
     assert caught.value.compact_revision == 9
 
 
+def test_a_learner_is_left_for_another_member(cluster: FakeCluster, client: Client) -> None:
+    text = errors.NotSupportedForLearnerError.text
+    cluster.store.refuse(WATCH, grpc.StatusCode.FAILED_PRECONDITION, text)
+    client.put(b"k", b"1")
+    lost: list[str] = []
+    with Watch(client, ALL, on_lost=lost.append) as watch:
+        assert next(iter(watch)).events[0].kv.value == b"1"
+    assert [text in line for line in lost] == [True]
+
+
 def test_a_refusal_is_told(cluster: FakeCluster, client: Client) -> None:
     cluster.store.refuse(
         WATCH, grpc.StatusCode.PERMISSION_DENIED, "etcdserver: permission denied", after=True
