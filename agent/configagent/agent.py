@@ -187,7 +187,7 @@ class Agent:
         self._watch_files()
         if self._reporter is not None:
             self._background.append(asyncio.create_task(self._reporter.run()))
-        if self._client is not None:
+        if self._reporter is not None and self._client is not None:  # the daemon, not one pass
             keeper = CertificateKeeper(
                 self.settings.store, self.settings.state_dir, self.log, self._client.reload_tls
             )
