@@ -308,6 +308,34 @@ def test_a_watch_keeps_no_key_that_no_key_can_be(root: JsonClient, field: str) -
         assert (taken["created"], taken.get("canceled")) == (True, None)
 
 
+@pytest.mark.parametrize(
+    ("body", "code", "told"),
+    [
+        ({"version": "3.6"}, 0, "3.7"),
+        ({"version": "3.6.0"}, 0, "3.7"),
+        ({"action": "CANCEL"}, 0, "3.7"),
+        ({}, 3, "etcdserver: wrong downgrade target version format"),
+        ({"version": "3"}, 3, "etcdserver: wrong downgrade target version format"),
+        ({"version": "3.x"}, 3, "etcdserver: wrong downgrade target version format"),
+        ({"version": "3.5"}, 3, "etcdserver: invalid downgrade target version"),
+        ({"version": "3.7"}, 3, "etcdserver: invalid downgrade target version"),
+        ({"action": 99, "version": "3.6"}, 12, "etcdserver: unknown method"),
+    ],
+)
+def test_downgrades_are_judged_and_never_begun(
+    root: JsonClient, body: dict[str, Any], code: int, told: str
+) -> None:
+    answer = root.call("/v3/maintenance/downgrade", body).json
+    assert (answer.get("code", 0), answer.get("message") or answer.get("version")) == (code, told)
+
+
+def test_a_client_api_version_that_is_no_text_is_refused(root: JsonClient) -> None:
+    bad = {"Grpc-Metadata-Client-Api-Version": "\xff"}
+    answer = root.call("/v3/kv/range", {"key": b64("a")}, headers=bad)
+    assert (answer.status, answer.json["code"]) == (400, 3)
+    assert answer.json["message"] == "etcdserver: invalid client api version"
+
+
 def test_tokens(root: JsonClient, bob: JsonClient) -> None:
     login = {"name": "bob", "password": "a long enough one"}
     token = bob.call("/v3/auth/authenticate", login).json["token"]
