@@ -34,6 +34,7 @@ READY_ENTRIES_MAX: Final = 512
 PENDING_READS_MAX: Final = 10_000
 PROPOSALS_WAITING_MAX: Final = 20_000
 PROPOSALS_WAITING_BYTES_MAX: Final = 64 * MIB
+WRITES_HELD_S_MAX: Final = 3.0  # while SQL or apply is behind; then OverloadedError (O2, Q5)
 LOG_RETAINED_BYTES_MAX: Final = 256 * MIB
 
 # --- write-ahead log (reliability.md 5.10) --------------------------------------------------------

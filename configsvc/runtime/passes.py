@@ -16,6 +16,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
+from configsvc.errors import OverloadedError
+from configsvc.limits import WRITES_HELD_S_MAX
 from configsvc.raft.errors import ProposalDropped
 from configsvc.raft.messages import Message, MessageType
 from configsvc.types import NodeId
@@ -51,6 +53,7 @@ class Passes:
         self._member = member
         self._loop = member.loop
         self._scheduled = False
+        self._held_since: float | None = None  # writes wait since then, without a pause
         self.answers: Corked = Uncorked()  # the front end's, once there is one
 
     def wake(self) -> None:
@@ -112,9 +115,13 @@ class Passes:
             or member.leading_since_term != raft.term
             or raft.conf_change_unapplied  # the barrier (5.5 a)
             or member.handover.under_way is not None
-            or member.housekeeping.hold_writes()
         ):
+            self._held_since = None
             return
+        if member.housekeeping.hold_writes():
+            self._hold()
+            return
+        self._held_since = None
         foreign = proposals.foreign
         commands, batch = proposals.take_for_leader(member.state.last_time_ns)
         if not commands:
@@ -126,6 +133,15 @@ class Passes:
             return
         for peer in foreign:
             member.news.expects(peer, raft.last_index)
+
+    def _hold(self) -> None:
+        """Writes wait for SQL or apply to catch up; for longer than a moment they are refused."""
+        member = self._member
+        now = member.clock.monotonic()
+        if self._held_since is None:
+            self._held_since = now
+        elif now - self._held_since >= WRITES_HELD_S_MAX:
+            member.proposals.refuse_waiting(OverloadedError())
 
     def on_durable(self, token: int) -> None:
         """The log's writer finished a frame (called on the loop)."""

@@ -63,16 +63,23 @@ class Queued(NamedTuple):
 class Pending:
     """One caller that waits for its entry."""
 
-    __slots__ = ("deadline", "encode", "handed_on", "queued", "size", "waiting")
+    __slots__ = ("deadline", "encode", "handed_on", "queued", "size", "urgent", "waiting")
 
     def __init__(
-        self, waiting: Waiting, encode: Encode, deadline: float, size: int, queued: Queued
+        self,
+        waiting: Waiting,
+        encode: Encode,
+        deadline: float,
+        size: int,
+        queued: Queued,
+        urgent: bool,
     ) -> None:
         self.waiting = waiting
         self.queued = queued  # kept until answered: a leader may hand it back unproposed
         self.encode = encode
         self.deadline = deadline
         self.size = size
+        self.urgent = urgent
         self.handed_on = False  # proposed or forwarded: from here on the outcome may be unknown
 
 
@@ -213,7 +220,7 @@ class Proposals:
         waiting = Waiting()
         queued = _new(Queued, (command, needs_id, self._self_id, request_id))
         self._table[request_id] = Pending(
-            waiting, encode, self._clock.monotonic() + self._timeout, size, queued
+            waiting, encode, self._clock.monotonic() + self._timeout, size, queued, urgent
         )
         self._bytes += size
         return queued, waiting
@@ -368,6 +375,16 @@ class Proposals:
         for queued in queue:
             self.withdraw(queued.request_id, error)
         self.refuse_foreign()
+
+    def refuse_waiting(self, error: ConfigServiceError) -> None:
+        """Refuse this member's own writes that wait, but for urgent ones: none was proposed."""
+        queue, self._queue = self._queue, []
+        for queued in queue:
+            pending = self._table.get(queued.request_id)
+            if pending is not None and pending.urgent:
+                self._queue.append(queued)
+            else:
+                self.withdraw(queued.request_id, error)
 
     def sweep(self) -> None:
         """Fail what is past its deadline. The oldest stand first, all wait equally long."""

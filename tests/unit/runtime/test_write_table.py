@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from configsvc.errors import (
     TimeoutDueToLeaderFailError,
 )
 from configsvc.proto import rpc_pb2
+from configsvc.runtime.passes import Passes
 from configsvc.runtime.proposals import CLOCK_SUSPECT_NS, Proposals, Queued
 from configsvc.types import NodeId
 
@@ -230,3 +232,78 @@ def test_a_transfer_refuses_what_waits_and_a_stop_everything() -> None:
     assert world.outcome == [LeaderChangedError, StoppedError, StoppedError]
     with pytest.raises(StoppedError):
         world.put()
+
+
+# --- O2, Q5: behind its bounds --------------------------------------------------------------------
+
+
+class Behind:
+    """A leader whose history does not get on."""
+
+    def __init__(self) -> None:
+        self.world = World()
+        self.clock = self.world.clock
+        self.held = True
+        self.proposed: list[bytes] = []
+        table: Any = self.world.table
+        member: Any = SimpleNamespace(
+            loop=None,
+            clock=self.clock,
+            proposals=table,
+            leading_since_term=1,
+            handover=SimpleNamespace(under_way=None),
+            housekeeping=SimpleNamespace(hold_writes=lambda: self.held),
+            machine=SimpleNamespace(
+                raft=SimpleNamespace(
+                    term=1,
+                    last_index=1,
+                    conf_change_unapplied=False,
+                    propose=self.proposed.extend,
+                )
+            ),
+            state=SimpleNamespace(last_time_ns=0),
+            news=SimpleNamespace(expects=lambda *_: None),
+        )
+        self.passes = Passes(member)
+
+    def after(self, seconds: float) -> None:
+        for _ in range(round(seconds / 0.5)):
+            self.clock.now += 0.5
+            self.passes._propose()
+
+
+def test_Q5_writes_wait_a_moment_for_the_history_and_are_then_refused_clearly() -> None:
+    behind = Behind()
+    behind.world.put()
+    behind.world.put(urgent=True)
+    behind.after(limits.WRITES_HELD_S_MAX)
+    assert behind.world.outcome == []
+    behind.after(1.0)
+    assert behind.world.outcome == [OverloadedError], "the urgent one waits on"
+    behind.held = False
+    behind.after(0.5)
+    assert len(behind.proposed) == 1
+
+
+def test_Q5_one_that_gets_on_refuses_nobody() -> None:
+    behind = Behind()
+    for _ in range(10):
+        behind.held = True
+        behind.world.put()
+        behind.after(limits.WRITES_HELD_S_MAX - 0.5)
+        behind.held = False
+        behind.after(0.5)
+    assert len(behind.proposed) == 10
+    assert behind.world.outcome == []
+
+
+def test_Q5_a_hold_of_long_ago_is_forgotten() -> None:
+    behind = Behind()
+    behind.world.put()
+    behind.after(1.0)
+    behind.world.table.fail_queued(LeaderChangedError())
+    behind.world.results.clear()
+    behind.after(20.0)
+    behind.world.put()
+    behind.after(1.0)
+    assert behind.world.outcome == []
