@@ -183,6 +183,7 @@ class Lessor:
             rest = lease.remaining_s or lease.ttl_s
             lease.deadline_ns = now_ns + rest * SECOND_NS + extend_ns
             lease.noted_ns = now_ns
+            lease.ending = False
         self._due = [(lease.deadline_ns, lease.id) for lease in self.leases.values()]
         heapify(self._due)
 
@@ -203,7 +204,7 @@ class Lessor:
         """A keep-alive reached the leader."""
         ensure(self.leading, "only the leader renews")
         lease = self.leases.get(lease_id)
-        if lease is None or lease.deadline_ns + self._shift_ns <= now_ns:
+        if lease is None or lease.ending or lease.deadline_ns + self._shift_ns <= now_ns:
             return Renewal(0, False)
         # Never shorter: a stall or a new term may have given more, and the queue relies on it.
         renewed = now_ns + lease.ttl_s * SECOND_NS - self._shift_ns
@@ -214,7 +215,7 @@ class Lessor:
         """Whole seconds left on the leader, rounded down (L7); -1: unknown or run out."""
         ensure(self.leading, "only the leader knows how much time is left")
         lease = self.leases.get(lease_id)
-        if lease is None:
+        if lease is None or lease.ending:
             return -1
         left = lease.deadline_ns + self._shift_ns - now_ns
         return left // SECOND_NS if left > 0 else -1
@@ -223,7 +224,8 @@ class Lessor:
         """Up to ``limit`` leases whose time is over, earliest first.
 
         One that is not revoked soon, because the proposal got lost, is named again after
-        ``LEASE_EXPIRY_RETRY_S``.
+        ``LEASE_EXPIRY_RETRY_S``. Once named it cannot be renewed: its end may be on the log
+        already, and a stall noticed afterwards (``shift``) must not give it a second life.
         """
         ensure(self.leading, "only the leader ends leases")
         due = self._due
@@ -234,9 +236,10 @@ class Lessor:
             lease = self.leases.get(lease_id)
             if lease is None:
                 continue
-            if lease.deadline_ns > mark:  # renewed since it was queued
+            if lease.deadline_ns > mark and not lease.ending:  # renewed since it was queued
                 heappush(due, (lease.deadline_ns, lease_id))
                 continue
+            lease.ending = True
             found.append(lease_id)
             heappush(due, (mark + LEASE_EXPIRY_RETRY_S * SECOND_NS, lease_id))
         return found

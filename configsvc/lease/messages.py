@@ -14,6 +14,7 @@ class Lease:
     __slots__ = (
         "creator",
         "deadline_ns",
+        "ending",
         "epoch",
         "id",
         "keys",
@@ -30,6 +31,7 @@ class Lease:
         self.keys: dict[bytes, int] = {}  # attached key -> epoch it came with, ascending
         self.epoch = 0
         self.deadline_ns = 0
+        self.ending = False  # its end was proposed in this term; no renewal any more
         self.noted_ns = 0  # when the remaining time was last put on the log
 
     def sorted_keys(self) -> list[bytes]:

@@ -153,6 +153,19 @@ def test_X2_a_stall_moves_every_deadline() -> None:
     assert lessor.expired(36 * S, 10) == [2]
 
 
+def test_I16_a_stall_noticed_late_revives_nobody_whose_end_is_on_the_way() -> None:
+    lessor = leader((1, 10), (2, 10))
+    assert lessor.expired(10 * S, 1) == [1]  # its revoke may be on the log by now
+    lessor.shift(7 * S)
+    assert lessor.renew(1, 10 * S) == Renewal(0, False)
+    assert lessor.remaining_s(1, 10 * S) == -1
+    assert lessor.renew(2, 10 * S) == Renewal(10, False)
+    assert lessor.expired(18 * S, 10) == [1]  # named again, although the stall moved its deadline
+    lessor.demote()
+    lessor.promote(20 * S, 0)  # a new term: what the old one proposed is applied before
+    assert lessor.renew(1, 20 * S) == Renewal(10, False)
+
+
 def test_X3_checkpoints() -> None:
     lessor = leader((1, 31), (2, 30), (3, 100))
     assert lessor.checkpoints_due(14 * S, 10) == []
