@@ -169,7 +169,6 @@ def test_old_copy_of_a_member_is_refused(make_cluster: Callable[[int], MemberClu
     assert "replace this member" in victim.log_text()
 
 
-@pytest.mark.skipif(joiners.etcdctl_path() is None, reason="etcdctl is not installed")
 def test_etcdctl_changes_members(make_cluster: Callable[[int], MemberCluster]) -> None:
     cluster = make_cluster(3)
     cluster.start()
