@@ -96,6 +96,8 @@ class FilesProtocol:
                         moves.append({"to": item.name, "staged": staged})
                         written.add(descriptor, item.name)
                         self._mark("stage.file")
+                for path in dict.fromkeys(os.path.dirname(move["to"]) for move in moves):
+                    written.add_folder(folders.of(f"{path}/{CURRENT}")[0], path)
         except BaseException:
             self.unstage(moves)
             raise
@@ -184,7 +186,7 @@ class DirProtocol:
         generation get a second name here instead of a copy.
         """
         target = f"{self._path}/{GENERATIONS}/{generation}"
-        self._make_folders()
+        self._make_folders(written)
         try:
             with self._roots.folder(f"{self._path}/{GENERATIONS}") as folder:
                 _remove_tree(folder, str(generation))  # of an attempt that crashed
@@ -194,7 +196,7 @@ class DirProtocol:
                     inner, leaf = folders.of(f"{target}/{SIDECAR}")
                     own = (os.geteuid(), os.getegid())
                     written.add(write_unsynced(inner, leaf, sidecar, 0o640, *own), leaf)
-                    for path in sorted({os.path.dirname(f"{target}/{i.name}") for i in items}):
+                    for path in sorted(_folders_of(target, items)):
                         written.add_folder(folders.of(f"{path}/{SIDECAR}")[0], path)
                 written.add_folder(folder, target)
         except OSError as error:
@@ -248,12 +250,14 @@ class DirProtocol:
         os.unlink(leaf, dir_fd=folder)
         return False
 
-    def _make_folders(self) -> None:
+    def _make_folders(self, written: Together) -> None:
         if self._path not in self._roots.roots:
             with self._roots.folder_of(self._path) as (folder, leaf):
-                _mkdir(folder, leaf, self._path)
+                if _mkdir(folder, leaf, self._path):
+                    written.add_folder(folder, self._path)
         with self._roots.folder_of(f"{self._path}/{GENERATIONS}") as (folder, leaf):
-            _mkdir(folder, leaf, self._path)
+            if _mkdir(folder, leaf, self._path):
+                written.add_folder(folder, self._path)
             inner = os.stat(leaf, dir_fd=folder, follow_symlinks=False)
             if inner.st_dev != os.fstat(folder).st_dev:
                 raise RefusedError(f"{self._path}: generations lie on another filesystem")
@@ -335,15 +339,29 @@ def _unlink(folder: int, leaf: str) -> int:
     return 1
 
 
-def _mkdir(folder: int, leaf: str, path: str) -> None:
+def _folders_of(target: str, items: list[Item]) -> set[str]:
+    """Every folder of a generation: a file is on disk when all names on its way are."""
+    found = {target}
+    for item in items:
+        path = target
+        for part in item.name.split("/")[:-1]:
+            path += "/" + part
+            found.add(path)
+    return found
+
+
+def _mkdir(folder: int, leaf: str, path: str) -> bool:
+    """Make a folder unless it is there; whether it is new."""
     try:
         os.mkdir(leaf, 0o755, dir_fd=folder)
     except FileExistsError:
         info = os.stat(leaf, dir_fd=folder, follow_symlinks=False)
         if not stat.S_ISDIR(info.st_mode):
             raise RefusedError(f"{path}: {leaf} is no folder", path) from None
+        return False
     except OSError as error:
         raise step_error(error, path) from None
+    return True
 
 
 def _point(folder: int, leaf: str, target: str, path: str) -> int:

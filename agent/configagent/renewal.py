@@ -5,8 +5,8 @@ a request for the same name are made and the configured command is run; it print
 What it printed is judged before anything is replaced. Who signs, and how the request gets there, is
 the command's business. Without a command somebody else renews the files; they are taken up alike.
 
-Always true: key and certificate fit each other on disk, or ``<cert>.new`` is there and says which
-ones do; ``finish`` goes on from there. The key never leaves this node and its folder.
+Always true: key and certificate fit each other on disk, or ``<cert>.new`` is there and fits the key
+in place; ``finish`` goes on from there. The key never leaves this node and its folder.
 """
 
 from __future__ import annotations
@@ -106,11 +106,12 @@ def judge(printed: str, current: x509.Certificate, request: Request, now_ns: int
 
 
 def install(cert: str, key: str, cert_pem: bytes, key_pem: bytes) -> None:
-    """Put a pair in the place of the old one. ``<cert>.new`` on disk decides.
+    """Put a pair in the place of the old one. ``<cert>.new`` beside its key decides.
 
     Raises:
-        OSError: the old pair stays.
+        OSError: it is not in place; ``finish`` may still put it there, or the next attempt does.
     """
+    finish(cert, key)  # of an earlier attempt: its key must not be lost while its certificate waits
     _write(key + _NEW, key_pem, 0o600)
     _write(cert + _NEW, cert_pem, 0o644)
     finish(cert, key)
@@ -119,17 +120,39 @@ def install(cert: str, key: str, cert_pem: bytes, key_pem: bytes) -> None:
 def finish(cert: str, key: str) -> bool:
     """Go on with an installation that was cut off; whether there was one.
 
+    A ``<cert>.new`` that fits neither key is of an attempt that was given up, or not ours: it and
+    the pair in use are left alone.
+
     Raises:
         OSError: it cannot be finished.
     """
-    if not cert or not os.path.exists(cert + _NEW):
+    fresh = _certified(cert + _NEW) if cert else None
+    if fresh is None:
         return False
-    if os.path.exists(key + _NEW):
+    if fresh == _public(key + _NEW):
         os.rename(key + _NEW, key)
         _sync(os.path.dirname(key))
+    elif fresh != _public(key):
+        return False
     os.rename(cert + _NEW, cert)
     _sync(os.path.dirname(cert))
     return True
+
+
+def _certified(cert: str) -> object | None:
+    """The public key in a certificate; None when there is none to read."""
+    try:
+        return x509.load_pem_x509_certificate(_read(cert)).public_key()
+    except (OSError, ValueError):
+        return None
+
+
+def _public(key: str) -> object | None:
+    """The public half of a private key; None when there is none to read."""
+    try:
+        return serialization.load_pem_private_key(_read(key), None).public_key()
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def _write(path: str, data: bytes, mode: int) -> None:

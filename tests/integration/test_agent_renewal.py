@@ -192,3 +192,37 @@ def test_cut_off_at_any_rename_the_pair_fits_at_the_next_start(
     assert decided == (calls >= 2)
     assert node.pair() == (fresh if decided else before)
     assert fits(node)
+
+
+@pytest.mark.parametrize("calls", range(6))
+def test_an_attempt_that_got_stuck_does_not_mix_with_the_next_one(
+    tmp_path: Path, calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = Node(tmp_path, 0.7)
+    pairs = []
+    for stem in ("first", "second"):
+        files = issue(node.pki, "agent", "n1", out=tmp_path / "pki", stem=stem, lifetime_s=LIFE)
+        pairs.append((files[0].read_bytes(), files[1].read_bytes()))
+    mend = crash_after(2, monkeypatch)  # both files are there, none is in place
+    with pytest.raises(KeyboardInterrupt):
+        renewal.install(str(node.cert), str(node.key), *pairs[0])
+    mend()
+    mend = crash_after(calls, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        renewal.install(str(node.cert), str(node.key), *pairs[1])
+    mend()
+    renewal.finish(str(node.cert), str(node.key))
+    assert node.pair() in pairs
+    assert fits(node)
+
+
+def test_a_certificate_beside_ours_that_fits_no_key_is_left_alone(tmp_path: Path) -> None:
+    node = Node(tmp_path, 0.7)
+    before = node.pair()
+    files = issue(node.pki, "agent", "n1", out=tmp_path / "pki", stem="other", lifetime_s=LIFE)
+    beside = Path(f"{node.cert}.new")
+    for text in (files[0].read_bytes(), files[0].read_bytes()[:100], b""):
+        beside.write_bytes(text)
+        assert not renewal.finish(str(node.cert), str(node.key))
+        assert node.pair() == before
+        assert beside.read_bytes() == text

@@ -259,6 +259,46 @@ def test_a_failing_disk_keeps_the_old_set(
     assert world.texts() == {"third"}
 
 
+@pytest.mark.parametrize("commit", ["files", "dir"])
+def test_every_name_on_the_way_is_on_disk_before_the_record_decides(
+    tmp_path: Path, commit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path, commit)
+    world.recover(world.writer())
+    (world.root / "sub").mkdir()
+    names = ["a/b/one", "a/two"] if world.dir else [str(world.root / "sub" / n) for n in "xy"]
+    owner = (os.geteuid(), os.getegid())
+    items = [make_item(KEY, name, b"text", 0o640, owner, "") for name in names]
+    synced: dict[str, list[str]] = {}
+    decided: list[dict[str, list[str]]] = []
+    fsync, rename = os.fsync, os.rename
+
+    def note_sync(descriptor: int) -> None:
+        fsync(descriptor)
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            synced[os.readlink(f"/proc/self/fd/{descriptor}")] = sorted(os.listdir(descriptor))
+
+    def note_rename(source: str, target: str, **named: Any) -> None:
+        if target == "record.json":
+            decided.append(dict(synced))
+        rename(source, target, **named)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(os, "rename", note_rename)
+    assert "error" not in world.commit_text(world.writer(), "first", items=items)
+    assert decided[0].pop(f"{world.state}/sets/s/gen") == ["1.gen"]
+    found = {os.path.relpath(path, world.root): names for path, names in decided[0].items()}
+    if commit == "files":
+        assert found == {"sub": [".configagent-s-1-0.new", ".configagent-s-1-1.new"]}
+        return
+    made = "managed/generations"
+    assert found == {
+        ".": ["managed", "sub"], "managed": ["generations"], made: ["1"],
+        f"{made}/1": [".configagent.json", "a"], f"{made}/1/a": ["b", "two"],
+        f"{made}/1/a/b": ["one"],
+    }  # fmt: skip
+
+
 def test_full_filesystem_under_the_destination(tmp_path: Path) -> None:
     root = tmp_path / "root"
     root.mkdir()
