@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -55,6 +56,7 @@ def main() -> int:
     if busy:
         print(f"bench: port {busy[0]} is taken; stop what listens there", file=sys.stderr)
         return 1
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # else the members outlive the bench
     if WORK.exists():
         shutil.rmtree(WORK)
     WORK.mkdir(mode=0o700, parents=True)
