@@ -111,12 +111,14 @@ def cancelled_stream(probe: Probe) -> object:
 
 
 def late_unary(probe: Probe) -> object:
-    seen = probe.unary("Wait", b"late-unary", timeout=0.1, own_words=True)
+    probe.unary("Echo")  # connected: the time that is short is the call's alone
+    seen = probe.unary("Wait", b"late-unary", timeout=0.5, own_words=True)
     return seen, probe.told_of_cancel(b"late-unary")
 
 
 def late_stream(probe: Probe) -> object:
-    seen = probe.down("Down", b"hang-late", timeout=0.2, own_words=True)
+    probe.unary("Echo")
+    seen = probe.down("Down", b"hang-late", timeout=0.5, own_words=True)
     return seen, probe.told_of_cancel(b"hang-late")
 
 

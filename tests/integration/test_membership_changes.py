@@ -13,6 +13,7 @@ from configsvc.errors import ExitCode, LearnerNotReadyError, NotSupportedForLear
 from tests.integration.test_install_lagging import Background
 from tests.support import joiners
 from tests.support.members import MemberCluster, MemberProcess
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -62,10 +63,7 @@ def test_learner_joins_is_promoted_and_an_old_member_leaves_under_load(
     joiner = joiners.add(cluster, 4, learner=True)
     joiner.start()
     cluster.members.append(joiner)
-    while "ready to serve" not in joiner.log_text():
-        assert joiner.process is not None
-        assert joiner.process.poll() is None
-        time.sleep(0.05)
+    until(lambda: "ready to serve" in joiner.log_text(), "the learner serves", 60.0)
     refused_by_a_learner(cluster, joiner)
     promote(cluster, joiner.id)
     cluster.wait_ready(joiner)

@@ -19,6 +19,7 @@ from configsvc.proto import rpc_pb2 as rpc
 from configsvc.proto import rpc_pb2_grpc
 from tests.support.members import MemberCluster, MemberProcess
 from tests.support.pki import revocation_list
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -43,13 +44,6 @@ class Lists:
         ]
         pem = revocation_list(load_authority(self._cluster.pki, purpose), serials)
         self._paths[purpose].write_bytes(pem)
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline, f"did not happen: {what}"
-        time.sleep(0.05)
 
 
 def local(cluster: MemberCluster, member: MemberProcess, key: bytes) -> bytes:

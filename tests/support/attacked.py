@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -168,11 +167,3 @@ class Attacker:
             return not self.socket.recv(65_536)
         except ConnectionError:
             return True
-
-
-def until(condition: Callable[[], object], limit_s: float = 20.0) -> None:
-    """Wait for something that the server does in its own time."""
-    limit = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < limit
-        time.sleep(0.01)

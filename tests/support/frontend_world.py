@@ -47,8 +47,7 @@ class World:
         await self.frontend.stop(0.0)
         for writer in self.writers:
             writer.transport.abort()
-        await asyncio.sleep(0.01)
-        assert not self.listener.connections
+        await until(lambda: not self.listener.connections)
         assert self.frontend.admission.unary == 0
         assert self.frontend.admission.streams == 0
         assert self.frontend.admission.in_bytes == 0

@@ -15,9 +15,10 @@ import pytest
 
 from configsvc.limits import FRAME_BUDGET_BURST, HANDSHAKES_PER_ADDRESS_MAX
 from tests.support import http2_frames as h2
-from tests.support.attacked import MIB, Attacked, Attacker, until
+from tests.support.attacked import MIB, Attacked, Attacker
 from tests.support.http2_frames import Client, frame, grpc_message
 from tests.support.tls_files import TestFiles
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.integration
 

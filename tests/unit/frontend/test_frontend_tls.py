@@ -16,6 +16,7 @@ from configsvc.frontend.server import Frontend
 from configsvc.net.shell import TlsConnection, TlsFailed
 from tests.support import http2_frames as h2
 from tests.support.frontend_fakes import FakeApi, FakeHttp
+from tests.support.frontend_world import until
 from tests.support.http2_frames import Client, grpc_message
 from tests.support.tls_files import TestFiles
 
@@ -71,8 +72,7 @@ class World:
         await self.frontend.stop(0.0)
         for writer in self.writers:
             writer.transport.abort()
-        await asyncio.sleep(0.01)
-        assert not self.listener.connections
+        await until(lambda: not self.listener.connections)
 
 
 async def ended(reader: asyncio.StreamReader) -> bytes:
@@ -128,9 +128,7 @@ def test_who_may_not_come_in(files: TestFiles, who: str) -> None:
             else:
                 writer.write(Client.hello() + Client().call(1, b"hi"))
                 assert b"hi" not in await ended(reader)
-            async with asyncio.timeout(5):
-                while not world.refused:
-                    await asyncio.sleep(0.002)
+            await until(lambda: world.refused)
             assert len(world.refused) == 1
             assert not world.api.seen
             assert not world.api.calls
@@ -231,9 +229,7 @@ def test_a_new_context_counts_for_new_connections(files: TestFiles) -> None:
         late.write(GET)
         writer.write(GET)
         assert b"200 OK" in await asyncio.wait_for(reader.readuntil(b"}"), 5)
-        async with asyncio.timeout(5):
-            while len(world.api.seen) < 2:
-                await asyncio.sleep(0.002)
+        await until(lambda: len(world.api.seen) >= 2)
         for each in world.writers:
             each.transport.abort()
         await frontend.stop(0.0)
@@ -248,18 +244,14 @@ def test_tls_that_cannot_write_ends_its_connection_alone(
         async with World(files) as world:
             _reader, writer = await world.connect(["h2"], files.client)
             writer.write(Client.hello() + Client().call(1, b"x", "/test.Echo/Wait"))
-            async with asyncio.timeout(5):
-                while not world.api.waiting:
-                    await asyncio.sleep(0.002)
+            await until(lambda: world.api.waiting)
 
             def broken(_self: TlsConnection, _plaintext: bytes) -> bytes:
                 raise TlsFailed("protocol is shutdown", b"")
 
             monkeypatch.setattr(TlsConnection, "send", broken)
             world.api.waiting[0].complete(b"done")  # nothing comes back out of the flush
-            async with asyncio.timeout(5):
-                while world.listener.connections:
-                    await asyncio.sleep(0.002)
+            await until(lambda: not world.listener.connections)
             assert world.refused == ["TLS would not write"]
 
     uvloop.run(scenario())
