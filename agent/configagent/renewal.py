@@ -239,7 +239,7 @@ class CertificateKeeper:
                 return
             await self._renew(x509.load_pem_x509_certificate(pem), now_ns)
             self._failures = 0
-        except (OSError, ValueError, x509.ExtensionNotFound, RenewalError) as error:
+        except Exception as error:  # noqa: BLE001  # whatever it was, the next attempt comes
             self._failures += 1
             pause = min(RETRY_S[1], RETRY_S[0] * float(2 ** min(self._failures - 1, 16)))
             pause *= 0.5 + random.random() / 2  # noqa: S311  # jitter

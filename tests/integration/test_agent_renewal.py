@@ -147,6 +147,27 @@ def test_what_fails_changes_nothing_and_waits(
     assert why in event["why"]
 
 
+def test_a_failure_that_nobody_thought_of_is_said_and_does_not_end_the_renewals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = Node(tmp_path, 0.7)
+    before = node.pair()
+
+    def broken(*_: object) -> None:
+        raise NotImplementedError("of a kind of its own")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(renewal, "make_request", broken)
+        keeper = node.keeper(node.sign())
+        asyncio.run(keeper.renew_if_due())
+    assert [one["why"] for one in node.events()] == ["of a kind of its own"]
+    assert node.pair() == before
+    keeper._not_before = 0.0
+    asyncio.run(keeper.renew_if_due())
+    assert node.pair() != before
+    assert fits(node)
+
+
 def test_an_issuer_that_gives_another_name_is_not_believed(tmp_path: Path) -> None:
     node = Node(tmp_path, 0.7)
     current = x509.load_pem_x509_certificate(node.cert.read_bytes())

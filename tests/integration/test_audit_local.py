@@ -159,6 +159,7 @@ def signatures(member: MemberProcess) -> dict[tuple[int, int], bytes]:
     return found
 
 
+@pytest.mark.timeout(300)  # the wait for silence alone may take two minutes
 def test_anchors_and_signed_heads_then_silence(
     make_cluster: Callable[[int], MemberCluster],
 ) -> None:

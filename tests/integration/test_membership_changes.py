@@ -15,7 +15,8 @@ from tests.support import joiners
 from tests.support.members import MemberCluster, MemberProcess
 from tests.support.waiting import until
 
-pytestmark = pytest.mark.integration
+# Five members start one after the other: a busy machine takes more than a minute for that.
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 
 def promote(cluster: MemberCluster, member: int) -> None:
