@@ -114,7 +114,7 @@ class Calendar:
         """Look at everybody whose slot has come."""
         reached = int(now / self._ages.slot_s)
         for number in sorted(each for each in self._slots if each <= reached):
-            for connection in list(self._slots[number]):
+            for connection in list(self._slots.get(number, ())):
                 self._judge(connection, now)
 
     # --- inside ----------------------------------------------------------------------------------

@@ -84,8 +84,8 @@ class Http1Session:
 
     @property
     def at_ease(self) -> bool:
-        """Whether there is nothing to write or to end, and no header is overdue."""
-        return not self._out and not self.closing and self.opened
+        """Whether there is nothing to write, to wait for or to end, and no header is overdue."""
+        return not self._out and not self.has_deadlines and not self.closing and self.opened
 
     @property
     def activity(self) -> int | None:
@@ -255,6 +255,7 @@ class Http1Session:
         body = b"".join(self._body)
         self._request = None
         self._hold(0)
+        self._progress.restart()  # what was owed is here; the next body owes from its own beginning
         self._served += 1
         fields = tuple(request.headers)
         if end.headers:

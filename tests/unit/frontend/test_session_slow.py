@@ -121,6 +121,23 @@ def test_a_body_of_http1_that_stands_still_is_refused(data: bytes) -> None:
     )
 
 
+def test_a_body_of_http1_that_was_asked_for_is_due_like_any_other() -> None:
+    session = http1()
+    session.receive(HEAD.replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n"))
+    assert session.take() == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert session.has_deadlines
+    assert not session.at_ease  # or nobody would look at it
+
+
+def test_each_body_of_http1_is_due_from_its_own_beginning() -> None:
+    session = http1()
+    session.receive(HEAD.replace(b"100000", b"2") + b"x")
+    session.expire(START)
+    session.receive(b"x" + HEAD)
+    session.expire(START + SLOW_WRITER_SECONDS_MAX)
+    assert session.fault == ""
+
+
 def test_a_slow_body_of_http1_is_waited_for_and_forgotten() -> None:
     session = http1()
     session.receive(HEAD)
