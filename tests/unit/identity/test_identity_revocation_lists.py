@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from configsvc.identity.authority import Authority
 from configsvc.identity.certificate import parse_leaf
@@ -53,6 +56,25 @@ def test_lists_of_several_cas_add_up(pki: Pki) -> None:
 def test_a_list_out_of_date_still_revokes(pki: Pki) -> None:
     pem = revocation_list(pki.authority("client"), [7], days=-1)
     assert read(pki, pem) == {"7"}
+
+
+def test_a_foreign_ca_may_have_an_rsa_key(pki: Pki) -> None:
+    key = rsa.generate_private_key(65_537, 2_048)
+    name = pki.authority("client").certificate.subject
+    start = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(start)
+        .not_valid_after(start + datetime.timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    pem = revocation_list(Authority(made, key, ""), [8])  # type: ignore[arg-type]
+    assert revoked_serials(pem, [made]) == {"8"}
+    assert revoked_serials(pem, [pki.authority("client").certificate, made]) == {"8"}
 
 
 def forged(pki: Pki) -> bytes:
