@@ -327,10 +327,10 @@ class HistoryReader:
         connection = self._engine.connect()
 
         def sealers() -> Any:
-            older = self._older_key
             try:
                 return load_sealers(connection, self.identity, self._key_file, self._path)
             except ConfigError:
+                older = self._older_key  # asked for now: the change may have begun just before
                 if older is None:
                     raise
                 return load_sealers(connection, self.identity, older, self._path)

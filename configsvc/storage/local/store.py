@@ -231,13 +231,15 @@ class LocalStore:
     # --- inside ----------------------------------------------------------------------------------
 
     def _sealers_of(self, connection: Connection) -> dict[str, RowSealer]:
-        older = self._older_key
+        tried = self._key_file
         try:
-            return sealing.load_sealers(connection, self._identity, self._key_file, self.path)
+            return sealing.load_sealers(connection, self._identity, tried, self.path)
         except ConfigError:
-            if older is None:
+            # The writer's thread may have changed both, or the seeds, since that was read.
+            other = self._older_key if self._key_file is tried else self._key_file
+            if other is None:
                 raise
-            return sealing.load_sealers(connection, self._identity, older, self.path)
+            return sealing.load_sealers(connection, self._identity, other, self.path)
 
     def _open_connection(self) -> Connection:
         connection = self._connection
