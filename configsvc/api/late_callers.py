@@ -9,6 +9,7 @@ Not here: what a token says (``identity.etcd_tokens``), the wait itself (``runti
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from configsvc.api.contract import (
@@ -65,6 +66,29 @@ class LateCallers:
         return call
 
 
+def _when_applied(
+    reads: Reads,
+    ahead: Ahead,
+    go_on: Callable[[Ahead, bool], None],
+    fail: Callable[[ConfigServiceError], None],
+) -> Waiting:
+    """Call ``go_on`` once the index is applied, or with True when it took too long."""
+
+    def applied() -> bytes:
+        go_on(ahead, False)
+        return b""
+
+    def ended(outcome: bytes | ConfigServiceError) -> None:
+        if isinstance(outcome, RequestTimeoutError):
+            go_on(ahead, True)
+        elif isinstance(outcome, ConfigServiceError):
+            fail(outcome)
+
+    waiting = reads.once_applied(ahead.needs, applied)
+    waiting.bind(ended)
+    return waiting
+
+
 def _meet(caller: Caller, ahead: Ahead, timed_out: bool) -> None:
     """Let the caller be known, or raise what it is refused for."""
     if timed_out:
@@ -88,26 +112,14 @@ class _LateCall(Waiting):
 
     def wait(self, reads: Reads, ahead: Ahead) -> None:
         """Go on once the index is applied."""
-
-        def applied() -> bytes:
-            self._go_on(ahead, timed_out=False)
-            return b""
-
-        def failed(outcome: bytes | ConfigServiceError) -> None:
-            if isinstance(outcome, RequestTimeoutError):
-                self._go_on(ahead, timed_out=True)
-            elif isinstance(outcome, ConfigServiceError):
-                self.complete(outcome)
-
-        self._inner = reads.once_applied(ahead.needs, applied)
-        self._inner.bind(failed)
+        self._inner = _when_applied(reads, ahead, self._go_on, self.complete)
 
     def cancel(self) -> None:
         super().cancel()
         if self._inner is not None:
             self._inner.cancel()
 
-    def _go_on(self, ahead: Ahead, *, timed_out: bool) -> None:
+    def _go_on(self, ahead: Ahead, timed_out: bool) -> None:
         try:
             _meet(self._caller, ahead, timed_out)
             result = self._handler(self._caller, self._raw)
@@ -143,19 +155,7 @@ class _LateStream:
 
     def wait(self, reads: Reads, ahead: Ahead) -> None:
         """Go on once the index is applied."""
-
-        def applied() -> bytes:
-            self._go_on(ahead, timed_out=False)
-            return b""
-
-        def failed(outcome: bytes | ConfigServiceError) -> None:
-            if isinstance(outcome, RequestTimeoutError):
-                self._go_on(ahead, timed_out=True)
-            elif isinstance(outcome, ConfigServiceError):
-                self._fail(outcome)
-
-        self._waiting = reads.once_applied(ahead.needs, applied)
-        self._waiting.bind(failed)
+        self._waiting = _when_applied(reads, ahead, self._go_on, self._fail)
 
     # --- StreamHandler ---------------------------------------------------------------------------
 
@@ -186,7 +186,7 @@ class _LateStream:
 
     # --- inside ----------------------------------------------------------------------------------
 
-    def _go_on(self, ahead: Ahead, *, timed_out: bool) -> None:
+    def _go_on(self, ahead: Ahead, timed_out: bool) -> None:
         try:
             handler = self._begun(ahead, timed_out)
         except Exception as error:  # noqa: BLE001 - whoever is told tells bugs from refusals
