@@ -87,8 +87,6 @@ TILE_ROOTS_CACHED: Final = 2_048  # 32 bytes each; a root asks for up to 255 of 
 INSTALL_CHUNK_BYTES_MAX: Final = 512 * KIB
 
 # --- watches (reliability.md O4) ------------------------------------------------------------------
-WATCH_BUFFER_EVENTS_MAX: Final = 1_000
-WATCH_BUFFER_BYTES_MAX: Final = 1 * MIB
 WATCHES_PER_CONNECTION_MAX: Final = 10_000
 WATCHES_MAX: Final = 100_000
 WATCH_CATCHUP_REVISIONS: Final = 1_000  # revisions in one catch-up message
