@@ -135,7 +135,10 @@ class Passes:
             member.news.expects(peer, raft.last_index)
 
     def _hold(self) -> None:
-        """Writes wait for SQL or apply to catch up; for longer than a moment they are refused."""
+        """Writes wait for SQL or apply to catch up; for longer than a moment they are refused.
+
+        Those of other members wait on: handed back, they would come again at once.
+        """
         member = self._member
         now = member.clock.monotonic()
         if self._held_since is None:

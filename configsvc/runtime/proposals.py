@@ -377,11 +377,14 @@ class Proposals:
         self.refuse_foreign()
 
     def refuse_waiting(self, error: ConfigServiceError) -> None:
-        """Refuse this member's own writes that wait, but for urgent ones: none was proposed."""
+        """Refuse this member's own writes that wait, but for urgent ones: none was proposed.
+
+        Writes of others that a full batch left in the queue stay: only their member refuses them.
+        """
         queue, self._queue = self._queue, []
         for queued in queue:
             pending = self._table.get(queued.request_id)
-            if pending is not None and pending.urgent:
+            if queued.accepted_by != self._self_id or (pending is not None and pending.urgent):
                 self._queue.append(queued)
             else:
                 self.withdraw(queued.request_id, error)

@@ -307,3 +307,20 @@ def test_Q5_a_hold_of_long_ago_is_forgotten() -> None:
     behind.world.put()
     behind.after(1.0)
     assert behind.world.outcome == []
+
+
+def test_what_a_full_batch_left_of_others_is_not_refused_with_ones_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "READY_ENTRIES_MAX", 1)
+    other, own = World(), World()
+    for _ in range(2):
+        other.put()
+    other.table.forward_to(NodeId(7))
+    own.table.accept_forwarded(NodeId(8), other.forwarded[0][1])
+    own.put()
+    assert len(own.taken()) == 1
+    own.table.refuse_waiting(OverloadedError())
+    assert own.outcome == [OverloadedError]
+    _, batch = own.table.take_for_leader(0)
+    assert [queued.accepted_by for queued in batch] == [8]
