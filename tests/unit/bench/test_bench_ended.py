@@ -29,8 +29,11 @@ def test_a_terminated_bench_stops_its_clusters() -> None:
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True
     ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "started\n"
-        process.send_signal(signal.SIGTERM)
-        assert process.stdout.read() == "stopped\n"
+        try:
+            assert process.stdout is not None
+            assert "started\n" in iter(process.stdout.readline, "")
+            process.send_signal(signal.SIGTERM)
+            assert process.stdout.read() == "stopped\n"
+        finally:
+            process.kill()
     assert process.returncode == 143
