@@ -19,14 +19,13 @@ from configsvc.frontend.shared import Shared, log
 from configsvc.frontend.sweeper import Sweeper
 from configsvc.limits import (
     ACCEPT_PAUSE_S,
-    ACCEPTS_PER_PASS_MAX,
     CONNECTIONS_MAX,
     DEAD_PEER_SECONDS_MAX,
     HANDSHAKES_PER_ADDRESS_MAX,
 )
 from configsvc.net.gathering import Gathering
 from configsvc.net.shell import TlsConnection
-from configsvc.net.sockets import GONE_ALREADY, OUT_OF_DESCRIPTORS
+from configsvc.net.sockets import accepted
 
 
 class Listener:
@@ -99,18 +98,7 @@ class Listener:
     # --- accepting -------------------------------------------------------------------------------
 
     def _accept(self, listening: socket.socket) -> None:
-        for _ in range(ACCEPTS_PER_PASS_MAX):
-            try:
-                sock, address = listening.accept()
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError as error:
-                if error.errno in GONE_ALREADY:
-                    continue
-                if error.errno in OUT_OF_DESCRIPTORS:
-                    self._rest()
-                    return
-                raise
+        for sock, address in accepted(listening, self._rest):
             self._welcome(sock, folded(address[0]))
 
     def _rest(self) -> None:
@@ -129,7 +117,6 @@ class Listener:
             self._loop.add_reader(sock.fileno(), self._accept, sock)
 
     def _welcome(self, sock: socket.socket, peer_ip: str) -> None:
-        sock.setblocking(False)
         self._complained = False
         if len(self.connections) + len(self._arriving) >= CONNECTIONS_MAX:
             oldest = self.sweeper.oldest_young()

@@ -1,16 +1,19 @@
-"""Listening sockets of both ports, and what ``accept`` may say that is no fault of ours.
+"""Listening sockets of both ports, and accepting in slices.
 
-Not here: accepting in slices (``frontend.listener``), few peers (``transport.listening``).
+Not here: what becomes of a connection (``frontend.listener``, ``transport.listening``).
 """
 
 from __future__ import annotations
 
 import errno
 import socket
-from typing import Final
+from collections.abc import Callable, Iterator
+from typing import Any, Final
 
-OUT_OF_DESCRIPTORS: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
-GONE_ALREADY: Final = frozenset((errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.EINTR))
+from configsvc.limits import ACCEPTS_PER_PASS_MAX
+
+_OUT_OF_DESCRIPTORS: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+_GONE_ALREADY: Final = frozenset((errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.EINTR))
 _BACKLOG: Final = 1_024
 _NOT_HERE: Final = frozenset((errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT))  # no such address
 
@@ -44,6 +47,30 @@ def bind(host: str, port: int) -> list[socket.socket]:
             sock.close()
         raise
     return socks
+
+
+def accepted(
+    listening: socket.socket, rest: Callable[[], None]
+) -> Iterator[tuple[socket.socket, Any]]:
+    """Connections that wait, non-blocking, and their addresses: at most a pass's worth.
+
+    ``rest`` is called when the process has no descriptor left: look away for a moment, the backlog
+    waits in the kernel (N37).
+    """
+    for _ in range(ACCEPTS_PER_PASS_MAX):
+        try:
+            sock, address = listening.accept()
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            if error.errno in _GONE_ALREADY:
+                continue
+            if error.errno in _OUT_OF_DESCRIPTORS:
+                rest()
+                return
+            raise
+        sock.setblocking(False)
+        yield sock, address
 
 
 def _listening(family: int, address: tuple[object, ...]) -> socket.socket:

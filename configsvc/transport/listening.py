@@ -13,8 +13,8 @@ import asyncio
 import socket
 from collections.abc import Callable, Sequence
 
-from configsvc.limits import ACCEPT_PAUSE_S, ACCEPTS_PER_PASS_MAX
-from configsvc.net.sockets import GONE_ALREADY, OUT_OF_DESCRIPTORS
+from configsvc.limits import ACCEPT_PAUSE_S
+from configsvc.net.sockets import accepted
 
 
 class PeerListener:
@@ -63,19 +63,7 @@ class PeerListener:
             self._pause = self._loop.call_later(ACCEPT_PAUSE_S, self._resume)
 
     def _accept(self, listening: socket.socket) -> None:
-        for _ in range(ACCEPTS_PER_PASS_MAX):
-            try:
-                sock = listening.accept()[0]
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError as error:
-                if error.errno in GONE_ALREADY:
-                    continue
-                if error.errno in OUT_OF_DESCRIPTORS:
-                    self._rest()
-                    return
-                raise
-            sock.setblocking(False)
+        for sock, _ in accepted(listening, self._rest):
             task = self._loop.create_task(self._attach(sock))
             self._arriving.add(task)
             task.add_done_callback(self._arriving.discard)
