@@ -19,6 +19,7 @@ from configsvc.frontend.shared import Shared, log
 from configsvc.frontend.sweeper import Sweeper
 from configsvc.limits import (
     ACCEPT_PAUSE_S,
+    ACCEPTS_PER_PASS_MAX,
     CONNECTIONS_MAX,
     DEAD_PEER_SECONDS_MAX,
     HANDSHAKES_PER_ADDRESS_MAX,
@@ -98,7 +99,7 @@ class Listener:
     # --- accepting -------------------------------------------------------------------------------
 
     def _accept(self, listening: socket.socket) -> None:
-        for sock, address in accepted(listening, self._rest):
+        for sock, address in accepted(listening, ACCEPTS_PER_PASS_MAX, self._rest):
             self._welcome(sock, folded(address[0]))
 
     def _rest(self) -> None:

@@ -10,8 +10,6 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from configsvc.limits import ACCEPTS_PER_PASS_MAX
-
 _OUT_OF_DESCRIPTORS: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 _GONE_ALREADY: Final = frozenset((errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.EINTR))
 _BACKLOG: Final = 1_024
@@ -50,14 +48,14 @@ def bind(host: str, port: int) -> list[socket.socket]:
 
 
 def accepted(
-    listening: socket.socket, rest: Callable[[], None]
+    listening: socket.socket, most: int, rest: Callable[[], None]
 ) -> Iterator[tuple[socket.socket, Any]]:
-    """Connections that wait, non-blocking, and their addresses: at most a pass's worth.
+    """Connections that wait, non-blocking, and their addresses; ``most`` of them.
 
     ``rest`` is called when the process has no descriptor left: look away for a moment, the backlog
     waits in the kernel (N37).
     """
-    for _ in range(ACCEPTS_PER_PASS_MAX):
+    for _ in range(most):
         try:
             sock, address = listening.accept()
         except (BlockingIOError, InterruptedError):

@@ -13,7 +13,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Sequence
 
-from configsvc.limits import ACCEPT_PAUSE_S
+from configsvc.limits import ACCEPT_PAUSE_S, ACCEPTS_PER_PASS_MAX
 from configsvc.net.sockets import accepted
 
 
@@ -63,7 +63,7 @@ class PeerListener:
             self._pause = self._loop.call_later(ACCEPT_PAUSE_S, self._resume)
 
     def _accept(self, listening: socket.socket) -> None:
-        for sock, _ in accepted(listening, self._rest):
+        for sock, _ in accepted(listening, ACCEPTS_PER_PASS_MAX, self._rest):
             task = self._loop.create_task(self._attach(sock))
             self._arriving.add(task)
             task.add_done_callback(self._arriving.discard)
