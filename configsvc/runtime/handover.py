@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from configsvc.errors import LeaderChangedError, RequestTimeoutError
+from configsvc.errors import ConflictError, LeaderChangedError, RequestTimeoutError
 from configsvc.runtime.disk_health import DiskState
 from configsvc.runtime.waiting import Waiting
 from configsvc.types import NodeId
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 HOLD_S: Final = 0.25  # writes wait this long for the new leader
 LAG_MAX: Final = 1_000  # entries that a voter may lack and still count as caught up
 _UNABLE: Final = frozenset({DiskState.HUNG, DiskState.FULL})
+_DECLINED: Final = {
+    DiskState.SLOW: "the member declines leadership: its disk is slow",
+    DiskState.HUNG: "the member declines leadership: its disk hangs",
+    DiskState.FULL: "the member declines leadership: its disk is full",
+}
 
 
 class Handover:
@@ -67,6 +72,17 @@ class Handover:
             return False
         self.transfer_to(target)
         return True
+
+    def ask(self, target: int) -> Waiting:
+        """Hand leadership to a voter of the caller's choice, as ``transfer_to``.
+
+        Raises ConflictError for one whose disk is not well by its last report (E3): what it would
+        answer is known here already, and writes need not wait for it.
+        """
+        told = self._member.housekeeping.peers.get(NodeId(target))
+        if told is not None and told.disk in _DECLINED and target != self._member.self_id:
+            raise ConflictError(_DECLINED[told.disk])
+        return self.transfer_to(target)
 
     def transfer_to(self, target: int) -> Waiting:
         """Hand leadership to a voter; answered once it leads (N9)."""

@@ -353,5 +353,5 @@ class Member:
         self.logins.close()
 
     def transfer_to(self, target: int) -> Waiting:
-        """Hand leadership to a voter; answered once it leads (N9)."""
-        return self.handover.transfer_to(target)
+        """Hand leadership to a voter that does not decline; answered once it leads (N9, E3)."""
+        return self.handover.ask(target)

@@ -7,7 +7,12 @@ from typing import Any
 
 import pytest
 
-from configsvc.errors import ConfigServiceError, LeaderChangedError, RequestTimeoutError
+from configsvc.errors import (
+    ConfigServiceError,
+    ConflictError,
+    LeaderChangedError,
+    RequestTimeoutError,
+)
 from configsvc.runtime.disk_health import DiskState
 from configsvc.runtime.handover import Handover
 from configsvc.runtime.housekeeping import PeerReport
@@ -72,6 +77,17 @@ def test_E3_a_slow_leader_hands_over_to_a_healthy_voter_or_to_nobody(
     world.member.housekeeping.peers = {who: PeerReport(1, 0, 0, DiskState.SLOW, 0) for who in slow}
     assert world.handover.begin(caught_up=True, healthy=True) == bool(target)
     assert world.asked == ([target] if target else [])
+
+
+@pytest.mark.parametrize("disk", [DiskState.SLOW, DiskState.HUNG, DiskState.FULL])
+def test_E3_a_member_with_an_unwell_disk_declines_what_an_operator_asks(disk: DiskState) -> None:
+    world = World(4_900, 4_900)
+    world.member.housekeeping.peers = {2: PeerReport(1, 0, 0, disk, 0)}
+    with pytest.raises(ConflictError, match="declines leadership"):
+        world.handover.ask(2)
+    assert (world.asked, world.handover.under_way) == ([], None)
+    world.handover.ask(3)
+    assert world.asked == [3]
 
 
 def test_learners_and_the_silent_are_no_successors() -> None:
