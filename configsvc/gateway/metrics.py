@@ -25,6 +25,7 @@ from configsvc.api.traffic import ClientTraffic
 from configsvc.gateway.health import Health
 from configsvc.limits import QUOTA_BYTES_DEFAULT
 from configsvc.runtime.member import Member
+from configsvc.runtime.watchdog import Watchdog
 from configsvc.transport.ports import PeerBytes
 from configsvc.types import NodeId
 
@@ -37,10 +38,11 @@ _TYPES: Final = {
 
 
 class Traffic(NamedTuple):
-    """Bytes on the wire, counted by whoever owns the connections."""
+    """Bytes on the wire and stalls of the loop, counted by whoever owns these."""
 
     clients: ClientTraffic = ClientTraffic()
     peers: Mapping[NodeId, PeerBytes] = MappingProxyType({})
+    watchdog: Watchdog | None = None  # None: nobody watches the loop
 
 
 class Metrics(Collector):
@@ -72,6 +74,7 @@ class Metrics(Collector):
         yield from self._server()
         yield from self._reads_and_writes()
         yield from self._store()
+        yield from self._loop()
         yield from self._operations()
         yield from self._leases_and_rights()
         yield from self._disk()
@@ -127,6 +130,14 @@ class Metrics(Collector):
         yield gauge("configsvc_history_lag_entries", "Applied entries not in SQL", lag.entries)
         stalls = m.housekeeping.stalls_total
         yield counter("configsvc_stalls", "Times that the process stood still", stalls)
+
+    def _loop(self) -> Iterator[Metric]:
+        """Counters only: while the loop is stalled it answers no scrape (H1)."""
+        dog = self._traffic.watchdog
+        if dog is not None:
+            silent, stalled = dog.stalls_total, dog.stalled_total
+            yield counter("configsvc_loop_silent", "Silences of 100 ms and more", silent)
+            yield counter("configsvc_loop_stalled", "Those of half an election timeout", stalled)
 
     def _operations(self) -> Iterator[Metric]:
         """Of this member's store; a put of the cluster counts at each of its members."""

@@ -44,6 +44,7 @@ class Watchdog:
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self.stalls_total = 0
+        self.stalled_total = 0  # of these, those of half an election timeout
         self.stalled = False  # silent for half an election timeout, and still so
 
     def start(self) -> None:
@@ -71,6 +72,7 @@ class Watchdog:
             elif silent == REPORT_WAKES:
                 self._report.warn("watchdog", "the event loop is busy", stack=sample)
             elif silent == self._stalled_wakes:
+                self.stalled_total += 1
                 self.stalled = True
                 self._report.error("watchdog", "the event loop is stalled", stack=self._stack())
             elif silent >= self._fatal_wakes:

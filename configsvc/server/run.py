@@ -75,14 +75,14 @@ class Server:
         raise_descriptor_limit()
         await listen_peers(self.config, composed.peers)
         tls = ClientTls(self.config, self.log)
-        frontend = self._serve_clients(tls, composed.peers)
+        timeout = self.config.election_timeout_ms / 1000
+        watchdog = Watchdog(loop, self.log, self._ends.die, timeout)
+        frontend = self._serve_clients(tls, composed.peers, watchdog)
         self._announce_when_ready()
         self._handle_signals(loop, tls, composed.peers, frontend)
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
-        timeout = self.config.election_timeout_ms / 1000
-        watchdog = Watchdog(loop, self.log, self._ends.die, timeout)
         watchdog.start()
         member.start()
         await self._stop.wait()
@@ -139,11 +139,12 @@ class Server:
         if self.config.insecure_dev:
             self.log.warn("server", "INSECURE: --insecure-dev, throwaway data on loopback only")
 
-    def _serve_clients(self, tls: ClientTls, peers: PeerTransport) -> Frontend:
+    def _serve_clients(self, tls: ClientTls, peers: PeerTransport, watchdog: Watchdog) -> Frontend:
         api = Api(self.member)
         refused = Counter(dict.fromkeys(KINDS, 0))
         clients = ClientTraffic()
-        gateway = Gateway(self.member, api, refused, Traffic(clients, peers.counters.peers))
+        traffic = Traffic(clients, peers.counters.peers, watchdog)
+        gateway = Gateway(self.member, api, refused, traffic)
         frontend = Frontend(
             api,
             gateway,

@@ -66,6 +66,7 @@ def test_what_silence_means(beats: str, stalls: int, said: list[str], stalled: b
     world = World()
     world.see(beats)
     assert (world.dog.stalls_total, world.dog.stalled) == (stalls, stalled)
+    assert world.dog.stalled_total == said.count("stalled")
     assert [msg.rpartition(" ")[2] for msg, _ in world.lines] == said
     assert not world.died
 
