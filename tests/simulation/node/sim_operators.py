@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from configsvc.apply.commands import MemberChangeOp
 from configsvc.codec import command as codec
-from configsvc.errors import ConfigServiceError
+from configsvc.errors import ConfigServiceError, ConflictError
 from configsvc.proto import rpc_pb2
 from configsvc.types import NodeId
 from tests.simulation.node.sim_clients import ACTOR
@@ -64,7 +64,13 @@ class Operators:
         if rng.random() < swarm.transfers * per_look and len(self.world.nodes) > 1:
             self.world.fault("transfer")
             target = rng.choice([n for n in self.world.nodes if n != life.node.id])
-            life.post(0, life.member.transfer_to, target)
+            life.post(0, self._transfer, life, target)
+
+    def _transfer(self, life: Life, target: NodeId) -> None:
+        try:
+            life.member.transfer_to(target)
+        except ConflictError:
+            self.world.count("transfer declined")  # its disk is slow, hung or full (E3)
 
     def _compact(self, life: Life) -> None:
         store = life.member.store
