@@ -45,6 +45,11 @@ class MaintenanceService(Service):
             f"memberID:{who} alarm:{ALARM_NAMES.get(alarm, alarm)}"
             for who, alarm in member.alarms()
         ]
+        ahead = member.cluster_health.clock_ahead_ns
+        if ahead:
+            errors.append(
+                f"memberID:{member.self_id} clock is {ahead / 1e9:+.1f} s off the others'"
+            )
         size = member.store.db_bytes
         quota = member.config.quota_backend_bytes or 2 * KIB * KIB * KIB
         version = member.config.advertised_etcd_version

@@ -129,6 +129,8 @@ class Metrics(Collector):
         lag = m.history.lag()
         yield gauge("configsvc_history_lag_entries", "Applied entries not in SQL", lag.entries)
         stalls = m.housekeeping.stalls_total
+        ahead = m.cluster_health.clock_ahead_ns / 1e9
+        yield gauge("configsvc_clock_ahead_seconds", "Of the median, if too far; else 0", ahead)
         yield counter("configsvc_stalls", "Times that the process stood still", stalls)
 
     def _loop(self) -> Iterator[Metric]:

@@ -227,6 +227,11 @@ class RawNode:
         dispatch.handle(self.raft, Message(MessageType.TRANSFER_LEADER, from_=to))
 
     @property
+    def transferee(self) -> NodeId:
+        """Whom this leader is handing leadership to; 0: nobody, or no longer."""
+        return self.raft.transferee
+
+    @property
     def commit_untold(self) -> bool:
         """Whether followers may wait for ``tell_commit``; never with ``tell_commits``."""
         return self.raft.commit_untold and self.raft.role is Role.LEADER
@@ -253,6 +258,13 @@ class RawNode:
     def set_promotable(self, allowed: bool) -> None:
         """Whether this member may campaign (E2); it votes and acknowledges all the same."""
         self.raft.promotable_flag = allowed
+
+    def set_transferable(self, allowed: bool) -> None:
+        """Whether this member may be handed leadership (E3); it campaigns all the same.
+
+        One that must not, or is not promotable, tells the leader that it declines.
+        """
+        self.raft.declines_transfer = not allowed
 
     def step_down(self) -> None:
         """A leader gives up as after a failed quorum check: same term, no leader (D1)."""

@@ -51,6 +51,7 @@ class Raft:
         "commit_untold",
         "conf",
         "config",
+        "declines_transfer",
         "election_elapsed",
         "heartbeat_elapsed",
         "id",
@@ -110,6 +111,7 @@ class Raft:
         self.outbox_after_append: list[Message] = []
         self.read_states: list[ReadState] = []
         self.promotable_flag = True  # set from outside (E2)
+        self.declines_transfer = False  # likewise (E3)
         self.messages_unknown = 0  # of a kind this version does not know; dropped
 
     def hard_state(self) -> HardState:

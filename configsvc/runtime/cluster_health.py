@@ -1,14 +1,18 @@
 """What a leader sees of all members together: their clocks, their versions.
 
 A leader whose wall clock is far from the others' stamps wrong times into entries: it hands over
-(A1). The cluster version is the lowest that all members speak, raised by an entry once they all
-speak a higher one (V1); a member that speaks less than it must not go on.
+(A1). Whose clock is off is told so, once a second, and then says it itself: to its operators, and
+to whoever wants it to lead.
+
+The cluster version is the lowest that all members speak, raised by an entry once they all speak a
+higher one (V1); a member that speaks less than it must not go on.
 
 Not here: what members report (``housekeeping``), stamping (``proposals``).
 """
 
 from __future__ import annotations
 
+import struct
 from statistics import median
 from typing import TYPE_CHECKING, Final
 
@@ -16,14 +20,25 @@ from configsvc import limits
 from configsvc.apply.cluster import version_numbers
 from configsvc.codec import command as codec
 from configsvc.codec.publishing import cluster_version_op
-from configsvc.errors import ConfigServiceError, ExitCode, FatalError, InvalidArgumentError
+from configsvc.errors import (
+    ConfigServiceError,
+    DecodeError,
+    ExitCode,
+    FatalError,
+    InvalidArgumentError,
+)
+from configsvc.types import NodeId
 
 if TYPE_CHECKING:
     from configsvc.runtime.member import Member
 
 CLOCK_OFF_NS: Final = 5_000_000_000
+CLOCK_RIGHT_NS: Final = 4_000_000_000  # one that was off is right again from here on
 CLOCKS_MIN: Final = 3  # two clocks do not say which of them is wrong
 LOOK_S: Final = 1.0
+TOLD_S: Final = 3.0  # what the leader said of this member's clock holds so long
+FRAME_CLOCK: Final = 11
+_OFFSET = struct.Struct("<q")  # ns that the receiver's clock is ahead of the median
 
 
 class ClusterHealth:
@@ -34,6 +49,14 @@ class ClusterHealth:
         self._next_look = 0.0
         self._next_hand_over = 0.0
         self._judged = ""  # cluster version that was compared with ours last
+        self._told_ns = 0  # by the leader: how far our clock is ahead of the median
+        self._told_until = 0.0
+        self.clock_ahead_ns = 0  # the same while it is too far ahead or behind; else 0
+
+    @property
+    def clock_off(self) -> bool:
+        """Whether this member's clock is too far from the others' to stamp anything (A1)."""
+        return self.clock_ahead_ns != 0
 
     def tick(self, now: float) -> None:
         """Called every raft tick."""
@@ -41,35 +64,85 @@ class ClusterHealth:
             return
         self._next_look = now + LOOK_S
         self._judge_version()
+        self._note_clock(now)
         if self._member.is_leader:
             self._judge_clock(now)
+            self._tell_clocks()
             self._raise_version()
 
     # --- clocks ----------------------------------------------------------------------------------
 
     def clock_offset_ns(self) -> int:
         """By how much the median of the voters' clocks is ahead of ours; 0: too few are known."""
+        offsets = self._offsets()
+        return int(median(offsets)) if len(offsets) >= CLOCKS_MIN else 0
+
+    def _clocks_known(self) -> bool:
+        return len(self._offsets()) >= CLOCKS_MIN
+
+    def _offsets(self) -> list[int]:
+        """Of the voters' clocks from ours, which comes first; as far as they are known."""
         member = self._member
         peers = member.housekeeping.peers
-        offsets = [0] + [
+        return [0] + [
             peers[v].clock_offset_ns
             for v in member.machine.conf_state.voters
             if v in peers and member.net.connected(v)
         ]
-        return int(median(offsets)) if len(offsets) >= CLOCKS_MIN else 0
+
+    def is_off(self, who: NodeId) -> bool:
+        """Whether another member's clock is too far from the median, as far as is known here."""
+        return abs(self._ahead_ns(who)) > CLOCK_OFF_NS
+
+    def _ahead_ns(self, who: NodeId) -> int:
+        told = self._member.housekeeping.peers.get(who)
+        if told is None or not self._clocks_known():
+            return 0
+        return told.clock_offset_ns - self.clock_offset_ns()
+
+    def _note_clock(self, now: float) -> None:
+        """Tell operators when this member's clock goes wrong, and when it is right again."""
+        if self._member.is_leader:
+            ahead = -self.clock_offset_ns()
+        else:
+            ahead = self._told_ns if now < self._told_until else 0
+        bound = CLOCK_RIGHT_NS if self.clock_off else CLOCK_OFF_NS
+        was, self.clock_ahead_ns = self.clock_ahead_ns, ahead if abs(ahead) > bound else 0
+        report = self._member.report
+        if self.clock_ahead_ns and not was:
+            seconds = round(ahead / 1e9, 3)
+            report.error("runtime", "this member's clock is far from the others'", seconds=seconds)
+        elif was and not self.clock_ahead_ns:
+            report.info("runtime", "this member's clock is right again")
+
+    def _tell_clocks(self) -> None:
+        """Each member whose clock is off hears it from its leader."""
+        member = self._member
+        for who in member.machine.conf_state.voters:
+            ahead = self._ahead_ns(who) if who != member.self_id else 0
+            if abs(ahead) > CLOCK_RIGHT_NS:
+                member.net.send_frame(who, FRAME_CLOCK, _OFFSET.pack(ahead))
+
+    def on_frame(self, peer: NodeId, body: bytes) -> None:
+        """What a leader says of this member's clock.
+
+        Raises:
+            DecodeError: malformed; the connection is closed.
+        """
+        if len(body) != _OFFSET.size:
+            raise DecodeError("word on a clock of the wrong length")
+        member = self._member
+        if peer == member.lead:
+            self._told_ns = _OFFSET.unpack(body)[0]
+            self._told_until = member.clock.monotonic() + TOLD_S
 
     def _judge_clock(self, now: float) -> None:
         member = self._member
-        offset = self.clock_offset_ns()
-        if abs(offset) <= CLOCK_OFF_NS or now < self._next_hand_over:
+        if not self.clock_off or now < self._next_hand_over:
             return
         timeout = member.config.election_timeout_ms / 1000
         self._next_hand_over = now + limits.HAND_OVER_EVERY_TIMEOUTS * timeout
-        member.report.error(
-            "runtime",
-            "this member's clock is far from the others': leadership is handed over",
-            seconds=round(offset / 1e9, 3),
-        )
+        member.report.warn("runtime", "leadership is handed over", state="clock")
         member.handover.begin()
 
     # --- versions --------------------------------------------------------------------------------

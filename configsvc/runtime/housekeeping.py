@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from configsvc import limits
 from configsvc.errors import DecodeError, ExitCode, FatalError
 from configsvc.raft.progress import ProgressState
+from configsvc.runtime.cluster_health import FRAME_CLOCK
 from configsvc.runtime.disk_health import DiskState
 from configsvc.types import NodeId
 
@@ -187,6 +188,9 @@ class Housekeeping:
             offset = wall - self._member.time_ns()
             self.peers[peer] = PeerReport(index, offset, lag, DiskState(disk), age_ms)
             self._compare(peer, index, digest)
+            return True
+        if kind == FRAME_CLOCK:
+            self._member.cluster_health.on_frame(peer, body)
             return True
         if kind == FRAME_DIVERGED:
             self._told_diverged(body)

@@ -336,6 +336,7 @@ class Member:
     async def stop(self) -> None:
         """Hand leadership over, refuse new work, drain (P6). Bounded by about a second."""
         self.stopping = True
+        self.handover.judge_self()
         self._readiness.set(False)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.checkpoints.final(), CHECKPOINT_STOP_S)

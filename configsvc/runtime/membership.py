@@ -285,6 +285,11 @@ class Membership:
                 )
             )
 
+    @property
+    def leaving(self) -> bool:
+        """Whether this member was removed and only lingers."""
+        return self._removed_at is not None
+
     # --- leaving ---------------------------------------------------------------------------------
 
     def configuration(self) -> None:

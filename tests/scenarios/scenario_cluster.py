@@ -162,6 +162,9 @@ class ClusterInterpreter:
     def _do_set_promotable(self, paragraph: Paragraph) -> None:
         self._node(paragraph).core.set_promotable(paragraph.flag("allowed"))
 
+    def _do_set_transferable(self, paragraph: Paragraph) -> None:
+        self._node(paragraph).core.set_transferable(paragraph.flag("allowed"))
+
     def _do_report_unreachable(self, paragraph: Paragraph) -> None:
         ids = paragraph.ids()
         if len(ids) != 2:

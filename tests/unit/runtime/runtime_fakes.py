@@ -62,6 +62,7 @@ class FakeHistory:
 class FakeRaft:
     def __init__(self) -> None:
         self.progress: dict[int, PeerStatus] = {}
+        self.transferee = NodeId(0)
 
     def status(self) -> Any:
         return SimpleNamespace(progress=self.progress)
@@ -103,7 +104,11 @@ class FakeMember:
             raft=FakeRaft(),
             conf_state=ConfState(voters=(NodeId(1), NodeId(2), NodeId(3))),
         )
-        self.net = SimpleNamespace(connected=lambda who: True)
+        self.frames: list[tuple[int, int, bytes]] = []  # to whom, kind, body
+        self.net = SimpleNamespace(
+            connected=lambda who: True, send_frame=lambda *frame: bool(self.frames.append(frame))
+        )
+        self.lead = NodeId(1)
         self.installs = SimpleNamespace(sender=SimpleNamespace(hold=lambda: self.hold))
         self.housekeeping = SimpleNamespace(peers={})
         self.proposals = self

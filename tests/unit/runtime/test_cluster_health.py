@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import pytest
 
 from configsvc.apply.members import Member
 from configsvc.codec.command import OP_CLUSTER_VERSION
-from configsvc.errors import ExitCode
+from configsvc.errors import DecodeError, ExitCode
 from configsvc.proto import command_pb2
-from configsvc.runtime.cluster_health import ClusterHealth
+from configsvc.runtime.cluster_health import FRAME_CLOCK, TOLD_S, ClusterHealth
 from configsvc.runtime.disk_health import DiskState
 from configsvc.runtime.housekeeping import PeerReport
+from configsvc.types import NodeId
 from tests.unit.runtime.runtime_fakes import FakeMember
 
 S = 1_000_000_000
@@ -66,6 +68,50 @@ def test_hand_overs_for_the_clock_are_rare() -> None:
         member.clock.now += 1.1
         health.tick(member.clock.now)
     assert member.handed_over == 1
+
+
+def test_A1_a_leader_with_a_wrong_clock_says_so_until_it_is_right_again() -> None:
+    member = FakeMember()
+    clocks(member, 9.0, 9.2)
+    health = look(member)
+    assert (health.clock_off, health.clock_ahead_ns) == (True, -9 * S)
+    for offset, off in ((4.5, True), (3.9, False), (4.5, False), (-5.1, True)):
+        clocks(member, offset, offset)
+        member.clock.now += 1.1
+        health.tick(member.clock.now)
+        assert health.clock_off is off
+    assert member.report.lines.count("this member's clock is far from the others'") == 2
+    assert member.report.lines.count("this member's clock is right again") == 1
+
+
+def test_A1_who_is_off_is_told_by_the_leader_and_nobody_else() -> None:
+    member = FakeMember()
+    clocks(member, 0.1, -60.0)
+    health = look(member)
+    assert member.frames == [(3, FRAME_CLOCK, struct.pack("<q", -60 * S))]
+    assert [health.is_off(NodeId(who)) for who in (2, 3, 4)] == [False, True, False]
+    assert not health.clock_off
+    member.is_leader = False
+    member.clock.now += 1.1
+    health.tick(member.clock.now)
+    assert len(member.frames) == 1
+
+
+def test_A1_a_follower_believes_its_leader_for_a_while() -> None:
+    member = FakeMember()
+    member.is_leader, member.lead = False, NodeId(2)
+    health = look(member)
+    for peer, off in ((3, False), (2, True)):
+        health.on_frame(NodeId(peer), struct.pack("<q", 60 * S))
+        member.clock.now += 1.1
+        health.tick(member.clock.now)
+        assert health.clock_off is off
+    assert health.clock_ahead_ns == 60 * S
+    member.clock.now += TOLD_S
+    health.tick(member.clock.now)
+    assert not health.clock_off
+    with pytest.raises(DecodeError):
+        health.on_frame(NodeId(2), b"1234567")
 
 
 @pytest.mark.parametrize(

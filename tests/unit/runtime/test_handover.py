@@ -13,6 +13,7 @@ from configsvc.errors import (
     LeaderChangedError,
     RequestTimeoutError,
 )
+from configsvc.limits import SQL_LAG_ENTRIES_MAX
 from configsvc.runtime.disk_health import DiskState
 from configsvc.runtime.handover import Handover
 from configsvc.runtime.housekeeping import PeerReport
@@ -30,12 +31,30 @@ class World:
         raft: Any = self.member.machine.raft
         raft.last_index = 5_000
         raft.progress = {who: peer(match) for who, match in enumerate((5_000, *matches), 1)}
-        raft.transfer_leader = self.asked.append
+        raft.transfer_leader = self._ask
         raft.set_promotable = self.promotable.append
+        self.transferable: list[bool] = []
+        raft.set_transferable = self.transferable.append
+        self.off: set[int] = set()  # whose clock is wrong
         member: Any = self.member
         member.wake = lambda: None
+        member.stopping = False
+        member.membership = SimpleNamespace(leaving=False)
+        member.disk = SimpleNamespace(state=DiskState.OK, age_s=0.0)
+        member.cluster_health = SimpleNamespace(clock_off=False, is_off=self.off.__contains__)
+        member.housekeeping.hold_writes = lambda: False
         member.proposals = SimpleNamespace(fail_queued=self.refused.append)
         self.handover = Handover(member)
+
+    def _ask(self, target: int) -> None:
+        self.asked.append(target)
+        raft: Any = self.member.machine.raft
+        raft.transferee = NodeId(0 if target == self.member.self_id else target)
+
+    def declined(self) -> None:
+        """The core has the target's word."""
+        self.member.machine.raft.transferee = NodeId(0)
+        self.after(0.05)
 
     def after(self, seconds: float) -> None:
         self.member.clock.now += seconds
@@ -88,6 +107,70 @@ def test_E3_a_member_with_an_unwell_disk_declines_what_an_operator_asks(disk: Di
     assert (world.asked, world.handover.under_way) == ([], None)
     world.handover.ask(3)
     assert world.asked == [3]
+
+
+@pytest.mark.parametrize("wrong", ["clock", "history"])
+def test_E3_so_does_one_with_a_wrong_clock_or_far_behind_in_sql(wrong: str) -> None:
+    world = World(4_900, 4_000)
+    lag = SQL_LAG_ENTRIES_MAX // 2 if wrong == "history" else 0
+    world.member.housekeeping.peers = {2: PeerReport(1, 0, lag, DiskState.OK, 0)}
+    world.off.update({2} if wrong == "clock" else ())
+    with pytest.raises(ConflictError, match=wrong):
+        world.handover.ask(2)
+    assert world.handover.begin()
+    assert world.asked == [3]
+
+
+@pytest.mark.parametrize(
+    ("room", "name", "value"),
+    [
+        ("", "stopping", True),
+        ("membership", "leaving", True),
+        ("disk", "state", DiskState.SLOW),
+        ("disk", "state", DiskState.HUNG),
+        ("disk", "state", DiskState.FULL),
+        ("disk", "age_s", 0.6),
+        ("housekeeping", "hold_writes", lambda: True),
+        ("cluster_health", "clock_off", True),
+    ],
+)
+def test_E3_this_member_declines_while_something_is_wrong_with_it(
+    room: str, name: str, value: object
+) -> None:
+    world = World(4_900, 4_900)
+    where: Any = getattr(world.member, room) if room else world.member
+    well = getattr(where, name)
+    for now in (well, value, value, well):
+        setattr(where, name, now)
+        world.after(0.05)
+    assert world.transferable == [False, True]
+    assert world.promotable == [], "it may campaign all the same"
+
+
+def test_E3_when_one_declines_the_next_best_is_asked_and_then_writes_go_on() -> None:
+    world = World(4_950, 4_900)
+    assert world.handover.begin()
+    waiting = world.handover.under_way
+    assert waiting is not None
+    waiting.bind(world.answers.append)
+    world.declined()
+    assert (world.asked, world.answers) == ([2, 3], [])
+    world.declined()
+    assert [str(a) for a in world.answers] == ["the member declines leadership"]
+    assert world.handover.under_way is None
+    assert not world.handover.begin(), "neither is asked again at once"
+    world.after(1.0)
+    assert world.handover.begin()
+    assert world.asked == [2, 3, 2]
+
+
+def test_E3_an_operator_hears_that_the_member_of_their_choice_declines() -> None:
+    world = World(4_950, 4_900)
+    world.handover.ask(2).bind(world.answers.append)
+    world.declined()
+    assert [type(a) for a in world.answers] == [ConflictError]
+    assert world.asked == [2]
+    assert world.refused == []
 
 
 def test_learners_and_the_silent_are_no_successors() -> None:
