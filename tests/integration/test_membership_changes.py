@@ -13,6 +13,7 @@ from configsvc.errors import ExitCode, LearnerNotReadyError, NotSupportedForLear
 from tests.integration.test_install_lagging import Background
 from tests.support import joiners
 from tests.support.members import MemberCluster, MemberProcess
+from tests.support.stock_etcdctl import etcdctl
 from tests.support.waiting import until
 
 # Five members start one after the other: a busy machine takes more than a minute for that.
@@ -173,9 +174,7 @@ def test_etcdctl_changes_members(make_cluster: Callable[[int], MemberCluster]) -
     cluster.start()
     time.sleep(5.2)
     joiner = joiners.Joiner(cluster, 4)
-    printed = joiners.etcdctl(
-        cluster, "member", "add", "m4", "--learner", f"--peer-urls={joiner.peer_url}"
-    )
+    printed = etcdctl(cluster, "member", "add", "m4", "--learner", f"--peer-urls={joiner.peer_url}")
     joiner.added_id = joiners.added_id(printed)
     joiner.start()
     cluster.members.append(joiner)
@@ -184,13 +183,13 @@ def test_etcdctl_changes_members(make_cluster: Callable[[int], MemberCluster]) -
         assert time.monotonic() < deadline
         time.sleep(0.2)
     promote(cluster, joiner.id)
-    joiners.etcdctl(cluster, "member", "update", f"{joiner.id:x}", f"--peer-urls={joiner.peer_url}")
-    joiners.etcdctl(cluster, "member", "remove", f"{joiner.id:x}")
+    etcdctl(cluster, "member", "update", f"{joiner.id:x}", f"--peer-urls={joiner.peer_url}")
+    etcdctl(cluster, "member", "remove", f"{joiner.id:x}")
     assert joiner.wait_exit() == ExitCode.REMOVED
     cluster.members.remove(joiner)
     cluster.wait_equal()
 
 
 def _line(cluster: MemberCluster, member: MemberProcess) -> str:
-    listed = joiners.etcdctl(cluster, "member", "list", member=cluster.members[0])
+    listed = etcdctl(cluster, "member", "list", member=cluster.members[0])
     return next(line for line in listed.splitlines() if f"{member.id:x}" in line)

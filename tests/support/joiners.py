@@ -1,4 +1,4 @@
-"""Members that join a running cluster, and etcd's own command line against it."""
+"""Members that join a running cluster."""
 
 from __future__ import annotations
 
@@ -9,10 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from bench import tools
-from bench.frames import BenchFault
 from configsvc.client import administration as admin
 from tests.support.members import MemberCluster, MemberProcess, free_ports
 
@@ -45,33 +41,6 @@ def add(cluster: MemberCluster, number: int, *, learner: bool = False) -> Joiner
     joiner.added_id = answer.member.ID
     joiner.extra += cluster.members[0].extra
     return joiner
-
-
-def etcdctl(cluster: MemberCluster, *words: str, member: MemberProcess | None = None) -> str:
-    """Run a command of etcd's own client as root; what it printed. Skips loudly without it."""
-    try:
-        binary = os.environ.get("ETCDCTL") or str(tools.etcdctl())
-    except BenchFault as fault:
-        pytest.skip(f"NOTHING WAS TRIED WITH ETCDCTL: {fault}")
-    pair = cluster.user("root")
-    done = subprocess.run(
-        [
-            binary,
-            f"--endpoints={member.client_url if member else cluster.endpoints}",
-            f"--cacert={cluster.pki / 'ca-server.pem'}",
-            f"--cert={pair}.pem",
-            f"--key={pair}.key",
-            "--command-timeout=15s",
-            *words,
-        ],
-        env={"ETCDCTL_API": "3", "PATH": os.environ.get("PATH", "")},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
 
 
 def configctl(cluster: MemberCluster, *words: str, code: int = 0) -> str:
