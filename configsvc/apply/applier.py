@@ -24,14 +24,16 @@ from configsvc.apply.commands import Command, CommitRow, Effects, Envelope, Refu
 from configsvc.apply.describe import SILENT, describe
 from configsvc.apply.operations import OPERATIONS, Change, Context, put
 from configsvc.apply.outcome import code_of
+from configsvc.apply.plain_puts import plain_run, put_all
 from configsvc.apply.state import ApplyState
 from configsvc.audit.changes import ChangeRecords, KeyChange
 from configsvc.audit.commitments import SALT_BYTES
 from configsvc.audit.events import CODES
 from configsvc.audit.record import NOTHING
 from configsvc.errors import RequestError, ensure
-from configsvc.limits import APPLY_PIECE_ROWS, KEY_BYTES_MAX
-from configsvc.mvcc.messages import KeyValue, PutOp, PutResult, Row
+from configsvc.limits import APPLY_PIECE_ROWS
+from configsvc.mvcc.messages import KeyValue, PutOp, Row
+from configsvc.raft.messages import Entry, EntryKind
 
 Pieces = Generator[None, None, Effects]  # what is left of an entry's application
 
@@ -61,25 +63,20 @@ class Applier:
         one the state is as it was before the entry, for whoever reads it in between.
         """
         state = self.state
+        if command is not None and type(command[1]) is PutOp:
+            entry = _new(Entry, (term, index, EntryKind.NORMAL, b""))
+            return self.puts((entry,), (command,))[0]
         if index != state.applied + 1:  # a call for every entry would be a tenth of a put
             ensure(False, "entries are applied in the order of the log")
-        state.applied = index
-        state.term = term
         if command is None:
+            state.applied, state.term = index, term
             state.digest = after = digest.step(
                 state.digest, index, state.store.revision, _OK, (), ()
             )
             return Effects(
                 index, term, 0, None, state.store.revision, (), (), (), b"", None, after, b""
             )
-        env, op, _ = command
-        if env.time_ns > state.last_time_ns:
-            state.last_time_ns = env.time_ns
-        if len(env[5]) != SALT_BYTES:
-            # A member's bug must not stop all members: any salt will do, if it is the same one.
-            env = env._replace(salt=sha256(env.salt).digest())
-        if type(op) is PutOp:
-            return self._put(index, term, env, op)
+        env, op = self._enter(index, term, command), command.op
         self._rights.forget()
         try:
             operate = OPERATIONS[type(op)]
@@ -88,46 +85,58 @@ class Applier:
             return self._refused(index, term, env, op, error)
         return self._done(index, term, env, op, change)
 
-    # --- the hot path ----------------------------------------------------------------------------
+    def _enter(self, index: int, term: int, command: Command) -> Envelope:
+        """An entry begins; its envelope, as all members take it."""
+        state, env = self.state, command.envelope
+        state.applied = index
+        state.term = term
+        if env.time_ns > state.last_time_ns:
+            state.last_time_ns = env.time_ns
+        if len(env.salt) != SALT_BYTES:
+            # A member's bug must not stop all members: any salt will do, if it is the same one.
+            env = env._replace(salt=sha256(env.salt).digest())
+        return env
 
-    def _put(self, index: int, term: int, env: Envelope, op: PutOp) -> Effects:
-        """``operations.put`` and ``_done`` in one, for most entries are plain puts.
+    # --- puts ------------------------------------------------------------------------------------
 
-        A put without options whose author surely may, while there is no alarm, cannot fail.
-        """
-        key, value, lease, prev_kv, ignore_value, ignore_lease = op
+    def puts(self, entries: Sequence[Entry], commands: Sequence[Command]) -> list[Effects]:
+        """``apply`` for entries that follow each other and are all puts."""
         state = self.state
-        rights = self._rights
-        plain = not (lease or prev_kv or ignore_value or ignore_lease or state.alarms)
-        if plain and 0 < len(key) <= KEY_BYTES_MAX and rights.plain_put(env, key):
-            row, prev = state.store.put(key, value)
-            if prev is not None and prev[5]:
-                state.lessor.move(key, prev[5], 0)
-            result: c.Result = _new(PutResult, (row[0], None))
-        else:
-            rights.forget()
-            try:
-                change = put(env, op, Context(state, rights, index, term))
-            except RequestError as error:
-                return self._refused(index, term, env, op, error)
-            result, (row,), (prev,) = change[:3]
-        revision = row[0]
-        auth = state.auth
-        if prev is None:
-            before, prev_value = 0, None
-        else:
-            _, prev_value, _, before, _, _ = prev
+        in_order = entries[-1].index - entries[0].index == len(entries) - 1
+        if entries[0].index != state.applied + 1 or not in_order:
+            ensure(False, "entries are applied in the order of the log")
+        effects: list[Effects] = []
+        at = 0
+        while at < len(entries):
+            run = plain_run(state, entries, commands, at)
+            if run:
+                effects += put_all(state, run)
+                at += len(run)
+            else:
+                effects.append(self._put(entries[at], commands[at]))
+                at += 1
+        return effects
+
+    def _put(self, entry: Entry, command: Command) -> Effects:
+        """``operations.put`` and ``_done`` in one, for a put that is not plain."""
+        state, rights, op = self.state, self._rights, command.op
+        term, index = entry.term, entry.index
+        env = self._enter(index, term, command)
+        rights.forget()
+        try:
+            change = put(env, op, Context(state, rights, index, term))
+        except RequestError as error:
+            return self._refused(index, term, env, op, error)
+        result, (row,), (prev,) = change[:3]
+        before, prev_value = (0, None) if prev is None else (prev.mod_revision, prev.value)
         leaf, values = state.recorder.put(
-            env, (index, term, revision, auth.revision, auth.policy.version), rights.rule,
-            key, row[3], row[6], before, prev_value,
+            env, self._position(index, term), rights.rule,
+            op.key, row.value, row.lease, before, prev_value,
         )  # fmt: skip
-        state.digest = chained = digest.step_put(state.digest, index, revision, row)
-        return _new(
-            Effects,
-            (
-                index, term, env[0], result, revision, (row,), (prev,),
-                (), leaf, _new(CommitRow, values), chained, state.recorder.leaf_hash,
-            ),
+        state.digest = chained = digest.step_put(state.digest, index, row.revision, row)
+        return Effects(
+            index, term, env.request_id, result, row.revision, (row,), (prev,), (), leaf,
+            CommitRow(*values), chained, state.recorder.leaf_hash,
         )  # fmt: skip
 
     # --- everything else -------------------------------------------------------------------------

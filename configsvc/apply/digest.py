@@ -15,7 +15,7 @@ from struct import Struct
 from typing import Any, Final
 
 from configsvc.apply.commands import TableChange
-from configsvc.errors import InvariantViolationError
+from configsvc.errors import InvariantViolationError, ensure
 from configsvc.mvcc.messages import Row
 
 DIGEST_BYTES: Final = 16
@@ -73,12 +73,23 @@ class Chain:
 
 def step_put(before: bytes, index: int, revision: int, row: Row) -> bytes:
     """``step`` of an entry that was done and changed one row and no table."""
-    _, sub, key, value, create, version, lease, tombstone = row
-    head = _PUT.pack(
-        before, index, revision, 0, 1, 0,
-        revision, sub, create, version, lease, tombstone, len(key), len(value),
-    )  # fmt: skip
-    return blake2b(head + key + value, digest_size=DIGEST_BYTES).digest()
+    ensure(row[0] == revision, "a row is of its entry's revision")
+    return step_puts(before, index, (row,))[0]
+
+
+def step_puts(before: bytes, index: int, rows: Iterable[Row]) -> list[bytes]:
+    """``step`` of entries from ``index`` on, each of which was done and changed one row."""
+    chain: list[bytes] = []
+    pack = _PUT.pack
+    for revision, sub, key, value, create, version, lease, tombstone in rows:
+        head = pack(
+            before, index, revision, 0, 1, 0,
+            revision, sub, create, version, lease, tombstone, len(key), len(value),
+        )  # fmt: skip
+        before = blake2b(b"".join((head, key, value)), digest_size=DIGEST_BYTES).digest()
+        chain.append(before)
+        index += 1
+    return chain
 
 
 def _encode(value: Any, parts: list[bytes]) -> None:

@@ -103,27 +103,18 @@ class Rights:
             if lease is not None:  # an unknown lease is told as such, after this
                 self.lease_write(view, env, lease)
 
-    def plain_put(self, env: Envelope, key: bytes) -> bool:
-        """Whether the author surely may put ``key`` without options; False: ask ``view`` and
-        ``put``, which tell the same and why not.
+    def sure_view(self, principal: Principal, source: Source) -> View | None:
+        """The author's rights if it surely stands; None: ask ``view``, which tells the same.
 
         Who stood when its view was made stands while the state has that version, unless there are
-        denials, which name times.
+        denials, which name times. A put that this view grants may be made without ``put``.
         """
-        principal = env[1]
         known = self._actors.get(id(principal))
         auth = self._auth
-        if known is None or known[0] is not principal or known[1] is not env[2] or auth.denied:
-            return False
+        if known is None or known[0] is not principal or known[1] is not source or auth.denied:
+            return None
         view = known[2]
-        if view.version != auth.version or principal.key_id == ETCD_JWT:
-            return False
-        rule = view.put_always or view.granted_put(key)
-        if rule is None:
-            return False
-        self.rule = rule
-        self.roles = view.roles
-        return True
+        return None if view.version != auth.version or principal.key_id == ETCD_JWT else view
 
     def delete(self, view: View, env: Envelope, op: DeleteOp) -> None:
         """WRITE on the whole span; READ too for prev_kv."""

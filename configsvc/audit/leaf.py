@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from configsvc.errors import DecodeError, ensure
-from configsvc.limits import LEAF_BYTES_MAX
+from configsvc.limits import LEAF_BYTES_MAX, LEAF_TEXT_BYTES_MAX
 
 FORMAT: Final = 1
 READER: Final = 1
@@ -122,6 +122,14 @@ def encode_field(number: int, value: Value) -> bytes:
         data = value.encode() if isinstance(value, str) else value
         ensure(_WIDTHS.get(kind, len(data)) == len(data), "a value has its field's width")
     return b"%c%b%b" % (number, len(data).to_bytes(2, "big"), data)
+
+
+def shortened(text: str) -> str:
+    """``text``, cut at a character so that it stays within a record's bound."""
+    data = text.encode()
+    if len(data) <= LEAF_TEXT_BYTES_MAX:
+        return text
+    return data[:LEAF_TEXT_BYTES_MAX].decode(errors="ignore")
 
 
 def decode_leaf(leaf: bytes) -> dict[str, Value]:

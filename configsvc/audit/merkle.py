@@ -10,7 +10,7 @@ Not here: proofs and their verification (``proofs``), signed tree heads (``check
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from typing import Final, NamedTuple
 
@@ -82,6 +82,26 @@ class Frontier:
             size >>= 1
         roots.append(hashed)
         self.size += 1
+
+    def append_hashes(self, hashes: Sequence[bytes]) -> None:
+        """``append_hash`` for each of ``hashes``: level by level, without a loop for each."""
+        roots, size = self._roots, self.size
+        self.size = size + len(hashes)
+        alone: list[bytes] = []  # the last of a level, where its neighbour is still to come
+        level = list(hashes)
+        while level:
+            if size & 1:
+                level.insert(0, roots.pop())
+            if len(level) & 1:
+                alone.append(level.pop())
+            pairs = iter(level)
+            level = [
+                sha256(b"\1" + left + right).digest()
+                for left, right in zip(pairs, pairs, strict=True)
+            ]
+            size >>= 1
+        alone.reverse()
+        roots += alone
 
     def root(self) -> bytes:
         """The Merkle tree hash."""

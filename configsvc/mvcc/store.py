@@ -229,8 +229,7 @@ class Store:
             return self._commit_many(rows)
         self.tally.staged(sum(not row[7] for row in rows))
         moves: list[LeaseMove] | None = None
-        live = self.live
-        window = self.window
+        live, window = self.live, self.window
         for revision, _sub, key, value, create, version, lease, tombstone in rows:
             old = live.get(key)
             if tombstone:
@@ -299,27 +298,31 @@ class Store:
             if row[7] and row[2] not in live:
                 keys.discard(row[2])
 
-    def put(self, key: bytes, value: bytes) -> tuple[Row, KeyValue | None]:
-        """``stage_put`` and ``commit`` in one, for a put without options; they make the same.
+    def puts(self, pairs: Iterable[tuple[bytes, bytes]]) -> tuple[list[Row], list[KeyValue | None]]:
+        """``stage_put`` and ``commit`` in one for a run of puts without options, one revision each.
 
-        Returns its row and the key before it. A key that was on a lease is taken off it: whoever
-        calls tells the lessor.
+        Returns rows and the keys before them. Whoever calls tells the lessor what left a lease.
         """
-        revision = self.revision + 1
-        old = self.live.get(key)
-        added = ROW_BYTES + len(key) + len(value)
-        if old is None:
-            create, version, superseded = revision, 1, 0
-            self.keys.add(key)
-        else:
-            create, version = old[2], old[4] + 1
-            superseded = ROW_BYTES + len(key) + len(old[1])
-        row = _new(Row, (revision, 0, key, value, create, version, 0, False))
-        self.tail.add_one(row, old)
-        self.window.change(revision, added, superseded)
-        self.live[key] = _new(KeyValue, (key, value, create, revision, version, 0))
+        rows: list[Row] = []
+        prevs: list[KeyValue | None] = []
+        live, revision, size, superseded = self.live, self.revision, 0, 0
+        for key, value in pairs:
+            revision += 1
+            old = live.get(key)
+            if old is None:
+                create, version = revision, 1
+                self.keys.add(key)
+            else:
+                create, version = old[2], old[4] + 1
+                superseded += ROW_BYTES + len(key) + len(old[1])
+            size += len(key) + len(value)
+            live[key] = _new(KeyValue, (key, value, create, revision, version, 0))
+            rows.append(_new(Row, (revision, 0, key, value, create, version, 0, False)))
+            prevs.append(old)
+        self.tail.add_run(rows, prevs, size)
+        self.window.change(revision, size + ROW_BYTES * len(rows), superseded)
         self.revision = revision
-        return row, old
+        return rows, prevs
 
     def check_compact(self, revision: int) -> None:
         """Whether the floor may move to ``revision`` (C2).
@@ -433,8 +436,7 @@ class Store:
         past = self.past(op.span, revision)
         if not past:
             return self.range_now(op)
-        live = self.live
-        count = self.count(op.span)
+        live, count = self.live, self.count(op.span)
         for key, kv in past.items():
             count += (kv is not None) - (key in live)
         if op.count_only or not count:

@@ -70,22 +70,39 @@ class Tail:
         self._prevs.append(prev)
         self._bytes += TAIL_ROW_OVERHEAD + len(row[2]) + len(row[3])
 
+    def add_run(self, rows: Sequence[Row], prevs: Sequence[KeyValue | None], size: int) -> None:
+        """One row each of as many revisions; ``size``: bytes of their keys and values."""
+        self._rows += rows
+        self._prevs += prevs
+        self._bytes += size + TAIL_ROW_OVERHEAD * len(rows)
+
     def position_after(self, revision: int) -> int:
         """Position of the first row above ``revision``."""
         return self._dropped + bisect_right(self._rows, revision, key=_revision_of)
 
+    @property
+    def start(self) -> int:
+        """Position of the oldest row."""
+        return self._dropped
+
     def undo(
-        self, span: KeySpan, position: int, into: dict[bytes, KeyValue | None]
+        self,
+        span: KeySpan,
+        position: int,
+        into: dict[bytes, KeyValue | None],
+        stop: int | None = None,
     ) -> dict[bytes, KeyValue | None]:
         """Values that keys of ``span`` had before the rows from ``position`` on; None: absent.
 
         A key already in ``into`` keeps its value: the earliest change tells the oldest state.
+        ``stop``: position of the first row that is left out; None: up to the newest.
         """
         start, end = span
         at = position - self._dropped
         ensure(at >= 0, "undo reaches below the tail")
+        to = None if stop is None else stop - self._dropped
         setdefault = into.setdefault
-        for row, prev in zip(self._rows[at:], self._prevs[at:], strict=True):
+        for row, prev in zip(self._rows[at:to], self._prevs[at:to], strict=True):
             key = row[2]
             if start <= key and (end is None or key < end):
                 setdefault(key, prev)

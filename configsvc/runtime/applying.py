@@ -19,13 +19,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from configsvc.apply.applier import Applier, Pieces
 from configsvc.apply.commands import Command, Effects, Refused
 from configsvc.codec.command import CommandDecoder
 from configsvc.errors import DecodeError, ExitCode, FatalError, RequestError
 from configsvc.limits import APPLY_WAITING_ENTRIES_MAX, READY_ENTRIES_MAX
+from configsvc.mvcc.messages import PutOp
 from configsvc.raft.confchange_codec import decode_conf_change
 from configsvc.raft.messages import (
     ConfChange,
@@ -134,26 +135,44 @@ class Applying:
 
     def _apply(self, entries: Sequence[Entry]) -> None:
         effects: list[Effects] = []
-        commands: list[Command | None] = []
-        begin = self._applier.begin
+        commands: list[Command | None] = []  # the last ones may be puts that are still to be done
         for at, entry in enumerate(entries):
-            if entry.kind == EntryKind.NORMAL:
-                command = self._decode(entry.data)
-                outcome = begin(entry.index, entry.term, command)
-                if not isinstance(outcome, Effects):
-                    self._tell(effects, commands)
-                    self._large = _Large(command, outcome)
-                    rest = entries[at + 1 :]
-                    self._waiting.extendleft(reversed(rest))
-                    self._configurations += _configurations(rest)
-                    return
-                effects.append(outcome)
+            if entry.kind != EntryKind.NORMAL:
+                # A configuration takes effect in its place; what came before is answered first.
+                self._put(entries, at, effects, commands)
+                self._configure(entry, effects, commands)
+                effects, commands = [], []
+                continue
+            command = self._decode(entry.data)
+            if command is not None and type(command.op) is PutOp:
                 commands.append(command)
                 continue
-            # A configuration takes effect in its place; what came before is answered first.
-            self._configure(entry, effects, commands)
-            effects, commands = [], []
+            self._put(entries, at, effects, commands)
+            outcome = self._applier.begin(entry.index, entry.term, command)
+            if not isinstance(outcome, Effects):
+                self._tell(effects, commands)
+                self._large = _Large(command, outcome)
+                rest = entries[at + 1 :]
+                self._waiting.extendleft(reversed(rest))
+                self._configurations += _configurations(rest)
+                return
+            effects.append(outcome)
+            commands.append(command)
+        self._put(entries, len(entries), effects, commands)
         self._tell(effects, commands)
+
+    def _put(
+        self,
+        entries: Sequence[Entry],
+        end: int,
+        effects: list[Effects],
+        commands: list[Command | None],
+    ) -> None:
+        """Do the puts before place ``end`` that are decoded and not done yet, all at once."""
+        due = len(commands) - len(effects)
+        if due:
+            puts = cast("list[Command]", commands[-due:])
+            effects += self._applier.puts(entries[end - due : end], puts)
 
     def _configure(
         self, entry: Entry, effects: list[Effects], commands: list[Command | None]

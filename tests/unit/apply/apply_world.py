@@ -92,7 +92,10 @@ class World:
 
     def do(self, who: Principal, op: Any, **more: Any) -> Effects:
         """Apply one entry; ``more`` are fields of the envelope."""
-        index = self.state.applied + 1
+        return self.entry(self.command(self.state.applied + 1, who, op, **more))
+
+    def command(self, index: int, who: Principal, op: Any, **more: Any) -> Command:
+        """The command of the entry at ``index``."""
         source = NO_SOURCE if who.kind in ("system", "none") else SOURCE
         envelope = Envelope(
             index,
@@ -108,7 +111,7 @@ class World:
             0x11,
             0,
         )._replace(**more)
-        return self.entry(Command(envelope, op, 100))
+        return Command(envelope, op, 100)
 
     def entry(self, command: Command | None) -> Effects:
         self.log.append(command)

@@ -91,6 +91,21 @@ def test_roots_agree_with_the_definition(leaves: list[bytes]) -> None:
     assert root_at(len(leaves), kept.read) == mth(leaves)
 
 
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 7, 8, 31])
+@pytest.mark.parametrize("run", [0, 1, 2, 3, 4, 5, 8, 13, 33])
+def test_a_run_is_one_after_the_other(size: int, run: int) -> None:
+    single, together = Frontier(), Frontier()
+    for leaf in LEAVES[:size]:
+        single.append(leaf)
+        together.append(leaf)
+    hashes = [leaf_hash(leaf) for leaf in LEAVES[size : size + run]]
+    for hashed in hashes:
+        single.append_hash(hashed)
+    together.append_hashes(hashes)
+    assert together.state() == single.state()
+    assert together.root() == single.root()
+
+
 @pytest.mark.parametrize("size", [0, *SIZES])
 def test_a_frontier_survives_a_restart(size: int) -> None:
     frontier = Frontier()

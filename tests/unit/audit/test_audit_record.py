@@ -204,12 +204,12 @@ def test_cut_change_records_are_refused(data: bytes) -> None:
 
 
 def test_shared_parts_are_cached_within_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("configsvc.audit.record.LEAF_AUTHORS_CACHED_MAX", 2)
+    monkeypatch.setattr("configsvc.audit.put_leaves.LEAF_AUTHORS_CACHED_MAX", 2)
     recorder = Recorder()
     for number in (0, 1, 2, 0, 3):
         leaf, _ = recorder.put(Envelope(), AT, f"rbac:{number}", b"k", b"v", 0, 0, None)
         assert decode_leaf(leaf)["rule"] == f"rbac:{number}"
-        assert len(recorder._authors) <= 2
+        assert len(recorder._put_leaves._authors) <= 2
 
 
 # --- actors ----------------------------------------------------------------------------------

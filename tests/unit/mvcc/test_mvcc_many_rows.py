@@ -47,7 +47,7 @@ def twins(monkeypatch: pytest.MonkeyPatch, keys: int, stage: Any) -> None:
     assert seen(many) == seen(few)
     # The order goes on being one.
     for store in (many, few):
-        store.put(b"/k/00000", b"again")
+        store.puts([(b"/k/00000", b"again")])
         store.commit(store.stage_delete(DeleteOp(KeySpan(b"/k/00000", b"/k/00002"))))
     assert seen(many) == seen(few)
 
@@ -92,6 +92,6 @@ def test_the_size_seen_by_clients_is_sampled_all_the_same(monkeypatch: pytest.Mo
     for store, bound in zip(stores, (module._MANY, 1 << 40), strict=True):
         monkeypatch.setattr(module, "_MANY", bound)
         store.commit(store.stage_delete(DeleteOp(EVERYTHING)))
-        store.put(b"/a", b"1")
+        store.puts([(b"/a", b"1")])
         store.compact(store.revision)
     assert stores[0].db_bytes == stores[1].db_bytes == 64 + 3

@@ -39,7 +39,7 @@ def take(store: Store, step: str) -> tuple[int, int, int, int]:
     """Do a step; what it should add."""
     puts, deletes, ranges, txns = STEPS[step]
     if step == "plain":
-        store.put(b"a", b"v")
+        store.puts([(b"a", b"v")])
     elif step == "staged":
         store.commit(store.stage_put(put_of(b"b"), ()))
     elif step == "delete":

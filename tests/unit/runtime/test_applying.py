@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 
 from configsvc.apply.commands import Effects
+from configsvc.codec import command
 from configsvc.limits import APPLY_LAG_ENTRIES_MAX, APPLY_WAITING_ENTRIES_MAX, READY_ENTRIES_MAX
+from configsvc.mvcc.messages import PutOp
+from configsvc.proto import rpc_pb2
 from configsvc.raft.confchange_codec import encode_conf_change
 from configsvc.raft.messages import (
     ConfChange,
@@ -32,7 +35,7 @@ class World:
 
     def __init__(self, *large: int) -> None:
         self.large = large
-        self.begun: list[int] = []
+        self.begun: list[int | list[int]] = []
         self.told: list[list[int]] = []
         self.applied = 0
         self.conf_state: Any = None
@@ -47,6 +50,12 @@ class World:
 
     def apply(self, index: int, term: int, command: Any) -> Any:
         return self.begin(index, term, command)
+
+    def puts(self, entries: Sequence[Entry], commands: Sequence[Any]) -> list[Effects]:
+        assert all(type(each.op) is PutOp for each in commands)
+        assert len(entries) == len(commands)
+        self.begun.append([each.index for each in entries])
+        return [effects(each.index) for each in entries]
 
     def _pieces(self, index: int) -> Iterator[None]:
         for _ in range(PIECES):
@@ -73,6 +82,28 @@ def entry(index: int, conf: bool) -> Entry:
     data = encode_conf_change(ConfChange((one,))) if conf else b""
     kind = EntryKind.CONF_CHANGE_V2 if conf else EntryKind.NORMAL
     return Entry(Term(1), LogIndex(index), kind, data)
+
+
+def put(index: int) -> Entry:
+    body = rpc_pb2.PutRequest(key=b"k", value=b"v").SerializeToString()
+    data = command.build(index, command.SYSTEM_ACTOR, bytes(32), command.OP_PUT, body)
+    return Entry(Term(1), LogIndex(index), EntryKind.NORMAL, data + command.stamp(1, 2))
+
+
+def test_puts_that_follow_each_other_are_done_together() -> None:
+    world = World(6)
+    entries = [put(index) for index in range(1, 10)]
+    entries[2] = entry(3, conf=False)
+    entries[5] = entry(6, conf=False)
+    entries[7] = entry(8, conf=True)
+    world.applying.take(tuple(entries))
+    assert world.begun == [[1, 2], 3, [4, 5], 6]
+    assert world.told == [[1, 2, 3, 4, 5]]
+    for _ in range(PIECES + 1):
+        world.applying.go_on()
+    world.applying.go_on()
+    assert world.begun[4:] == [[7], 8, [9]]
+    assert world.told[1:] == [[6], [7, 8], [-8], [9]]
 
 
 def test_small_entries_are_told_at_once() -> None:
