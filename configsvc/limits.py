@@ -133,7 +133,7 @@ GRPC_TIMEOUT_DIGITS_MAX: Final = 8  # of the gRPC protocol
 GRPC_MESSAGE_CHARS_MAX: Final = 1_024  # of a status text; cut beyond
 
 # --- what a connection may hold (security.md LIM-18) ----------------------------------------------
-OUTPUT_PASS_BYTES_MAX: Final = 1 * MIB  # framed for one socket write; the rest waits unframed
+OUTPUT_PASS_BYTES_MAX: Final = 256 * KIB  # framed for one socket write; the rest waits unframed
 STREAM_OUT_BYTES_SOFT: Final = 1 * MIB  # a sink answers False above it
 STREAM_OUT_BYTES_HARD: Final = 4 * MIB  # the stream ends with RESOURCE_EXHAUSTED above it
 CONNECTION_OUT_BYTES_MAX: Final = 16 * MIB  # whole requests wait unanswered above it
@@ -171,7 +171,10 @@ SIGNATURES_PER_MEMBER_MAX: Final = 16  # newest checkpoint signatures kept of ea
 LEARNERS_MAX: Final = 1
 URLS_PER_MEMBER_MAX: Final = 16
 URL_CHARS_MAX: Final = 512
-RANGE_PIECE_KEYS: Final = 250  # keys of an answer that are encoded without a pause
+# One slice of a large range, then everybody else's turn. A longer answer is not made in one go.
+RANGE_PIECE_KEYS: Final = 250  # keys looked up and encoded
+RANGE_PIECE_BYTES: Final = 256 * KIB  # encoded, and one key more
+RANGE_PIECE_ROWS: Final = 1_000  # changes since its revision that are undone
 APPLY_PIECE_ROWS: Final = 2_000  # an entry that changes more is applied piece by piece
 # Committed entries that wait for such an entry, or for the history; then the log waits, too. A
 # leader stops taking writes before (APPLY_LAG_ENTRIES_MAX), so that it goes on being heard.

@@ -2,7 +2,8 @@
 
 A unary handler is a plain function ``handler(caller, raw) -> bytes | Waiting`` and never async.
 It either answers at once with the encoded response, raises a ``ConfigServiceError``, or returns a
-``Waiting``: a slot in the runtime's table that is completed in bulk after apply.
+``Waiting``: a slot in the runtime's table that is completed in bulk after apply. A very long answer
+comes in ``Pieces``, to whoever binds with ``bind_pieces``.
 
 A stream is an object with ``on_message``, ``on_half_close``, ``on_cancel`` that writes to a
 bounded ``StreamSink``.
@@ -17,10 +18,10 @@ from typing import Any, NamedTuple, Protocol
 
 from configsvc.api.call_counts import UNCOUNTED, CallCounts
 from configsvc.errors import ConfigServiceError, RequestError
-from configsvc.runtime.waiting import Finish, Waiting
+from configsvc.runtime.waiting import Answer, Finish, Pieces, Waiting
 from configsvc.types import Principal, Source
 
-__all__ = ["Finish", "Waiting"]
+__all__ = ["Answer", "Finish", "Pieces", "Waiting"]
 
 
 class Caller:

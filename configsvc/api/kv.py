@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from configsvc.api.contract import Caller, StreamHandler, StreamSink
 from configsvc.api.facts import facts_of
-from configsvc.api.large_answers import range_answer
+from configsvc.api.large_answers import from_history, is_large, large_range
 from configsvc.api.service import Service, about_span, raise_refused
 from configsvc.apply.commands import Effects
 from configsvc.auth.actions import KV_RANGE
@@ -34,6 +34,8 @@ from configsvc.mvcc.messages import (
 from configsvc.mvcc.shape import check_request, quota_cost
 from configsvc.mvcc.store import NeedHistory
 from configsvc.proto import rpc_pb2
+from configsvc.runtime.member import Member
+from configsvc.runtime.slices import Slices
 from configsvc.runtime.waiting import Waiting
 
 STREAM_FIRST_KEYS: Final = 10  # keys of the first chunk of a RangeStream
@@ -42,6 +44,10 @@ STREAM_CHUNK_KEYS_MAX: Final = 10_000
 
 class KvService(Service):
     """Handlers of KV."""
+
+    def __init__(self, member: Member) -> None:
+        super().__init__(member)
+        self.slices = Slices(member.loop)  # of all large ranges
 
     # --- reads -----------------------------------------------------------------------------------
 
@@ -63,16 +69,13 @@ class KvService(Service):
 
     def _ranged(self, op: RangeOp) -> bytes | Waiting:
         header = self.header()
+        store = self.member.store
         try:
-            result = self.member.store.range(op)
+            if is_large(store, op):
+                return large_range(self.member, self.slices, header, op)
+            return header + answers.range_body(store.range(op))
         except NeedHistory:
-            reader = self.member.reader
-            return self.member.gate.ask(
-                self.member.applied,
-                lambda: answers.range_body(reader.range_at(op, op.revision)),
-                lambda body: header + body,
-            )
-        return range_answer(self.member.loop, header, result)
+            return from_history(self.member, header, op)
 
     # --- writes ----------------------------------------------------------------------------------
 

@@ -1,41 +1,182 @@
-"""Answers of very many keys: encoded piece by piece, so that other calls get their turn.
+"""Answers of very many keys: read and encoded slice by slice, so that other calls get their turn.
 
-The key values were gathered in one step and never change, so the answer is of one revision
-however long its encoding takes (R1).
+Always true:
+  * The answer is of one revision, that of its first slice, whatever is written meanwhile (R1).
+  * No step is longer than ``RANGE_PIECE_KEYS`` and ``RANGE_PIECE_BYTES`` allow, but for single
+    values above the latter.
+  * Whoever called it off is found out at the next slice, and nothing is held for it any more.
 
-Not here: which keys (``mvcc.store``), streams of pages (``kv``: RangeStream).
+Rights are judged once, when the read becomes linearizable, as for every other range.
+
+Not here: finding the keys (``mvcc.cursor``), who is next (``runtime.slices``), writing the answer
+(``frontend``, ``gateway``).
 """
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Callable, Iterator
+from heapq import merge
+from itertools import chain, islice
 
 from configsvc.codec import answers
-from configsvc.limits import RANGE_PIECE_KEYS
-from configsvc.mvcc.messages import RangeResult
-from configsvc.runtime.waiting import Waiting
+from configsvc.limits import RANGE_PIECE_BYTES, RANGE_PIECE_KEYS, RANGE_PIECE_ROWS
+from configsvc.mvcc.cursor import RangeCursor
+from configsvc.mvcc.messages import KeyValue, RangeOp, RangeResult
+from configsvc.mvcc.ranges import (
+    VALUE,
+    fetch_limit,
+    filtered,
+    is_plain,
+    keys_only,
+    sort_key,
+)
+from configsvc.mvcc.store import NeedHistory, Store, single_key
+from configsvc.runtime.history_gate import HistoryGate
+from configsvc.runtime.member import Member
+from configsvc.runtime.slices import Slices
+from configsvc.runtime.waiting import Pieces, Waiting
 
 
-def range_answer(
-    loop: asyncio.AbstractEventLoop, header: bytes, result: RangeResult
-) -> bytes | Waiting:
-    """A RangeResponse; at once when it is of at most ``RANGE_PIECE_KEYS`` keys."""
+def is_large(store: Store, op: RangeOp) -> bool:
+    """Whether ``op`` could take longer than one slice."""
+    if op.count_only or single_key(op.span) is not None:
+        return False
+    if 0 < op.revision < store.revision:
+        rows = store.tail.end - store.tail.position_after(op.revision)
+        return rows > RANGE_PIECE_ROWS or store.count(op.span) > RANGE_PIECE_KEYS
+    if len(store.live) <= RANGE_PIECE_KEYS or (0 < op.limit <= RANGE_PIECE_KEYS and is_plain(op)):
+        return False
+    return store.count(op.span) > RANGE_PIECE_KEYS
+
+
+def large_range(member: Member, slices: Slices, header: bytes, op: RangeOp) -> Waiting:
+    """Answer ``op`` with ``Pieces``, over as many turns of the loop as it takes.
+
+    Raises:
+        NeedHistory: memory does not reach back to the revision.
+        FutureRevError, CompactedError: as for every range.
+    """
+    store = member.store
+    store.tally.ranges += 1
+
+    def history(revision: int) -> Waiting:
+        return from_history(member, header, op._replace(revision=revision))
+
+    work = _LargeRange(store, header, op, history)
+    slices.add(work)
+    return work.waiting
+
+
+def from_history(member: Member, header: bytes, op: RangeOp) -> Waiting:
+    """Answer ``op`` from SQL: read and encoded on a reader thread."""
+    gate: HistoryGate = member.gate
+    reader = member.reader
+    return gate.ask(
+        member.applied,
+        lambda: pieces_of(header, reader.range_at(op, op.revision)),
+        lambda pieces: pieces,
+    )
+
+
+def pieces_of(header: bytes, result: RangeResult) -> bytes | Pieces:
+    """The answer; in pieces when it is of more keys than one slice."""
     kvs = result.kvs
     if len(kvs) <= RANGE_PIECE_KEYS:
         return header + answers.range_body(result)
-    waiting = Waiting()
-    parts = [header]
+    starts = range(0, len(kvs), RANGE_PIECE_KEYS)
+    pieces = (answers.key_values(kvs[at : at + RANGE_PIECE_KEYS]) for at in starts)
+    parts = (header, *pieces, answers.range_end(result))
+    return Pieces(parts, sum(map(len, parts)))
 
-    def piece(at: int) -> None:
-        if waiting.done:
-            return  # the caller went away
-        end = at + RANGE_PIECE_KEYS
-        parts.append(answers.key_values(kvs[at:end]))
-        if end < len(kvs):
-            loop.call_soon(piece, end)
-        else:
-            parts.append(answers.range_end(result))
-            waiting.complete(b"".join(parts))
 
-    loop.call_soon(piece, 0)
-    return waiting
+class _LargeRange:
+    """One answer in the making; each call is a slice of it."""
+
+    def __init__(
+        self, store: Store, header: bytes, op: RangeOp, history: Callable[[int], Waiting]
+    ) -> None:
+        self.waiting = Waiting()
+        self._op = op
+        self._cursor = RangeCursor(store, op.span, op.revision)
+        self._history = history
+        self._parts = [header]
+        self._more = False
+        self._steps = self._run()
+
+    def __call__(self) -> bool:
+        waiting = self.waiting
+        if waiting.cancelled:
+            self._cursor.close()
+            return False
+        try:
+            next(self._steps)
+        except StopIteration:
+            parts = tuple(self._parts)
+            waiting.complete(Pieces(parts, sum(map(len, parts))))
+            return False
+        except NeedHistory:
+            # An install replaced the store: the same revision, from its beginning.
+            self._parts.clear()
+            waiting.follow(self._history(self._cursor.revision))
+            return False
+        return True
+
+    def _run(self) -> Iterator[None]:
+        op = self._op
+        bare = op.keys_only and op.sort_target != VALUE
+        batches = self._in_key_order() if is_plain(op) else self._sorted()
+        for batch in batches:
+            kvs = keys_only(op, batch) if op.keys_only and not bare else batch
+            for portion in (kvs,) if bare else portions(kvs):
+                self._parts.append(answers.key_values(portion, keys_only=bare))
+                yield
+        self._parts.append(answers.range_tail(more=self._more, count=self._cursor.count))
+
+    def _in_key_order(self) -> Iterator[list[KeyValue]]:
+        cursor, limit = self._cursor, self._op.limit
+        given = 0
+        while not cursor.done and not 0 < limit <= given:
+            want = min(RANGE_PIECE_KEYS, limit - given) if limit > 0 else RANGE_PIECE_KEYS
+            kvs = cursor.next_chunk(want)
+            given += len(kvs)
+            yield kvs
+        cursor.close()
+        self._more = 0 < limit < cursor.count
+
+    def _sorted(self) -> Iterator[list[KeyValue]]:
+        """With an order or bounds: first all that decides, sorted piece by piece, then merged."""
+        op, cursor = self._op, self._cursor
+        fetch, order = fetch_limit(op), sort_key(op)
+        runs: list[list[KeyValue]] = []
+        seen = kept = 0
+        while not cursor.done and not (fetch and seen >= fetch):
+            kvs = cursor.next_chunk(RANGE_PIECE_KEYS)
+            if fetch:
+                kvs = kvs[: fetch - seen]
+            seen += len(kvs)
+            run = filtered(op, kvs)
+            kept += len(run)
+            if order is not None:
+                run = sorted(run, key=order[0], reverse=order[1])
+            runs.append(run)
+            yield []
+        cursor.close()
+        found: Iterator[KeyValue] = chain.from_iterable(runs)
+        if order is not None:
+            found = merge(*runs, key=order[0], reverse=order[1])
+        if 0 < op.limit < kept:
+            self._more = True
+            found = islice(found, op.limit)
+        while batch := list(islice(found, RANGE_PIECE_KEYS)):
+            yield batch
+
+
+def portions(kvs: list[KeyValue]) -> Iterator[list[KeyValue]]:
+    """``kvs`` in portions of at most ``RANGE_PIECE_BYTES`` of values, or a single key value."""
+    size = at = 0
+    for number, kv in enumerate(kvs):
+        size += len(kv[1])
+        if size > RANGE_PIECE_BYTES and number > at:
+            yield kvs[at:number]
+            size, at = len(kv[1]), number
+    yield kvs[at:] if at else kvs

@@ -130,7 +130,7 @@ class _LateCall(Waiting):
             self.complete(result)
         else:
             self._inner = result
-            result.bind(self.complete)
+            result.bind_pieces(self.complete)
 
 
 class _LateStream:

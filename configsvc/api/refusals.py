@@ -166,7 +166,11 @@ class Refusals:
             if isinstance(result, bytes):
                 return result
             out.inner = result
-            result.bind(lambda r: out.complete(r) if isinstance(r, bytes) else _drop(refused(r)))
+            result.bind_pieces(
+                lambda r: (
+                    _drop(refused(r)) if isinstance(r, ConfigServiceError) else out.complete(r)
+                )
+            )
             return out
 
         return call

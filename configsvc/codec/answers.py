@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from configsvc.apply.commands import Granted
-from configsvc.codec.varint import bytes_field, int_field, signed_varint, varint
+from configsvc.codec.varint import SMALL, bytes_field, int_field, signed_varint, varint
 from configsvc.errors import ensure
 from configsvc.mvcc.messages import (
     DeleteResult,
@@ -75,19 +75,46 @@ def range_body(result: RangeResult) -> bytes:
     return key_values(result.kvs) + range_end(result)
 
 
-def key_values(kvs: Iterable[KeyValue]) -> bytes:
-    """The repeated ``kvs`` field of a RangeResponse, or a part of it."""
+def key_values(kvs: Iterable[KeyValue], *, keys_only: bool = False) -> bytes:
+    """The repeated ``kvs`` field of a RangeResponse, or a part of it.
+
+    The same bytes as ``key_value`` makes, in half the time: neighbours often share revisions, and
+    most lengths are small. ``keys_only``: without values and leases (R8).
+    """
     parts: list[bytes] = []
-    for kv in kvs:
-        encoded = key_value(kv)
-        parts += (b"\x12", varint(len(encoded)), encoded)
+    add = parts.append
+    known = (-1, -1)
+    revisions = b""
+    for key, value, create, mod, version, lease in kvs:
+        if (create, mod) != known:
+            known = (create, mod)
+            revisions = int_field(2, create) + int_field(3, mod)
+        if keys_only:
+            value, lease = b"", 0
+        size, behind = len(key), len(value)
+        head = b"\x0a" + (SMALL[size] if size < 128 else varint(size)) + key + revisions
+        if version:
+            head += b"\x20" + (SMALL[version] if version < 128 else varint(version))
+        if value:
+            head += b"\x2a" + (SMALL[behind] if behind < 128 else varint(behind))
+        tail = b"\x30" + signed_varint(lease) if lease else b""
+        size = len(head) + behind + len(tail)
+        add(b"\x12" + (SMALL[size] if size < 128 else varint(size)) + head)
+        add(value)
+        if tail:
+            add(tail)
     return b"".join(parts)
 
 
 def range_end(result: RangeResult) -> bytes:
     """What follows the key values."""
-    more = b"\x18\x01" if result.more else b""
-    return more + b"\x20" + varint(result.count) if result.count else more
+    return range_tail(more=result.more, count=result.count)
+
+
+def range_tail(*, more: bool, count: int) -> bytes:
+    """Likewise, of an answer whose key values are in pieces."""
+    flag = b"\x18\x01" if more else b""
+    return flag + b"\x20" + varint(count) if count else flag
 
 
 def put_body(result: PutResult) -> bytes:

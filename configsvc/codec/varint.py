@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-_SMALL: Final = tuple(bytes((n,)) for n in range(128))
+SMALL: Final = tuple(bytes((n,)) for n in range(128))
 
 
 def varint(value: int) -> bytes:
     """Base-128 varint of a non-negative integer below 2**64."""
     if value < 128:
-        return _SMALL[value]
+        return SMALL[value]
     if value < 16_384:  # the length of most operations
         return bytes((value & 0x7F | 0x80, value >> 7))
     if value < 2_097_152:  # revisions

@@ -55,6 +55,7 @@ class ClientConnection(asyncio.Protocol):
         self._closing = False
         self._sniffed = b""  # plaintext: first bytes that may become a preface
         self.dirty = False  # a flush is scheduled
+        self._in_line = False  # a turn in ``listener.bulk`` is due
         self.deadline: float | None = None  # while young
         self.unsent = 0  # bytes of answers that wait, as the sweeper knows them
         self._progress = Progress()  # of reading them
@@ -141,15 +142,36 @@ class ClientConnection(asyncio.Protocol):
             self._listener.gathering.add(self)
 
     def flush(self) -> None:
-        """Write what the session has; close when it is finished."""
+        """Write what the session has; close when it is finished.
+
+        One bounded write. Who has more than that waits for its turn among those like it, so that
+        however many large answers go out, a pass of the loop seals and writes one piece of one.
+        """
         self.dirty = False
         session, transport = self.session, self._transport
         if session is None or transport is None or self._closing:
             return
-        while not self._paused:
-            data = session.take()
-            if not data:
-                break
+        if self._in_line or (session.has_backlog and not self._paused):
+            self._wait_in_line()
+            return
+        self._write_some(session, transport)
+
+    def _wait_in_line(self) -> None:
+        if not self._in_line:
+            self._in_line = True
+            self._listener.bulk.add(self._turn)
+
+    def _turn(self) -> bool:
+        """It is our turn; with more to write we go to the end of the line."""
+        self._in_line = False
+        session, transport = self.session, self._transport
+        if session is not None and transport is not None and not self._closing:
+            self._write_some(session, transport)
+        return False
+
+    def _write_some(self, session: Session, transport: asyncio.Transport) -> None:
+        data = b"" if self._paused else session.take()
+        if data:
             self._traffic.sent += len(data)
             if self._tls is not None:
                 try:
@@ -161,6 +183,11 @@ class ClientConnection(asyncio.Protocol):
             self._taken += len(data)
             transport.write(data)
             if session.at_ease:
+                return
+            if session.has_output and not self._paused:
+                if session.has_deadlines:
+                    self._listener.sweeper.watch(self)
+                self._wait_in_line()
                 return
         if session.waiting_bytes or session.has_deadlines:
             self._listener.sweeper.watch(self)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from configsvc.api.call_counts import OK
-from configsvc.api.contract import Method, StreamHandler, Waiting
+from configsvc.api.contract import Answer, Method, Pieces, StreamHandler, Waiting
 from configsvc.errors import ConfigServiceError, OverloadedError, ensure
 from configsvc.http2 import grpc
 from configsvc.http2.grpc import GrpcFault, MessageReader
@@ -124,7 +124,7 @@ class UnaryCall:
         session.shared.admission.unary += 1
         session.tally.unary += 1
 
-    def __call__(self, result: bytes | ConfigServiceError) -> None:
+    def __call__(self, result: Answer | ConfigServiceError) -> None:
         """The answer is there."""
         session = self._session
         stream = self._stream
@@ -134,6 +134,9 @@ class UnaryCall:
         if isinstance(result, bytes):
             stream.head.context.counts.handled[OK] += 1
             grpc.answer(session.outbox, stream, result)
+        elif isinstance(result, Pieces):
+            stream.head.context.counts.handled[OK] += 1
+            grpc.answer_pieces(session.outbox, stream, result.parts, result.size)
         else:
             session.fail_call(stream, result)
         session.wake()

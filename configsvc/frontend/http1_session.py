@@ -11,6 +11,7 @@ The interface is that of ``Http2Session``.
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Callable
 from http.client import responses
 from typing import Final
@@ -29,6 +30,7 @@ from configsvc.limits import (
     HEADER_FIELDS_MAX,
     HTTP_BODY_BYTES_MAX,
     HTTP_HEADER_BYTES_MAX,
+    OUTPUT_PASS_BYTES_MAX,
     REFUSALS_PER_CONNECTION_MAX,
     SLOW_WRITER_BYTES_MIN,
     SLOW_WRITER_SECONDS_MAX,
@@ -69,7 +71,7 @@ class Http1Session:
         self._read_bytes = 0  # of all bodies
         self._progress = Progress()
         self._exchange: Http1Exchange | None = None
-        self._out: list[bytes] = []
+        self._out: deque[bytes | memoryview] = deque()
         self._paused = False
         self._served = 0  # requests
         self._last = False  # the next answer closes the connection
@@ -98,6 +100,16 @@ class Http1Session:
         """Whether the connection is to be closed once the output is written."""
         return self.closing and self._exchange is None and not self._out
 
+    @property
+    def has_output(self) -> bool:
+        """Whether ``take`` would find something."""
+        return bool(self._out)
+
+    @property
+    def has_backlog(self) -> bool:
+        """Whether there is more than one write takes."""
+        return self.waiting_bytes > OUTPUT_PASS_BYTES_MAX
+
     def receive(self, data: bytes) -> None:
         """Digest one read."""
         if self.closing:
@@ -123,10 +135,17 @@ class Http1Session:
         """Bytes to write now."""
         if self._paused or not self._out:
             return b""
-        data = b"".join(self._out)
-        self._out.clear()
-        self.waiting_bytes = 0
-        if self._exchange is not None and self._exchange.wants_room:
+        if self.waiting_bytes <= OUTPUT_PASS_BYTES_MAX:
+            data = b"".join(self._out)
+            self._out.clear()
+        else:
+            data = self._one_pass()
+        self.waiting_bytes -= len(data)
+        if (
+            self._exchange is not None
+            and self._exchange.wants_room
+            and self.waiting_bytes <= STREAM_OUT_BYTES_SOFT // 2
+        ):
             self._exchange.wants_room = False
             self._exchange.writable()
         return data
@@ -200,6 +219,20 @@ class Http1Session:
 
     # --- inside ----------------------------------------------------------------------------------
 
+    def _one_pass(self) -> bytes:
+        """As much of the output as goes out in one write."""
+        out, left = self._out, OUTPUT_PASS_BYTES_MAX
+        parts: list[bytes | memoryview] = []
+        while out and left:
+            part = out.popleft()
+            if len(part) > left:
+                view = memoryview(part)
+                out.appendleft(view[left:])
+                part = view[:left]
+            parts.append(part)
+            left -= len(part)
+        return b"".join(parts)
+
     def _read_head(self, head: bytes) -> bool:
         """Judge a whole header; False when it was refused."""
         if _AMBIGUOUS.search(head) is not None or len(_LENGTH.findall(head)) > 1:
@@ -221,6 +254,7 @@ class Http1Session:
         self._request = event
         if self._parser.they_are_waiting_for_100_continue:
             self._out.append(_CONTINUE)
+            self.waiting_bytes += len(_CONTINUE)
             self.wake()
         return True
 

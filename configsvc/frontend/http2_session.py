@@ -148,6 +148,16 @@ class Http2Session:
         return SLOW if fault.reason == _SLOW_WRITER else FLOOD
 
     @property
+    def has_output(self) -> bool:
+        """Whether ``take`` would find something."""
+        return bool(self.outbox.frames)
+
+    @property
+    def has_backlog(self) -> bool:
+        """Whether there is more than one write takes."""
+        return self.outbox.held > 0 and bool(self.outbox.frames)
+
+    @property
     def waiting_bytes(self) -> int:
         """Output that waits for the peer's windows."""
         return self.outbox.held
@@ -403,7 +413,7 @@ class Http2Session:
         stream.context = call
         if call.deadline is not None:
             self.has_deadlines = True
-        result.bind(call)
+        result.bind_pieces(call)
 
     def _odd_whole(self, stream: Stream, body: bytes) -> None:
         """Not exactly one message, or no unary method: the way of pieces knows what to say."""

@@ -27,6 +27,7 @@ from configsvc.limits import (
 from configsvc.net.gathering import Gathering
 from configsvc.net.shell import TlsConnection
 from configsvc.net.sockets import accepted
+from configsvc.runtime.slices import Slices
 
 
 class Listener:
@@ -41,10 +42,12 @@ class Listener:
         calendar: Calendar,
         tls: Callable[[], ssl.SSLContext] | None,
         refusals: Refusals,
+        bulk: Slices,
     ) -> None:
         """``tls`` gives the context for the next connection; None is plaintext."""
         self.shared = shared
         self.gathering = gathering
+        self.bulk = bulk  # connections with more to write than one write takes
         self.sweeper = sweeper
         self._calendar = calendar
         self.connections: dict[ClientConnection, None] = {}

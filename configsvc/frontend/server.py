@@ -26,6 +26,7 @@ from configsvc.frontend.sweeper import Sweeper
 from configsvc.limits import DRAIN_NOTICE_S, HTTP2_STREAMS_MAX
 from configsvc.net.gathering import Gathering
 from configsvc.net.sockets import bind
+from configsvc.runtime.slices import Slices
 
 
 class Frontend:
@@ -69,6 +70,7 @@ class Frontend:
         self._refuse = refuse
         self._traffic = traffic
         self.answers = Gathering(loop)  # corked by whoever completes many calls at once
+        self._bulk = Slices(loop)
         self._sweeper = Sweeper(loop)
         self._calendar = Calendar(loop, ages or Ages())
 
@@ -115,6 +117,7 @@ class Frontend:
             self._calendar,
             tls,
             self._refusals,
+            self._bulk,
         )
         self.listeners.append(listener)
         return listener

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import binascii
 import re
+from collections.abc import Sequence
 from struct import Struct
 from typing import Final, NamedTuple
 
@@ -212,6 +213,13 @@ def answer(outbox: Outbox, stream: Stream, message: bytes) -> None:
         del outbox.streams[stream_id]
         return
     send_message(outbox, stream, message)
+    outbox.end(stream, _OK_TRAILERS)
+
+
+def answer_pieces(outbox: Outbox, stream: Stream, parts: Sequence[bytes], length: int) -> None:
+    """``answer`` with one message of ``length`` bytes that nobody put together."""
+    open_response(outbox, stream)
+    outbox.data_parts(stream, (_PREFIX.pack(0, length), *parts), PREFIX_BYTES + length)
     outbox.end(stream, _OK_TRAILERS)
 
 

@@ -11,6 +11,7 @@ Always true: a stream is in ``ready`` exactly if it has queued bytes and a windo
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from struct import Struct
 from typing import Final
 
@@ -109,13 +110,18 @@ class Outbox:
             return
         if size == 0:
             return
-        queue = stream.queue
-        if queue is None:
-            queue = stream.queue = deque()
-        if prefix:
-            queue.append(prefix)
-        if payload:
-            queue.append(payload)
+        self._queue(stream, [part for part in (prefix, payload) if part], size)
+
+    def data_parts(self, stream: Stream, parts: Sequence[bytes], size: int) -> None:
+        """Likewise, ``size`` bytes in many parts, which are never joined."""
+        self.budget.credit += 2 + (size >> _CREDIT_SHIFT)
+        self._queue(stream, [part for part in parts if part], size)
+
+    def _queue(self, stream: Stream, parts: list[bytes], size: int) -> None:
+        if stream.queue is None:
+            stream.queue = deque(parts)
+        else:
+            stream.queue.extend(parts)
         stream.queued += size
         self.held += size
         if stream.send_window > 0:

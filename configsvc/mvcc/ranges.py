@@ -72,13 +72,10 @@ def refine(op: RangeOp, kvs: list[KeyValue], count: int) -> RangeResult:
     """
     if op.count_only:
         return RangeResult((), count, False)
-    if has_filters(op):
-        kvs = _filtered(op, kvs)
-    order, target = op.sort_order, op.sort_target
-    if order == NONE and target != KEY:
-        order = ASCEND
-    if order == DESCEND or (order == ASCEND and target != KEY):
-        kvs = sorted(kvs, key=_SORT_FIELD[target], reverse=order == DESCEND)
+    kvs = filtered(op, kvs)
+    order = sort_key(op)
+    if order is not None:
+        kvs = sorted(kvs, key=order[0], reverse=order[1])
     more = False
     if 0 < op.limit < len(kvs):
         kvs = kvs[: op.limit]
@@ -86,6 +83,19 @@ def refine(op: RangeOp, kvs: list[KeyValue], count: int) -> RangeResult:
     if op.keys_only:
         return RangeResult(tuple(keys_only(op, kvs)), count, more)
     return RangeResult(tuple(kvs), count, more)
+
+
+def filtered(op: RangeOp, kvs: list[KeyValue]) -> list[KeyValue]:
+    """Those within the revision bounds."""
+    return _filtered(op, kvs) if has_filters(op) else kvs
+
+
+def sort_key(op: RangeOp) -> tuple[Callable[[KeyValue], Any], bool] | None:
+    """By what the answer is ordered, and whether downwards; None: key order as it is."""
+    order, target = op.sort_order, op.sort_target
+    if order == DESCEND or target != KEY:
+        return _SORT_FIELD[target], order == DESCEND
+    return None
 
 
 def keys_only(op: RangeOp, kvs: list[KeyValue]) -> list[KeyValue]:

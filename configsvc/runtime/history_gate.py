@@ -18,7 +18,7 @@ from configsvc.errors import (
     InternalFailureError,
     OverloadedError,
 )
-from configsvc.runtime.waiting import Waiting
+from configsvc.runtime.waiting import Answer, Waiting
 from configsvc.storage.seal.errors import SealBroken
 
 QUESTIONS_MAX: Final = 1_000  # waiting and running; OverloadedError beyond
@@ -45,7 +45,7 @@ class HistoryGate:
         self.written = 0
         self.hurry: Callable[[], None] = _nobody  # tells the writer that somebody waits
 
-    def ask(self, index: int, question: Callable[[], R], answer: Callable[[R], bytes]) -> Waiting:
+    def ask(self, index: int, question: Callable[[], R], answer: Callable[[R], Answer]) -> Waiting:
         """Run ``question`` on a reader thread when SQL holds ``index``; encode on the loop.
 
         Raises:
@@ -104,7 +104,7 @@ def _nobody() -> None:
 
 
 def _deliver(
-    waiting: Waiting, result: R | ConfigServiceError, answer: Callable[[R], bytes]
+    waiting: Waiting, result: R | ConfigServiceError, answer: Callable[[R], Answer]
 ) -> None:
     if waiting.cancelled:
         return

@@ -193,7 +193,7 @@ class LocalAudit:
                 out.complete(refused)
                 return
             if isinstance(result, Waiting):
-                result.bind(out.complete)
+                out.follow(result)
             else:
                 out.complete(result)
 

@@ -223,6 +223,6 @@ def _run(reads: list[_Read]) -> None:
             waiting.complete(error)
             continue
         if isinstance(answer, Waiting):
-            answer.bind(waiting.complete)
+            waiting.follow(answer)
         else:
             waiting.complete(answer)

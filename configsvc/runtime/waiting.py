@@ -3,10 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, NamedTuple, cast
 
 from configsvc.errors import ConfigServiceError
 
+
+class Pieces(NamedTuple):
+    """A very long encoded answer that nobody has put together.
+
+    One after the other the parts are the message; each alone is a message of the same type, with
+    some of the fields, in the order of their numbers.
+    """
+
+    parts: tuple[bytes, ...]
+    size: int  # bytes of all
+
+    def whole(self) -> bytes:
+        """The message in one piece."""
+        return b"".join(self.parts)
+
+
+Answer = bytes | Pieces
 Finish = Callable[["bytes | ConfigServiceError"], None]
+FinishPieces = Callable[["Answer | ConfigServiceError"], None]
 
 
 class Waiting:
@@ -18,30 +37,51 @@ class Waiting:
     simply not told).
     """
 
-    __slots__ = ("_finish", "_result", "cancelled")
+    __slots__ = ("_behind", "_finish", "_result", "_whole", "cancelled")
 
     def __init__(self) -> None:
-        self._finish: Finish | None = None
-        self._result: bytes | ConfigServiceError | None = None
+        self._finish: Any = None
+        self._whole = True  # pieces are put together for ``_finish``
+        self._result: Answer | ConfigServiceError | None = None
+        self._behind: Waiting | None = None
         self.cancelled = False
 
     def bind(self, finish: Finish) -> None:
         """Name who gets the result."""
         self._finish = finish
         if self._result is not None and not self.cancelled:
-            finish(self._result)
+            self._deliver(self._result)
 
-    def complete(self, result: bytes | ConfigServiceError) -> None:
+    def bind_pieces(self, finish: FinishPieces) -> None:
+        """Likewise, for somebody who writes a long answer piece by piece."""
+        self._whole = False
+        self.bind(cast("Finish", finish))
+
+    def follow(self, other: Waiting) -> None:
+        """Have the result of ``other``; who cancels this one cancels it as well."""
+        self._behind = other
+        if self.cancelled:
+            other.cancel()
+        other.bind_pieces(self.complete)
+
+    def complete(self, result: Answer | ConfigServiceError) -> None:
         """Deliver; called by the runtime on the event loop."""
         if self._result is not None:
             return
         self._result = result
         if self._finish is not None and not self.cancelled:
-            self._finish(result)
+            self._deliver(result)
 
     def cancel(self) -> None:
         """The caller went away or ran out of time."""
         self.cancelled = True
+        if self._behind is not None:
+            self._behind.cancel()
+
+    def _deliver(self, result: Answer | ConfigServiceError) -> None:
+        if self._whole and type(result) is Pieces:
+            result = result.whole()
+        self._finish(result)
 
     @property
     def done(self) -> bool:

@@ -1,0 +1,54 @@
+"""Long work on the loop, in slices: one slice per turn, of whoever's turn it is.
+
+What takes a hundred milliseconds in one go holds up every put for as long. Cut into slices, it
+holds each step of a put up by one slice, however many pieces of long work there are.
+
+Always true: a turn of the loop is asked for exactly while somebody waits, and runs one slice.
+
+Not here: how much one slice is (whoever works bounds it in ``limits``).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+Slice = Callable[[], bool]  # does a little; whether there is more to do
+
+
+class Soon(Protocol):
+    """What is asked of an event loop."""
+
+    def call_soon(self, callback: Callable[[], None], /) -> object: ...
+
+
+class Slices:
+    """Who has long work to do, in turns."""
+
+    def __init__(self, loop: Soon) -> None:
+        self._loop = loop
+        self._waiting: deque[Slice] = deque()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, work: Slice) -> None:
+        """Call ``work`` once per turn that comes to it, until it says that nothing is left."""
+        self._waiting.append(work)
+        if len(self._waiting) == 1:
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        waiting = self._waiting
+        work = waiting[0]
+        more = False
+        try:
+            more = work()
+        finally:
+            # Whoever fails is taken out; what it raised is the loop's to tell.
+            waiting.popleft()
+            if more:
+                waiting.append(work)
+            if waiting:
+                self._loop.call_soon(self._turn)
