@@ -34,7 +34,7 @@ from configsvc.errors import (
 )
 from configsvc.identity.member_ids import member_id
 from configsvc.raft.errors import ProposalDropped
-from configsvc.runtime.proposals import Queued
+from configsvc.runtime.forwarding import Queued
 from configsvc.runtime.rpc import PeerMethod
 from configsvc.runtime.waiting import Waiting
 from configsvc.transport.admission import REMOVED

@@ -95,7 +95,7 @@ class Passes:
             if member.reads.queued and lead == machine.raft.lead:
                 member.reads.flush(machine.raft)
         elif proposals.queued:
-            proposals.refuse_foreign()
+            proposals.hand_back()
         # The history writer wakes us when there is room again.
         if member.news.expected:
             member.news.deliver()
@@ -135,10 +135,7 @@ class Passes:
             member.news.expects(peer, raft.last_index)
 
     def _hold(self) -> None:
-        """Writes wait for SQL or apply to catch up; for longer than a moment they are refused.
-
-        Those of other members wait on: handed back, they would come again at once.
-        """
+        """Writes wait for SQL or apply to catch up; for longer than a moment they are refused."""
         member = self._member
         now = member.clock.monotonic()
         if self._held_since is None:

@@ -22,6 +22,7 @@ FRAME_FORWARD: Final = 3
 FRAME_FORWARD_REPLY: Final = 4
 FRAME_CALL: Final = 5
 FRAME_CALL_REPLY: Final = 6
+FRAME_FORWARD_REFUSED: Final = 12
 
 
 class Peering:
@@ -42,6 +43,8 @@ class Peering:
             member.proposals.accept_forwarded(peer, body)
         elif kind == FRAME_FORWARD_REPLY:
             member.proposals.handed_back(body)
+        elif kind == FRAME_FORWARD_REFUSED:
+            member.proposals.refused(body)
         elif kind == FRAME_CALL:
             member.calls.on_call(peer, body)
         elif kind == FRAME_CALL_REPLY:
@@ -64,8 +67,11 @@ class Peering:
     def forward(self, leader: NodeId, body: bytes) -> bool:
         return self._net.send_frame(leader, FRAME_FORWARD, body, bulk=True)
 
-    def refuse(self, peer: NodeId, body: bytes) -> None:
+    def hand_back(self, peer: NodeId, body: bytes) -> None:
         self._net.send_frame(peer, FRAME_FORWARD_REPLY, body)
+
+    def refuse(self, peer: NodeId, body: bytes) -> None:
+        self._net.send_frame(peer, FRAME_FORWARD_REFUSED, body)
 
     def send_call(self, peer: NodeId, body: bytes) -> bool:
         return self._net.send_frame(peer, FRAME_CALL, body)

@@ -5,6 +5,7 @@ Always true:
     unless the other side proves that it never proposed it (C7).
   * Whoever waits is answered exactly once: by the entry with its id, or with a doubt (a code of
     Unavailable), never with a code that means "not done" when it may have been.
+  * What a leader will not propose is refused at the member that took it, too (O2, Q5).
   * The leader stamps strictly growing times, and only once everything of earlier terms is applied.
 
 Not here: what an entry does (``apply``), when a batch reaches the log (``runtime.machine``).
@@ -12,29 +13,27 @@ Not here: what an entry does (``apply``), when a batch reaches the log (``runtim
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from configsvc import limits
 from configsvc.apply.commands import Effects
 from configsvc.codec import command as codec
 from configsvc.errors import (
     ConfigServiceError,
-    DecodeError,
     OverloadedError,
+    RequestError,
     RequestTimeoutError,
     RequestTooLargeError,
     StoppedError,
     TimeoutDueToLeaderFailError,
 )
+from configsvc.runtime import forwarding
+from configsvc.runtime.forwarding import Forwarder, Queued
 from configsvc.runtime.waiting import Waiting
 from configsvc.types import NodeId
 
 CLOCK_SUSPECT_NS: Final = 5_000_000_000  # a stamp further ahead of the wall clock is marked (A1)
-_FORWARD = struct.Struct("<BI")
-_FLAG_NEEDS_ID: Final = 1
-_IDS = struct.Struct("<Q")
 SALT_BYTES: Final = 32
 _SALT_POOL: Final = 128  # salts drawn from the system at a time
 
@@ -53,17 +52,10 @@ class Clock(Protocol):
         """Nanoseconds since 1970, UTC; may jump."""
 
 
-class Queued(NamedTuple):
-    command: bytes
-    needs_id: bool
-    accepted_by: int
-    request_id: int
-
-
 class Pending:
     """One caller that waits for its entry."""
 
-    __slots__ = ("deadline", "encode", "handed_on", "queued", "size", "urgent", "waiting")
+    __slots__ = ("deadline", "encode", "handed_on", "queued", "size", "waiting")
 
     def __init__(
         self,
@@ -72,23 +64,13 @@ class Pending:
         deadline: float,
         size: int,
         queued: Queued,
-        urgent: bool,
     ) -> None:
         self.waiting = waiting
         self.queued = queued  # kept until answered: a leader may hand it back unproposed
         self.encode = encode
         self.deadline = deadline
         self.size = size
-        self.urgent = urgent
         self.handed_on = False  # proposed or forwarded: from here on the outcome may be unknown
-
-
-class Forwarder(Protocol):
-    def forward(self, leader: NodeId, body: bytes) -> bool:
-        """Send a batch to the leader; False when it cannot be sent now."""
-
-    def refuse(self, peer: NodeId, body: bytes) -> None:
-        """Tell a member that its batch was not proposed."""
 
 
 class Proposals:
@@ -112,8 +94,8 @@ class Proposals:
         self._timeout = timeout
         self._table: dict[int, Pending] = {}
         self._bytes = 0
-        self._queue: list[Queued] = []
-        self._foreign: list[Queued] = []
+        self._queue: list[Queued] = []  # this member's own
+        self._foreign: list[Queued] = []  # sent here by members that take us for the leader
         self._salts = b""
         self._salt_at = 0
         self._next_id = int.from_bytes(entropy(4), "big") << 32 | 1
@@ -218,9 +200,9 @@ class Proposals:
             new_uid=new_uid,
         )
         waiting = Waiting()
-        queued = _new(Queued, (command, needs_id, self._self_id, request_id))
+        queued = _new(Queued, (command, needs_id, self._self_id, request_id, urgent))
         self._table[request_id] = Pending(
-            waiting, encode, self._clock.monotonic() + self._timeout, size, queued, urgent
+            waiting, encode, self._clock.monotonic() + self._timeout, size, queued
         )
         self._bytes += size
         return queued, waiting
@@ -248,10 +230,9 @@ class Proposals:
         Raises:
             DecodeError: the batch is malformed; the connection is closed.
         """
-        for queued in _parse_forward(peer, body):
-            self._foreign.append(queued)
+        self._foreign += forwarding.decode_batch(peer, body)
         if len(self._foreign) > 2 * limits.PROPOSALS_WAITING_MAX:
-            self.refuse_foreign()
+            self._refuse_foreign(OverloadedError(), urgent_too=True)
         self._wake()
 
     # --- handing writes on -----------------------------------------------------------------------
@@ -264,21 +245,19 @@ class Proposals:
         """
         if not self._queue and not self._foreign:
             return [], []
-        batch = self._foreign + self._queue if self._foreign else self._queue
-        self._foreign = []
-        if len(batch) > limits.READY_ENTRIES_MAX:
-            batch, rest = batch[: limits.READY_ENTRIES_MAX], batch[limits.READY_ENTRIES_MAX :]
-            self._queue = rest
+        room = limits.READY_ENTRIES_MAX
+        foreign, self._foreign = self._foreign[:room], self._foreign[room:]
+        room -= len(foreign)
+        batch, self._queue = foreign + self._queue[:room], self._queue[room:]
+        if self._queue or self._foreign:
             self._wake()
-        else:
-            self._queue = []
         now = self._clock.time_ns()
         last = max(self._last_time_ns, applied_time_ns)
         out = []
         table = self._table
         own = self._self_id
         for queued in batch:
-            command, needs_id, accepted_by, request_id = queued
+            command, needs_id, accepted_by, request_id, _ = queued
             last = max(last + 1, now)
             generated = self._positive_id() if needs_id else 0
             suspect = last - now > CLOCK_SUSPECT_NS
@@ -293,26 +272,20 @@ class Proposals:
 
     def give_back(self, batch: list[Queued]) -> None:
         """The core dropped the batch: nothing of it was proposed."""
-        for queued in batch:
+        own = [queued for queued in batch if queued.accepted_by == self._self_id]
+        for queued in own:
             pending = self._table.get(queued.request_id)
-            if queued.accepted_by == self._self_id and pending is not None:
+            if pending is not None:
                 pending.handed_on = False
-        self._queue = batch + self._queue
+        self._queue = own + self._queue
+        self._foreign = batch[: len(batch) - len(own)] + self._foreign  # they come first
 
     def forward_to(self, leader: NodeId) -> None:
-        """Send what waits to the leader and refuse what others sent us by mistake."""
-        self.refuse_foreign()
+        """Send what waits to the leader and hand back what others sent us by mistake."""
+        self.hand_back()
         while self._queue:
-            batch: list[bytes] = []
-            size, taken = 0, 0
-            for queued in self._queue:
-                size += len(queued.command) + _FORWARD.size
-                if batch and size > limits.PEER_FRAME_BYTES_MAX // 2:
-                    break
-                flags = _FLAG_NEEDS_ID if queued.needs_id else 0
-                batch += (_FORWARD.pack(flags, len(queued.command)), queued.command)
-                taken += 1
-            if not self._forwarder.forward(leader, b"".join(batch)):
+            body, taken = forwarding.encode_batch(self._queue)
+            if not self._forwarder.forward(leader, body):
                 return
             for queued in self._queue[:taken]:
                 pending = self._table.get(queued.request_id)
@@ -320,23 +293,39 @@ class Proposals:
                     pending.handed_on = True
             del self._queue[:taken]
 
-    def refuse_foreign(self) -> None:
+    def hand_back(self) -> None:
         """Tell the senders that we did not propose their batches: they may try elsewhere."""
-        by_peer: dict[int, list[bytes]] = {}
-        for queued in self._foreign:
-            by_peer.setdefault(queued.accepted_by, []).append(_IDS.pack(queued.request_id))
-        self._foreign = []
-        for peer in sorted(by_peer):
-            self._forwarder.refuse(NodeId(peer), b"".join(by_peer[peer]))
+        foreign, self._foreign = self._foreign, []
+        for peer, ids in forwarding.by_member(foreign).items():
+            self._forwarder.hand_back(peer, ids)
+
+    def _refuse_foreign(self, error: RequestError, *, urgent_too: bool) -> None:
+        """Tell the senders that we will not propose their batches, nor will anybody."""
+        refused = [queued for queued in self._foreign if urgent_too or not queued.urgent]
+        self._foreign = [q for q in self._foreign if q.urgent and not urgent_too]
+        for peer, ids in forwarding.by_member(refused).items():
+            self._forwarder.refuse(peer, forwarding.encode_refusal(error, ids))
 
     def handed_back(self, body: bytes) -> None:
         """The leader we sent these to never proposed them: they are ours again."""
-        for (request_id,) in _IDS.iter_unpack(body[: len(body) - len(body) % _IDS.size]):
+        for request_id in forwarding.decode_ids(body):
             pending = self._table.get(request_id)
             if pending is not None and pending.handed_on:
                 pending.handed_on = False
                 self._queue.append(pending.queued)
         self._wake()
+
+    def refused(self, body: bytes) -> None:
+        """The leader we sent these to never proposed them and will not.
+
+        Raises:
+            DecodeError: malformed; the connection is closed.
+        """
+        error, ids = forwarding.decode_refusal(body)
+        for request_id in ids:
+            pending = self._table.get(request_id)
+            if pending is not None and pending.handed_on:
+                self._fail(request_id, pending, error)
 
     # --- answers ---------------------------------------------------------------------------------
 
@@ -369,25 +358,22 @@ class Proposals:
         for request_id, pending in lost:
             self._fail(request_id, pending, TimeoutDueToLeaderFailError())
 
-    def fail_queued(self, error: ConfigServiceError) -> None:
-        """Refuse what nobody has been handed yet: nothing of it was proposed."""
+    def fail_queued(self, error: RequestError) -> None:
+        """Refuse what nobody has been handed yet, wherever it came from: none was proposed."""
+        self._refuse_queue(error, urgent_too=True)
+
+    def refuse_waiting(self, error: RequestError) -> None:
+        """As ``fail_queued``, but urgent ones wait on."""
+        self._refuse_queue(error, urgent_too=False)
+
+    def _refuse_queue(self, error: RequestError, *, urgent_too: bool) -> None:
         queue, self._queue = self._queue, []
         for queued in queue:
-            self.withdraw(queued.request_id, error)
-        self.refuse_foreign()
-
-    def refuse_waiting(self, error: ConfigServiceError) -> None:
-        """Refuse this member's own writes that wait, but for urgent ones: none was proposed.
-
-        Writes of others that a full batch left in the queue stay: only their member refuses them.
-        """
-        queue, self._queue = self._queue, []
-        for queued in queue:
-            pending = self._table.get(queued.request_id)
-            if queued.accepted_by != self._self_id or (pending is not None and pending.urgent):
+            if queued.urgent and not urgent_too:
                 self._queue.append(queued)
             else:
                 self.withdraw(queued.request_id, error)
+        self._refuse_foreign(error, urgent_too=urgent_too)
 
     def sweep(self) -> None:
         """Fail what is past its deadline. The oldest stand first, all wait equally long."""
@@ -409,6 +395,7 @@ class Proposals:
         for request_id, pending in list(self._table.items()):
             self._fail(request_id, pending, StoppedError())
         self._queue.clear()
+        self.hand_back()
 
     def _fail(self, request_id: int, pending: Pending, error: ConfigServiceError) -> None:
         del self._table[request_id]
@@ -439,22 +426,3 @@ class Proposals:
             value = int.from_bytes(self._entropy(8), "big") >> 1
             if value:
                 return value
-
-
-def _parse_forward(peer: NodeId, body: bytes) -> list[Queued]:
-    out = []
-    at = 0
-    while at < len(body):
-        if at + _FORWARD.size > len(body):
-            raise DecodeError("forwarded batch is cut short")
-        flags, length = _FORWARD.unpack_from(body, at)
-        at += _FORWARD.size
-        if length < 9 or length > limits.REQUEST_BYTES_MAX + 64 * limits.KIB:
-            raise DecodeError("forwarded command of impossible length")
-        command = body[at : at + length]
-        if len(command) != length or command[0] != 0x09:
-            raise DecodeError("forwarded batch is cut short")
-        at += length
-        request_id = int.from_bytes(command[1:9], "little")
-        out.append(Queued(command, bool(flags & _FLAG_NEEDS_ID), peer, request_id))
-    return out

@@ -14,6 +14,7 @@ from configsvc.codec import command as codec
 from configsvc.codec.command import CommandDecoder
 from configsvc.errors import (
     ConfigServiceError,
+    DecodeError,
     LeaderChangedError,
     OverloadedError,
     RequestTimeoutError,
@@ -22,8 +23,9 @@ from configsvc.errors import (
     TimeoutDueToLeaderFailError,
 )
 from configsvc.proto import rpc_pb2
+from configsvc.runtime.forwarding import Queued
 from configsvc.runtime.passes import Passes
-from configsvc.runtime.proposals import CLOCK_SUSPECT_NS, Proposals, Queued
+from configsvc.runtime.proposals import CLOCK_SUSPECT_NS, Proposals
 from configsvc.types import NodeId
 
 TIMEOUT_S = 5.0
@@ -36,6 +38,7 @@ class World:
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.forwarded: list[tuple[int, bytes]] = []
+        self.handed_back: list[tuple[int, bytes]] = []
         self.refused: list[tuple[int, bytes]] = []
         self.link_up = True
         self.results: list[bytes | ConfigServiceError] = []
@@ -52,6 +55,9 @@ class World:
         if self.link_up:
             self.forwarded.append((leader, body))
         return self.link_up
+
+    def hand_back(self, peer: NodeId, body: bytes) -> None:
+        self.handed_back.append((peer, body))
 
     def refuse(self, peer: NodeId, body: bytes) -> None:
         self.refused.append((peer, body))
@@ -198,8 +204,8 @@ def test_a_leader_that_never_proposed_hands_back() -> None:
     assert leader == 9
     other = World()
     other.table.accept_forwarded(NodeId(7), body)
-    other.table.refuse_foreign()
-    [(peer, ids)] = other.refused
+    other.table.hand_back()
+    [(peer, ids)] = other.handed_back
     assert peer == 7
     world.table.handed_back(ids)
     world.table.leadership_changed()
@@ -235,6 +241,19 @@ def test_a_transfer_refuses_what_waits_and_a_stop_everything() -> None:
 
 
 # --- O2, Q5: behind its bounds --------------------------------------------------------------------
+
+
+def sent_on(*sizes: int, urgent: int = 0) -> tuple[World, World]:
+    """A leader that holds writes of member 8, and that member."""
+    member, leader = World(), World()
+    for _ in range(sum(sizes) - urgent):
+        member.put()
+    for _ in range(urgent):
+        member.put(urgent=True)
+    member.table.forward_to(NodeId(7))
+    for _, body in member.forwarded:
+        leader.table.accept_forwarded(NodeId(8), body)
+    return member, leader
 
 
 class Behind:
@@ -309,18 +328,102 @@ def test_Q5_a_hold_of_long_ago_is_forgotten() -> None:
     assert behind.world.outcome == []
 
 
-def test_what_a_full_batch_left_of_others_is_not_refused_with_ones_own(
+@pytest.mark.parametrize("urgent", [0, 1])
+def test_Q5_those_of_other_members_are_refused_where_they_came_in(urgent: int) -> None:
+    member, leader = sent_on(3, urgent=urgent)
+    leader.put()
+    leader.table.refuse_waiting(OverloadedError())
+    assert leader.outcome == [OverloadedError]
+    [(peer, body)] = leader.refused
+    assert peer == 8
+    member.table.refused(body)
+    assert member.outcome == (3 - urgent) * [OverloadedError]
+    assert member.table.waiting == len(leader.taken()) == urgent
+    assert leader.handed_back == [], "or they would come again at once"
+
+
+def test_Q5_the_leader_of_a_held_log_tells_the_forwarding_member() -> None:
+    member, _ = sent_on(2)
+    behind = Behind()
+    behind.world.table.accept_forwarded(NodeId(8), member.forwarded[0][1])
+    behind.after(limits.WRITES_HELD_S_MAX)
+    assert behind.world.refused == []
+    behind.after(0.5)
+    [(peer, body)] = behind.world.refused
+    member.table.refused(body)
+    assert (peer, member.outcome) == (8, 2 * [OverloadedError])
+
+
+def test_D2_a_transfer_refuses_what_others_sent() -> None:
+    member, leader = sent_on(2, urgent=1)
+    leader.table.fail_queued(LeaderChangedError())
+    member.table.refused(leader.refused[0][1])
+    assert member.outcome == 2 * [LeaderChangedError]
+
+
+def test_only_what_was_never_proposed_is_refused() -> None:
+    member, leader = sent_on(2)
+    assert len(leader.taken()) == 2
+    leader.table.refuse_waiting(OverloadedError())
+    leader.table.fail_queued(LeaderChangedError())
+    assert (leader.refused, leader.handed_back) == ([], [])
+    assert member.outcome == []
+
+
+def test_a_refusal_of_what_this_member_does_not_wait_for_is_nobodys() -> None:
+    member, leader = sent_on(1)
+    leader.table.refuse_waiting(OverloadedError())
+    body = leader.refused[0][1]
+    member.table.handed_back(body[1:])  # ours again: whoever refuses it now does not hold it
+    member.table.refused(body)
+    assert member.outcome == []
+    member.taken()
+    member.table.leadership_changed()
+    member.table.refused(body)
+    assert member.outcome == [TimeoutDueToLeaderFailError]
+    with pytest.raises(DecodeError):
+        member.table.refused(b"")
+
+
+def test_too_many_of_others_are_refused_not_sent_to_and_fro(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(limits, "PROPOSALS_WAITING_MAX", 2)
+    leader = World()
+    for peer in (3, 4, 5):
+        member, _ = sent_on(2)
+        leader.table.accept_forwarded(NodeId(peer), member.forwarded[0][1])
+    assert [peer for peer, _ in leader.refused] == [3, 4, 5]
+    assert not leader.table.queued
+
+
+def test_what_a_full_batch_left_of_others_stays_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "READY_ENTRIES_MAX", 1)
-    other, own = World(), World()
-    for _ in range(2):
-        other.put()
-    other.table.forward_to(NodeId(7))
-    own.table.accept_forwarded(NodeId(8), other.forwarded[0][1])
-    own.put()
-    assert len(own.taken()) == 1
-    own.table.refuse_waiting(OverloadedError())
-    assert own.outcome == [OverloadedError]
-    _, batch = own.table.take_for_leader(0)
-    assert [queued.accepted_by for queued in batch] == [8]
+    member, leader = sent_on(2)
+    leader.put()
+    assert len(leader.taken()) == 1
+    leader.clock.now += TIMEOUT_S + 1
+    leader.table.sweep()
+    leader.put()
+    leader.table.forward_to(NodeId(9))  # another leads by now
+    assert len(leader.forwarded) == 1, "only what it took itself goes on in its name"
+    [(peer, ids)] = leader.handed_back
+    member.table.handed_back(ids)
+    assert (peer, len(ids), member.table.queued) == (8, 8, True)
+
+
+def test_what_the_core_dropped_of_others_stays_theirs() -> None:
+    member, leader = sent_on(2)
+    leader.put()
+    _, batch = leader.table.take_for_leader(0)
+    leader.table.give_back(batch)
+    assert leader.table.foreign == (8,)
+    assert leader.table.take_for_leader(0)[1] == batch
+    assert member.outcome == []
+
+
+def test_a_member_that_stops_hands_back() -> None:
+    member, leader = sent_on(1)
+    leader.table.stop()
+    member.table.handed_back(leader.handed_back[0][1])
+    assert len(member.taken()) == 1
