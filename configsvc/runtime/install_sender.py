@@ -1,8 +1,8 @@
 """The leader's side of an install: reads the whole history and streams it to one member.
 
-A window of chunks is under way, never more; reading is done in a thread that rests as long as it
-worked, so that the loop and its writes keep their time. Every outcome, silence included, is
-reported to the core exactly once, from outside the core's own steps.
+A window of chunks is under way, never more; reading is done in a thread that works in short slices
+and rests between them (``install_pace``), so that writes keep their time. Every outcome, silence
+included, is reported to the core exactly once, from outside the core's own steps.
 
 Always true:
   * One install at a time; an offer for a second member fails at once, and the core asks again.
@@ -30,6 +30,7 @@ from configsvc.runtime.install_frames import (
     encode_offer,
     window_open,
 )
+from configsvc.runtime.install_pace import Breath, Pace
 from configsvc.storage.snapshot.source import InstallSource
 from configsvc.types import NodeId
 
@@ -40,11 +41,14 @@ if TYPE_CHECKING:
 class _Sending:
     """One install under way."""
 
-    def __init__(self, peer: NodeId, install: int, index: int, source: Any, now: float) -> None:
+    def __init__(
+        self, peer: NodeId, install: int, index: int, source: Any, breath: Breath, now: float
+    ) -> None:
         self.peer = peer
         self.install = install
         self.index = index  # the log is held behind it
         self.source = source
+        self.breath = breath
         self.chunks: Iterator[bytes] = source.chunks()
         self.unsent: bytes | None = None  # a chunk that the link had no room for
         self.sent = 0
@@ -66,6 +70,7 @@ class InstallSender:
         self._sending: _Sending | None = None
         self._held: tuple[NodeId, int, float] | None = None  # member, index, until
         self._next = 1
+        self._pace = Pace(member.config.tick)
         self._not_before: dict[NodeId, float] = {}  # after failures, each pause twice the last
         self._pauses: dict[NodeId, float] = {}
         self.sent_total = 0
@@ -99,9 +104,9 @@ class InstallSender:
             return
         install = self._next
         self._next += 1
-        self._sending = sending = _Sending(
-            peer, install, snapshot.index, InstallSource(member.reader.current), now
-        )
+        breath = Breath(self._pace)
+        source = InstallSource(member.reader.current, breath)
+        self._sending = sending = _Sending(peer, install, snapshot.index, source, breath, now)
         sending.connected_since = member.net.active_since(peer)
         member.report.info(
             "install", "install begins", peer=f"{peer:016x}", index=snapshot.index, install=install
@@ -138,6 +143,9 @@ class InstallSender:
         """Give up what is silent or has no way; called every raft tick."""
         member = self._member
         sending = self._sending
+        wal = member.wal
+        reading = sending is not None and not sending.read_all
+        self._pace.note(now, wal.frames_total, wal.sync_seconds_last, reading=reading)
         if sending is not None:
             # Another connection is another start of the receiver, which knows nothing of this.
             if member.net.active_since(sending.peer) != sending.connected_since:
@@ -171,11 +179,10 @@ class InstallSender:
             sending.unsent = None
         if not sending.read_all and window_open(sending.sent, sending.taken):
             sending.reading = True
-            began = self._member.clock.monotonic()
-            future = self._member.loop.run_in_executor(self._executor, next, sending.chunks, None)
-            future.add_done_callback(lambda done: self._read(sending, began, done))
+            future = self._member.loop.run_in_executor(self._executor, _next, sending)
+            future.add_done_callback(lambda done: self._read(sending, done))
 
-    def _read(self, sending: _Sending, began: float, done: asyncio.Future[bytes | None]) -> None:
+    def _read(self, sending: _Sending, done: asyncio.Future[bytes | None]) -> None:
         if done.cancelled():
             return
         error = done.exception()
@@ -186,18 +193,13 @@ class InstallSender:
             self._end(sending, "this member's history cannot be read")
             return
         sending.unsent = done.result()
+        sending.reading = False
         if sending.unsent is None:
-            sending.reading, sending.read_all = False, True
+            sending.read_all = True
             return
         end = sending.source.end
         if end is not None:
             sending.index = end.index
-        worked = self._member.clock.monotonic() - began
-        rest = worked * (1 / limits.INSTALL_READ_SHARE - 1)
-        self._member.loop.call_later(rest, self._rested, sending)
-
-    def _rested(self, sending: _Sending) -> None:
-        sending.reading = False
         self._pump(sending)
 
     def _end(self, sending: _Sending, problem: str) -> None:
@@ -232,6 +234,15 @@ class InstallSender:
     def _report(self, peer: NodeId, ok: bool) -> None:
         self._member.machine.raft.report_snapshot(peer, ok)
         self._member.wake()
+
+
+def _next(sending: _Sending) -> bytes | None:
+    """In the thread: the next chunk; None: that was all."""
+    sending.breath.begin()
+    try:
+        return next(sending.chunks, None)
+    finally:
+        sending.breath.end()
 
 
 def _close(chunks: Any) -> None:

@@ -22,7 +22,7 @@ from configsvc.storage.history.messages import CommitInfo
 from configsvc.storage.history.questions import COMMIT_COLUMNS
 from configsvc.storage.history.schema import COMMITS, OPENINGS, REVISIONS, TILES
 from configsvc.storage.history.session import Session
-from configsvc.storage.history.statements import ROW_COLUMNS, compiled
+from configsvc.storage.history.statements import ROW_COLUMNS, ROW_LIST, compiled
 from configsvc.storage.seal.errors import SealBroken
 
 _SEQ: Final = 8  # place of ``seq`` in ROW_COLUMNS
@@ -50,6 +50,13 @@ _ROWS: Final = compiled(
     .where(REVISIONS.c.revision > bindparam("low"), REVISIONS.c.revision <= bindparam("high"))
     .order_by(REVISIONS.c.revision, REVISIONS.c.sub)
 ).sql
+# Those alone that carry an opening: the highest bit of what stands behind the batch is set
+# (``values``). Looked for in SQL, where other threads run meanwhile.
+_SALTED_ROWS: Final = f"""
+SELECT {ROW_LIST} FROM revisions r
+WHERE r.revision > ? AND r.revision <= ? AND substr(r.value, 9, 1) >= x'80'
+ORDER BY r.revision, r.sub
+"""  # noqa: S608 - a text of ours
 # The key index is ours to keep: a row that is missing there would be hidden from who asks by key.
 _UNLISTED: Final = """
 SELECT r.revision, r.sub FROM revisions r
@@ -141,12 +148,14 @@ def _check_listed(session: Session, stretch: tuple[int, int]) -> None:
 def openings(session: Session, held: list[CommitInfo]) -> dict[int, messages.Opening]:
     """What opens the leaves of ``held``, neighbours, by seq; erased ones are not there.
 
+    Only rows that say they carry an opening are looked at: whoever opens the rows finds the rest.
+
     Raises:
         SealBroken: a row or opening is not what was written.
     """
     if not held:
         return {}
-    return _openings(session, held, session.cursor.execute(_ROWS, _stretch(session, held)))
+    return _openings(session, held, session.cursor.execute(_SALTED_ROWS, _stretch(session, held)))
 
 
 def _openings(

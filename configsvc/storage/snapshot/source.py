@@ -8,14 +8,16 @@ index on until the receiver is done, and rows must not be deleted meanwhile: the
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import bindparam, select, tuple_
 
 from configsvc.errors import ensure
-from configsvc.limits import INSTALL_CHUNK_BYTES_MAX
+from configsvc.limits import INSTALL_CHUNK_BYTES_MAX, INSTALL_LAST_S
 from configsvc.storage.history import loading, verify
 from configsvc.storage.history.reader import HistoryReader
 from configsvc.storage.history.schema import REVISIONS
@@ -31,6 +33,7 @@ from configsvc.storage.snapshot.stream import (
 )
 
 _PAGE_ROWS: Final = 256
+_SLICE_RECORDS: Final = 16  # between two breaths; half a millisecond's work
 _PASSES: Final = 2  # the second takes what arrived while the first one was sent
 
 _ROWS_AFTER: Final = compiled(
@@ -43,14 +46,24 @@ _ROWS_AFTER: Final = compiled(
     .limit(constant(_PAGE_ROWS))
     .offset(constant(0))
 ).sql
+_VALUE: Final = 3  # place of ``value`` in ROW_COLUMNS
 _SEQ: Final = 8  # place of ``seq`` in ROW_COLUMNS
 
 
 class InstallSource:
     """One install, once. ``chunks`` blocks on the database: run it in an executor thread."""
 
-    def __init__(self, reader: HistoryReader) -> None:
+    def __init__(self, reader: HistoryReader, breathe: Callable[[], None] = lambda: None) -> None:
+        """Set up.
+
+        Args:
+            reader: of the history that is sent.
+            breathe: called after every few records, so that whoever shares the interpreter with
+                this thread gets it; it may rest, for milliseconds: a transaction may be open.
+        """
         self._reader = reader
+        self._rests = breathe
+        self._hurry_at = math.inf  # on the monotonic clock; no rest from then on
         self._hash = sha256()
         self._number = 0
         self._counts = dict.fromkeys(ChunkKind, 0)
@@ -69,6 +82,7 @@ class InstallSource:
             yield from self._paged(self._rows, ChunkKind.ROWS)
             yield from self._paged(self._commits, ChunkKind.COMMITS)
         with self._reader.transaction() as (connection, session):
+            self._hurry_at = time.monotonic() + INSTALL_LAST_S
             yield from self._packed(ChunkKind.ROWS, self._rest(session, self._rows))
             yield from self._packed(ChunkKind.COMMITS, self._rest(session, self._commits))
             actors = loading.actors(connection)
@@ -100,14 +114,22 @@ class InstallSource:
         )
         yield self._chunk(ChunkKind.END, [encode_record(self.end)])
 
+    def _breathe(self) -> None:
+        if time.monotonic() < self._hurry_at:
+            self._rests()
+
     def _rows(self, session: Session) -> list[Record]:
         """The next page of rows; empty at the end."""
-        raws: list[Any] = session.cursor.execute(_ROWS_AFTER, self._place).fetchall()
-        if not raws:
-            return []
-        self._place = raws[-1][:2]
-        rows = session.vault.open_rows(raws)
-        return [(*row, raw[_SEQ]) for row, raw in zip(rows, raws, strict=True)]
+        records: list[Record] = []
+        size = 0
+        cursor = session.cursor.execute(_ROWS_AFTER, self._place)
+        while size < INSTALL_CHUNK_BYTES_MAX and (raws := cursor.fetchmany(_SLICE_RECORDS)):
+            self._place = raws[-1][:2]
+            size += sum(len(raw[_VALUE]) for raw in raws)
+            rows = session.vault.open_rows(raws)
+            records += [(*row, raw[_SEQ]) for row, raw in zip(rows, raws, strict=True)]
+            self._breathe()
+        return records
 
     def _commits(self, session: Session) -> list[Record]:
         """The next page of commits with their openings; empty at the end."""
@@ -115,8 +137,13 @@ class InstallSource:
         if not commits:
             return []
         self._seq = commits[-1].seq
-        opened = verify.openings(session, commits)
-        return [(*commit, *opened.get(commit.seq, ())) for commit in commits]
+        records: list[Record] = []
+        for at in range(0, len(commits), _SLICE_RECORDS):
+            part = commits[at : at + _SLICE_RECORDS]
+            opened = verify.openings(session, part)
+            records += [(*commit, *opened.get(commit.seq, ())) for commit in part]
+            self._breathe()
+        return records
 
     def _paged(self, read: Callable[[Session], list[Record]], kind: ChunkKind) -> Iterator[bytes]:
         """Pages, each from a transaction of its own, until there is no more for now."""
@@ -137,6 +164,8 @@ class InstallSource:
         size = HEAD_BYTES
         for record in records:
             data = encode_record(record)
+            if not len(parts) % _SLICE_RECORDS:
+                self._breathe()
             if parts and size + len(data) > INSTALL_CHUNK_BYTES_MAX:
                 yield self._chunk(kind, parts)
                 parts, size = [], HEAD_BYTES

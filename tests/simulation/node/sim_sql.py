@@ -345,7 +345,7 @@ def _chunk(what: Any) -> bytes:
 class SimSource:
     """The face of ``InstallSource``: the batches of a file, and at the end where that was."""
 
-    def __init__(self, reader: Any) -> None:
+    def __init__(self, reader: Any, _breathe: Any) -> None:
         self._file: SqlFile = reader.file
         self.end: Any = None
         self.batches_per_chunk = 4

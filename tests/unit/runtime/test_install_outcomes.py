@@ -26,7 +26,7 @@ class Source:
 
     broken = False
 
-    def __init__(self, reader: Any) -> None:
+    def __init__(self, reader: Any, breathe: Any) -> None:
         self.end = SimpleNamespace(index=INDEX)
 
     def chunks(self) -> Iterator[bytes]:

@@ -1,0 +1,121 @@
+"""How fast a history is read for an install, judged by what the writes of its leader suffer.
+
+The thread that reads holds the interpreter while it works. A write meets it several times on its
+way, and waits each time until the thread lets go: so the thread works in slices, each shorter than
+a write takes, and rests behind each. How long a slice is bounds what one write can lose; the share
+of its time that the thread works says how many writes lose something. The share moves: it shrinks
+while syncs and the loop's timers take clearly longer than before the install, and grows while they
+do not. It has a floor, so every install ends; the receiver can never be faster than what is read.
+
+Not here: when there is something to read (``install_sender``), reading (``storage.snapshot``).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from configsvc import limits
+
+_QUIET_WEIGHT: Final = 0.2  # of the newest look, in what is known of quiet times
+_SHRINK: Final = 0.75  # the share's factor after a look at which writes suffered
+_GROW: Final = 1.1  # after one at which they did not
+
+
+class Pace:
+    """One member's, on the loop: ``note`` at every tick, installs or not."""
+
+    def __init__(self, tick: float) -> None:
+        """``tick``: seconds that should lie between two calls of ``note``."""
+        self.share = limits.INSTALL_SHARE_START  # of its time the reader works; any thread reads it
+        self.quiet_s: float | None = None  # sync and lateness while nothing was read; None: unknown
+        self._tick = tick
+        self._before: float | None = None
+        self._looked = 0.0
+        self._frames = 0
+        self._reading = False
+        self._syncs: list[float] = []
+        self._late: list[float] = []
+
+    def note(self, now: float, frames: int, sync_s: float, *, reading: bool) -> None:
+        """What can be seen at one tick.
+
+        Args:
+            now: of the monotonic clock.
+            frames: written to the log since the start; one more: ``sync_s`` is news.
+            sync_s: how long the newest of them took, in seconds.
+            reading: whether an install is under way.
+        """
+        if reading != self._reading:
+            self._reading = reading
+            self.share = limits.INSTALL_SHARE_START
+            self._forget(now)
+        if self._before is not None:
+            self._late.append(max(0.0, now - self._before - self._tick))
+        self._before = now
+        if frames != self._frames:
+            self._frames = frames
+            self._syncs.append(sync_s)
+        if now - self._looked >= limits.INSTALL_LOOK_S:
+            self._look()
+            self._forget(now)
+
+    def _forget(self, now: float) -> None:
+        self._looked = now
+        self._syncs.clear()
+        self._late.clear()
+
+    def _look(self) -> None:
+        if not self._syncs:  # nobody writes: nobody suffers, and nothing is learnt
+            self._move(_GROW if self._reading else 1.0)
+            return
+        seen = _mean(self._syncs) + _mean(self._late)
+        quiet = self.quiet_s
+        if not self._reading:
+            self.quiet_s = seen if quiet is None else quiet + _QUIET_WEIGHT * (seen - quiet)
+        elif quiet is not None:
+            suffers = seen > limits.INSTALL_SUFFER_MAX * quiet + limits.INSTALL_SUFFER_S
+            self._move(_SHRINK if suffers else _GROW)
+
+    def _move(self, factor: float) -> None:
+        share = self.share * factor
+        self.share = min(max(share, limits.INSTALL_SHARE_MIN), limits.INSTALL_SHARE_MAX)
+
+
+class Breath:
+    """One install's, in the thread that reads: call it after every few records."""
+
+    def __init__(
+        self,
+        pace: Pace,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._pace = pace
+        self._clock = clock
+        self._sleep = sleep
+        self._began = clock()
+        self._worked = 0.0  # of the present slice, when the thread last had nothing to read
+
+    def begin(self) -> None:
+        """Work goes on after ``end``; what lies between is neither work nor rest."""
+        self._began = self._clock() - self._worked
+
+    def end(self) -> None:
+        """Nothing to be read for now."""
+        self._worked = self._clock() - self._began
+
+    def __call__(self) -> None:
+        """Rest, if a slice of work is over: the longer, the longer it took."""
+        worked = self._clock() - self._began
+        if worked < limits.INSTALL_SLICE_S:
+            return
+        rest = worked * (1 / self._pace.share - 1)
+        self._sleep(min(rest, limits.INSTALL_REST_S_MAX))
+        self._began = self._clock()
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
