@@ -11,7 +11,6 @@ Not here: everything else that a put can be (``operations.put``).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
 from typing import Final
 
 from configsvc.apply import digest
@@ -23,6 +22,7 @@ from configsvc.limits import LEAF_KEY_BYTES_MAX
 from configsvc.mvcc.messages import PutResult
 from configsvc.raft.messages import Entry
 
+_KEY_MAX: Final = LEAF_KEY_BYTES_MAX  # a longer one stands in its leaf by its digest
 _new: Final = tuple.__new__  # skips the Python frame of a named tuple's constructor
 
 
@@ -33,29 +33,21 @@ def plain_run(
     found: list[PlainPut] = []
     if state.alarms:
         return found
-    rights = state.rights
     principal = source = view = None
-    for entry, (env, op, _) in zip(
-        islice(entries, at, None), islice(commands, at, None), strict=True
-    ):
+    for number in range(at, len(commands)):
+        env, op, _ = commands[number]
         key, value, lease, prev_kv, ignore_value, ignore_lease = op
-        if (
-            lease
-            or prev_kv
-            or ignore_value
-            or ignore_lease
-            or not 0 < len(key) <= LEAF_KEY_BYTES_MAX
-        ):
-            break
         request_id, who, where, reason, ticket, salt, _, _, time_ns, suspect, member, _ = env
+        if lease or prev_kv or ignore_value or ignore_lease or not 0 < len(key) <= _KEY_MAX:
+            break
         if reason or ticket or suspect or len(salt) != SALT_BYTES:
             break
         if who is not principal or where is not source:
-            principal, source, view = who, where, rights.sure_view(who, where)
+            principal, source, view = who, where, state.rights.sure_view(who, where)
         rule = None if view is None else view.put_always or view.granted_put(key)
         if view is None or rule is None:
             break
-        term, index, _, _ = entry
+        term, index, _, _ = entries[number]
         values = (
             index, term, request_id, who, where, salt, time_ns, member, rule, view.roles, key, value
         )  # fmt: skip
@@ -65,28 +57,27 @@ def plain_run(
 
 def put_all(state: ApplyState, puts: Sequence[PlainPut]) -> list[Effects]:
     """Do a run that ``plain_run`` found."""
-    first, last = puts[0], puts[-1]
-    state.applied, state.term = last[0], last[1]
-    state.last_time_ns = max(state.last_time_ns, max([put[6] for put in puts]))
     revision = state.store.revision + 1
     rows, prevs = state.store.puts([put[10:] for put in puts])
-    for row, prev in zip(rows, prevs, strict=True):
-        if prev is not None and prev[5]:
-            state.lessor.move(row[2], prev[5], 0)
     auth = state.auth
     leaves, hashes, commits = state.recorder.puts(
         puts, prevs, revision, auth.revision, auth.policy.version
     )
-    digests = digest.step_puts(state.digest, first[0], rows)
-    state.digest = digests[-1]
+    digests = digest.step_puts(state.digest, puts[0][0], rows)
+    state.applied, state.term, state.digest = puts[-1][0], puts[-1][1], digests[-1]
+    newest = state.last_time_ns
     effects: list[Effects] = []
-    for put, row, prev, leaf, hashed, commit, chained in zip(
-        puts, rows, prevs, leaves, hashes, commits, digests, strict=True
-    ):
+    for at, put in enumerate(puts):
+        row, prev = rows[at], prevs[at]
+        if put[6] > newest:
+            newest = put[6]
+        if prev is not None and prev[5]:
+            state.lessor.move(row[2], prev[5], 0)
         revision = row[0]
         values = (
             put[0], put[1], put[2], _new(PutResult, (revision, None)), revision, (row,), (prev,),
-            (), leaf, _new(CommitRow, commit), chained, hashed,
+            (), leaves[at], _new(CommitRow, commits[at]), digests[at], hashes[at],
         )  # fmt: skip
         effects.append(_new(Effects, values))
+    state.last_time_ns = newest
     return effects

@@ -85,6 +85,9 @@ class Frontier:
 
     def append_hashes(self, hashes: Sequence[bytes]) -> None:
         """``append_hash`` for each of ``hashes``: level by level, without a loop for each."""
+        if len(hashes) == 1:
+            self.append_hash(hashes[0])
+            return
         roots, size = self._roots, self.size
         self.size = size + len(hashes)
         alone: list[bytes] = []  # the last of a level, where its neighbour is still to come
