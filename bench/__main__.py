@@ -3,7 +3,7 @@
 BENCH_QUICK=1   at most a minute, one short round of each
 BENCH_LONG=1    ten thousand idle connections as well
 BENCH_ONLY=a,b  some of: throughput3 throughput1 watch fanout file large failover empty idle
-                duties growth five; rows of other parts stay in the results as they were
+                duties growth join five; rows of other parts stay in the results as they were
 BENCH_PORT=n    first of 500 ports in use
 """
 
@@ -25,6 +25,7 @@ from bench import (
     failover,
     growth,
     idle,
+    join,
     large,
     switches,
     throughput,
@@ -37,7 +38,7 @@ from bench.report import Report
 
 PARTS: Final = (
     "throughput3", "watch", "fanout", "file", "large", "failover", "throughput1", "idle", "empty",
-    "duties", "growth", "five",
+    "duties", "growth", "join", "five",
 )  # fmt: skip
 PORTS: Final = int(
     os.environ.get("BENCH_PORT", "13100")
@@ -125,6 +126,9 @@ def _run(report: Report, wanted: set[str], *, quick: bool) -> None:
             folder = WORK / "empty"
             folder.mkdir(mode=0o700)
             empty.measure(report, folder, 1 if quick else 5, seconds)
+    if "join" in wanted:
+        with _named(report, "join"):
+            join.measure(report, WORK / "join", PORTS + 300, quick=quick)
     if not quick:
         _ours_alone(report, wanted)
 

@@ -1,7 +1,9 @@
-"""A cluster that has become large: a member restarts, a new one joins, two of five are lost.
+"""A cluster that has become large: a member restarts; and two of five are lost.
 
 Our cluster alone. ``BENCH_GROWN=keys,versions`` says how large (default 100000,500000): versions
 are puts in transactions of fifty, 256 bytes each, so that filling takes minutes and not hours.
+
+Not here: a new member that joins a large cluster (``join``).
 """
 
 from __future__ import annotations
@@ -12,61 +14,55 @@ from pathlib import Path
 from typing import Final
 
 from bench import requests
-from bench.calls import call, calling
-from bench.clusters import Member, Ours
+from bench.calls import calling
+from bench.clusters import Ours
 from bench.duties import add
 from bench.frames import BenchFault
 from bench.large import ask_all
-from bench.load import percentile
 from bench.processes import memory_bytes
 from bench.report import Measure, Report
 from bench.writing import Writing, writing
 from configsvc.proto import rpc_pb2
 
-KEYS: Final = 100_000
-VERSIONS: Final = 500_000
+SIZE: Final = (100_000, 500_000)  # keys, versions
 PER_TXN: Final = 50  # one frame of HTTP/2 holds them
 CHUNK: Final = 200  # transactions made at a time
 RESTARTS: Final = 3
-QUIET_S: Final = 8.0
-JOIN_S: Final = 300.0
 LOST_S: Final = 15.0
 TXN: Final = "/etcdserverpb.KV/Txn"
-ADD: Final = "/etcdserverpb.Cluster/MemberAdd"
-PROMOTE: Final = "/etcdserverpb.Cluster/MemberPromote"
 HEAD: Final = requests.PREFIX + b"grown/"
 
 
-def size() -> tuple[int, int]:
+def size(variable: str, default: tuple[int, int]) -> tuple[int, int]:
     """Keys and versions to fill with.
 
     Raises:
         BenchFault: the variable is not two numbers.
     """
-    given = os.environ.get("BENCH_GROWN", f"{KEYS},{VERSIONS}")
+    given = os.environ.get(variable, f"{default[0]},{default[1]}")
     try:
         keys, versions = (int(word) for word in given.split(","))
     except ValueError:
-        raise BenchFault(f"BENCH_GROWN={given}: two numbers are needed") from None
+        raise BenchFault(f"{variable}={given}: two numbers are needed") from None
     return keys, max(keys, versions)
 
 
 def measure(report: Report, folder: Path, port: int) -> None:
-    """Three members grown large, and four in the end."""
-    keys, versions = size()
+    """Three members grown large."""
+    keys, versions = size("BENCH_GROWN", SIZE)
     cluster = Ours(folder / "ours", 3, port)
     try:
         cluster.start()
-        rate = _fill(cluster, keys, versions)
+        rate = fill(cluster, keys, versions)
         grown = f"{keys:,} keys, {versions:,} versions"
         report.add(Measure(f"filling: {grown}", "puts/s", "higher", ours=[rate]))
         _restarts(report, cluster, grown)
-        _join(report, cluster, grown)
     finally:
         cluster.stop()
 
 
-def _fill(cluster: Ours, keys: int, versions: int) -> float:
+def fill(cluster: Ours, keys: int, versions: int) -> float:
+    """So many puts in transactions, through the leader; puts per second."""
     began = time.perf_counter()
     with calling(cluster.target(cluster.leader())) as (links, link):
         for start in range(0, versions, PER_TXN * CHUNK):
@@ -99,61 +95,6 @@ def _restarts(report: Report, cluster: Ours, grown: str) -> None:
     notes = {"load_average": round(os.getloadavg()[0], 1), "grown": grown}
     report.add(Measure("restart after kill -9 → ready", "ms", "lower", took, notes=notes))
     report.add(Measure("  its memory then", "MiB", "lower", memory, notes=notes))
-
-
-def _join(report: Report, cluster: Ours, grown: str) -> None:
-    """Learner added, started, promoted, while one client writes to the leader."""
-    leader = cluster.leader()
-    with writing([cluster.target(leader)]) as load:
-        quiet_from = time.perf_counter()
-        time.sleep(QUIET_S)
-        began = time.perf_counter()
-        member, answer = _added(cluster)
-        cluster.launch(member)
-        _promote(cluster, leader, answer)
-        ended = time.perf_counter()
-        quiet, meanwhile = load.times(quiet_from, began), load.times(began, ended)
-        refused = load.refusals(quiet_from)
-    cluster.wait_ready(member)
-    notes = {
-        "load_average": round(os.getloadavg()[0], 1),
-        "grown": grown,
-        "puts_before": len(quiet),
-        "puts_during": len(meanwhile),
-        "refused": refused,
-    }
-    for name, values in (("before a member joins", quiet), ("while it joins", meanwhile)):
-        p99 = [percentile(values, 0.99)]
-        report.add(Measure(f"put p99 {name}", "ms", "lower", p99, notes=notes))
-        report.add(Measure(f"  longest put {name}", "ms", "lower", values[-1:], notes=notes))
-    took = [(ended - began) * 1e3]
-    report.add(Measure("member added → promoted", "ms", "lower", took, notes=notes))
-
-
-def _added(cluster: Ours) -> tuple[Member, int]:
-    port = cluster.members[-1].client_port + 10
-    member = Member(f"ours{len(cluster.members)}", port, port + 1)
-    member.extra = ("--initial-cluster-state", "existing")
-    body = rpc_pb2.MemberAddRequest(peerURLs=[member.peer_url], isLearner=True)
-    answer = call(cluster.admin(cluster.leader()), ADD, body.SerializeToString())
-    added = rpc_pb2.MemberAddResponse.FromString(answer).member.ID
-    cluster.members.append(member)
-    cluster.equip(member, added)
-    return member, added
-
-
-def _promote(cluster: Ours, leader: Member, added: int) -> None:
-    body = rpc_pb2.MemberPromoteRequest(ID=added).SerializeToString()
-    deadline = time.perf_counter() + JOIN_S
-    while True:
-        try:
-            call(cluster.admin(leader), PROMOTE, body)
-        except BenchFault as fault:  # not caught up yet
-            if time.perf_counter() > deadline:
-                raise BenchFault(f"the new member is not promoted: {fault}") from None
-            time.sleep(0.1)
-        else:
-            return
 
 
 def five(report: Report, folder: Path, port: int) -> None:
