@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,77 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configsvc.api import large_answers
-from configsvc.api.large_answers import from_history, is_large, large_range, portions
+from configsvc.api.large_answers import from_history, is_large, portions
 from configsvc.codec import answers
 from configsvc.errors import OverloadedError
 from configsvc.mvcc import cursor as cursors
 from configsvc.mvcc.cursor import RangeCursor
-from configsvc.mvcc.messages import DeleteOp, KeyValue, PutOp, RangeOp, RangeResult
-from configsvc.mvcc.store import NeedHistory, Store
+from configsvc.mvcc.messages import KeyValue, RangeOp, RangeResult
+from configsvc.mvcc.store import NeedHistory
 from configsvc.proto import rpc_pb2
 from configsvc.runtime.slices import Slices
 from configsvc.runtime.waiting import Pieces, Waiting
 from configsvc.types import KeySpan
+from tests.support.range_rig import HEADER, Loop, Member
 
-HEADER = b"\x0a\x02\x18\x05"
 ALL = KeySpan(b"", None)
 PIECE = 4
-
-
-class Loop:
-    """What is called soon, by hand."""
-
-    def __init__(self) -> None:
-        self.soon: deque[Callable[[], None]] = deque()
-
-    def call_soon(self, callback: Callable[[], None], /) -> None:
-        self.soon.append(callback)
-
-    def turn(self) -> None:
-        self.soon.popleft()()
-
-
-class Gate:
-    """The history's door: what was asked, and its answer at once."""
-
-    def __init__(self) -> None:
-        self.asked = 0
-
-    def ask(self, _: int, question: Callable[[], Any], answer: Callable[[Any], Any]) -> Waiting:
-        self.asked += 1
-        waiting = Waiting()
-        waiting.complete(answer(question()))
-        return waiting
-
-
-class Member:
-    """What a range needs of one."""
-
-    applied = 7
-
-    def __init__(self) -> None:
-        self.store = Store()
-        self.loop = Loop()
-        self.gate = Gate()
-        self.reader: Any = None
-        self.slices = Slices(self.loop)
-
-    def put(self, key: bytes, value: bytes = b"v", lease: int = 0) -> None:
-        self.store.commit(self.store.stage_put(PutOp(key, value, lease), {lease}))
-
-    def drop(self, key: bytes, end: bytes | None = None) -> None:
-        span = KeySpan(key, key + b"\0" if end is None else end)
-        self.store.commit(self.store.stage_delete(DeleteOp(span)))
-
-    def ask(self, op: RangeOp) -> tuple[Waiting, list[Any]]:
-        waiting = large_range(self, self.slices, HEADER, op)  # type: ignore[arg-type]
-        got: list[Any] = []
-        waiting.bind(got.append)
-        return waiting, got
-
-    def run(self) -> None:
-        while self.loop.soon:
-            self.loop.turn()
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,76 @@
+"""What a large range needs of a member: a store, turns of a loop by hand, a door to history."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from configsvc.api.large_answers import large_range
+from configsvc.mvcc.messages import DeleteOp, PutOp, RangeOp
+from configsvc.mvcc.store import Store
+from configsvc.runtime.slices import Slices
+from configsvc.runtime.waiting import Waiting
+from configsvc.types import KeySpan
+
+HEADER = b"\x0a\x02\x18\x05"
+
+
+class Loop:
+    """What is called soon, by hand."""
+
+    def __init__(self) -> None:
+        self.soon: deque[Callable[[], None]] = deque()
+
+    def call_soon(self, callback: Callable[[], None], /) -> None:
+        self.soon.append(callback)
+
+    def turn(self) -> None:
+        self.soon.popleft()()
+
+
+class Gate:
+    """The history's door: what was asked, and its answer at once."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def ask(self, _: int, question: Callable[[], Any], answer: Callable[[Any], Any]) -> Waiting:
+        self.asked += 1
+        waiting = Waiting()
+        waiting.complete(answer(question()))
+        return waiting
+
+    def run(self, _: int, question: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        self.asked += 1
+        done(question())
+
+
+class Member:
+    """What a range needs of one."""
+
+    applied = 7
+
+    def __init__(self) -> None:
+        self.store = Store()
+        self.loop = Loop()
+        self.gate = Gate()
+        self.reader: Any = None
+        self.slices = Slices(self.loop)
+
+    def put(self, key: bytes, value: bytes = b"v", lease: int = 0) -> None:
+        self.store.commit(self.store.stage_put(PutOp(key, value, lease), {lease}))
+
+    def drop(self, key: bytes, end: bytes | None = None) -> None:
+        span = KeySpan(key, key + b"\0" if end is None else end)
+        self.store.commit(self.store.stage_delete(DeleteOp(span)))
+
+    def ask(self, op: RangeOp) -> tuple[Waiting, list[Any]]:
+        waiting = large_range(self, self.slices, HEADER, op)  # type: ignore[arg-type]
+        got: list[Any] = []
+        waiting.bind(got.append)
+        return waiting, got
+
+    def run(self) -> None:
+        while self.loop.soon:
+            self.loop.turn()
