@@ -56,8 +56,8 @@ PEER_QUEUE_BYTES_MAX: Final = 8 * MIB
 # --- history (reliability.md 5.11) ----------------------------------------------------------------
 SQL_LAG_ENTRIES_MAX: Final = 5_000
 SQL_LAG_BYTES_MAX: Final = 64 * MIB
-SQL_BATCH_ENTRIES_MAX: Final = 512
-SQL_BATCH_ENTRIES_MIN: Final = 256  # a smaller batch waits this long for company:
+SQL_BATCH_ENTRIES_MAX: Final = 768
+SQL_BATCH_ENTRIES_MIN: Final = 512  # a smaller batch waits this long for company:
 SQL_LINGER_S: Final = 0.1  # a transaction of one row costs as much CPU as one of sixty
 SQL_LAG_S_MAX: Final = 1.0  # age of the oldest unwritten entry; beyond any of the three apply waits
 SQL_CHECKPOINT_ENTRIES: Final = 20_000  # checkpoint after that many entries,
@@ -174,6 +174,7 @@ URL_CHARS_MAX: Final = 512
 # One slice of a large range, then everybody else's turn. A longer answer is not made in one go.
 RANGE_PIECE_KEYS: Final = 250  # keys looked up and encoded
 RANGE_PIECE_BYTES: Final = 256 * KIB  # encoded, and one key more
+JSON_PIECE_VALUES: Final = 64  # of a list, written as JSON
 RANGE_PIECE_ROWS: Final = 1_000  # changes since its revision that are undone
 APPLY_PIECE_ROWS: Final = 2_000  # an entry that changes more is applied piece by piece
 # Committed entries that wait for such an entry, or for the history; then the log waits, too. A
