@@ -26,7 +26,7 @@ from configsvc.errors import (
     InvalidAuthTokenError,
     OverloadedError,
     RequestError,
-    RequestTimeoutError,
+    TimeoutWaitAppliedIndexError,
 )
 from configsvc.limits import LATE_STREAM_BYTES_MAX
 from configsvc.runtime.reads import Reads
@@ -79,7 +79,7 @@ def _when_applied(
         return b""
 
     def ended(outcome: bytes | ConfigServiceError) -> None:
-        if isinstance(outcome, RequestTimeoutError):
+        if isinstance(outcome, TimeoutWaitAppliedIndexError):
             go_on(ahead, True)
         elif isinstance(outcome, ConfigServiceError):
             fail(outcome)

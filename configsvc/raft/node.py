@@ -227,6 +227,16 @@ class RawNode:
         dispatch.handle(self.raft, Message(MessageType.TRANSFER_LEADER, from_=to))
 
     @property
+    def leader_silent(self) -> bool:
+        """Whether a follower has not heard its leader for an election timeout."""
+        raft = self.raft
+        return (
+            raft.role is Role.FOLLOWER
+            and raft.lead != NOBODY
+            and raft.election_elapsed >= raft.config.election_ticks
+        )
+
+    @property
     def transferee(self) -> NodeId:
         """Whom this leader is handing leadership to; 0: nobody, or no longer."""
         return self.raft.transferee

@@ -34,6 +34,7 @@ class Following:
         member.report.info(
             "raft", "leadership", lead=f"{lead:016x}", role=role.name.lower(), term=member.term
         )
+        member.lost_leader.leadership(lead)
         member.reads.leadership_changed()
         member.proposals.leadership_changed()
         member.news.forget()

@@ -39,6 +39,7 @@ from configsvc.runtime.keeping import Keeping
 from configsvc.runtime.leases import Leases
 from configsvc.runtime.local_audit import LocalAudit
 from configsvc.runtime.logins import Logins
+from configsvc.runtime.lost_leader import LostLeader
 from configsvc.runtime.machine import Machine
 from configsvc.runtime.membership import Membership
 from configsvc.runtime.memory_health import MemoryHealth
@@ -122,6 +123,7 @@ class Member:
     def _join_requests(self, parts: Parts) -> None:
         """What callers wait for."""
         timeout = parts.config.request_timeout
+        self.lost_leader = LostLeader(self)
         self.proposals = Proposals(
             self_id=parts.self_id,
             clock=parts.clock,
@@ -129,6 +131,8 @@ class Member:
             forwarder=self.peering,
             wake=self.wake,
             timeout=timeout,
+            election_timeout=parts.config.election_timeout_ms / 1000,
+            why_late=self.lost_leader.why_late,
         )
         self.reads = Reads(
             self_id=parts.self_id,
@@ -137,6 +141,7 @@ class Member:
             wake=self.wake,
             timeout=timeout,
             heartbeat=parts.config.heartbeat_interval_ms / 1000,
+            why_late=self.lost_leader.why_late,
         )
         self.calls = PeerCalls(clock=parts.clock, frames=self.peering, timeout=timeout)
         self.gate = HistoryGate(

@@ -88,11 +88,12 @@ class Passes:
         if lead:
             if lead == member.self_id:
                 self._propose()
-            elif proposals.queued:
+            elif proposals.queued and not member.lost_leader.silent:
                 proposals.forward_to(lead)
             # While a write hangs the core may have another leader than was told: a read asked of
             # that one would not be noticed if leadership went there and back (R4).
-            if member.reads.queued and lead == machine.raft.lead:
+            asked = member.reads.queued and lead == machine.raft.lead
+            if asked and not member.lost_leader.silent:
                 member.reads.flush(machine.raft)
         elif proposals.queued:
             proposals.hand_back()

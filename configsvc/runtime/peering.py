@@ -59,6 +59,7 @@ class Peering:
         member = self._member
         member.machine.raft.report_unreachable(peer)
         member.calls.lost(peer)
+        member.lost_leader.connection_lost(peer)
         if peer == member.lead:
             member.wake()
 

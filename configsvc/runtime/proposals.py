@@ -26,6 +26,7 @@ from configsvc.errors import (
     RequestTimeoutError,
     RequestTooLargeError,
     StoppedError,
+    TimeoutDueToConnectionLostError,
     TimeoutDueToLeaderFailError,
 )
 from configsvc.runtime import forwarding
@@ -85,13 +86,21 @@ class Proposals:
         forwarder: Forwarder,
         wake: Callable[[], None],
         timeout: float,
+        election_timeout: float = 1.0,
+        why_late: Callable[[float], ConfigServiceError] = lambda since: RequestTimeoutError(),
     ) -> None:
+        """``timeout``, ``election_timeout``: seconds. ``why_late``: what to tell who waited since
+        a moment of the monotonic clock.
+        """
         self._self_id = self_id
         self._clock = clock
         self._entropy = entropy
         self._forwarder = forwarder
         self._wake = wake
         self._timeout = timeout
+        self._election_timeout = election_timeout
+        self._why_late = why_late
+        self._doubtful: dict[int, float] = {}  # handed on over what broke -> told so then
         self._table: dict[int, Pending] = {}
         self._bytes = 0
         self._queue: list[Queued] = []  # this member's own
@@ -312,6 +321,7 @@ class Proposals:
             pending = self._table.get(request_id)
             if pending is not None and pending.handed_on:
                 pending.handed_on = False
+                self._doubtful.pop(request_id, None)
                 self._queue.append(pending.queued)
         self._wake()
 
@@ -357,6 +367,18 @@ class Proposals:
         lost = [(i, p) for i, p in self._table.items() if p.handed_on]
         for request_id, pending in lost:
             self._fail(request_id, pending, TimeoutDueToLeaderFailError())
+        self._doubtful.clear()
+
+    def connection_lost(self) -> None:
+        """What was handed to the leader may have been lost on its way, or its answer.
+
+        It is told so unless the log brings it within an election timeout: by then the members
+        speak again, or somebody else leads.
+        """
+        told_at = self._clock.monotonic() + self._election_timeout
+        for request_id, pending in self._table.items():
+            if pending.handed_on:
+                self._doubtful.setdefault(request_id, told_at)
 
     def fail_queued(self, error: RequestError) -> None:
         """Refuse what nobody has been handed yet, wherever it came from: none was proposed."""
@@ -384,10 +406,20 @@ class Proposals:
                 break
             late.append((request_id, pending))
         for request_id, pending in late:
-            self._fail(request_id, pending, RequestTimeoutError())
+            self._fail(request_id, pending, self._why_late(pending.deadline - self._timeout))
+        self._sweep_doubtful(now)
         if late:
             alive = self._table
             self._queue = [q for q in self._queue if q.request_id in alive]
+
+    def _sweep_doubtful(self, now: float) -> None:
+        for request_id, told_at in list(self._doubtful.items()):
+            if told_at > now:
+                break
+            del self._doubtful[request_id]
+            pending = self._table.get(request_id)
+            if pending is not None:
+                self._fail(request_id, pending, TimeoutDueToConnectionLostError())
 
     def stop(self) -> None:
         """Refuse new writes and fail the waiting ones."""

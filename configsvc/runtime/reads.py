@@ -19,6 +19,7 @@ from configsvc.errors import (
     OverloadedError,
     RequestTimeoutError,
     StoppedError,
+    TimeoutWaitAppliedIndexError,
 )
 from configsvc.raft.errors import ReadDropped
 from configsvc.runtime.proposals import Clock
@@ -57,13 +58,18 @@ class Reads:
         wake: Callable[[], None],
         timeout: float,
         heartbeat: float,
+        why_late: Callable[[float], ConfigServiceError] = lambda since: RequestTimeoutError(),
     ) -> None:
+        """``timeout``, ``heartbeat``: seconds. ``why_late``: what to tell who waited for a round
+        since a moment of the monotonic clock.
+        """
         self._self_id = self_id
         self._incarnation = incarnation
         self._clock = clock
         self._wake = wake
         self._timeout = timeout
         self._heartbeat = heartbeat
+        self._why_late = why_late
         self._counter = 0
         self._queue: list[_Read] = []
         self._rounds: dict[bytes, tuple[float, list[_Read]]] = {}
@@ -177,12 +183,15 @@ class Reads:
                 self.slow_total += 1
                 self._queue = reads + self._queue
         self._queue, late = _parted(self._queue, now)
+        for read in late:
+            self._fail([read], self._why_late(read.deadline - self._timeout))
+        unapplied: list[_Read] = []
         for _, reads in self._confirmed:
-            reads[:], later = _parted(reads, now)
-            late += later
-        if late:
+            reads[:], late = _parted(reads, now)
+            unapplied += late
+        if unapplied:
             self._confirmed = [(at, reads) for at, reads in self._confirmed if reads]
-            self._fail(late, RequestTimeoutError())
+            self._fail(unapplied, TimeoutWaitAppliedIndexError())
         if self._queue:
             self._wake()
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from enum import IntEnum
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from configsvc import errors
 from configsvc.errors import (
     ConfigServiceError,
     DecodeError,
     InternalFailureError,
+    LeaderChangedError,
     NoLeaderError,
     RequestError,
     RequestTimeoutError,
@@ -40,6 +41,15 @@ class PeerMethod(IntEnum):
     MOVE_LEADER = 5
 
 
+_OF_LEADER: Final = frozenset(
+    {
+        PeerMethod.LEASE_RENEW,
+        PeerMethod.LEASE_TIME_TO_LIVE,
+        PeerMethod.CONF_CHANGE,
+        PeerMethod.MOVE_LEADER,
+    }
+)
+
 Server = Callable[[NodeId, bytes], "bytes | Waiting"]
 
 
@@ -47,6 +57,15 @@ class Frames(Protocol):
     def send_call(self, peer: NodeId, body: bytes) -> bool: ...
 
     def send_reply(self, peer: NodeId, body: bytes) -> bool: ...
+
+
+class _Open(NamedTuple):
+    """A call without an answer yet."""
+
+    peer: NodeId
+    method: PeerMethod
+    deadline: float
+    waiting: Waiting
 
 
 class PeerCalls:
@@ -57,7 +76,7 @@ class PeerCalls:
         self._frames = frames
         self._timeout = timeout
         self._servers: dict[int, Server] = {}
-        self._open: dict[int, tuple[NodeId, float, Waiting]] = {}
+        self._open: dict[int, _Open] = {}
         self._next = 1
 
     def serve(self, method: PeerMethod, server: Server) -> None:
@@ -74,7 +93,8 @@ class PeerCalls:
         ):
             waiting.complete(NoLeaderError())
             return waiting
-        self._open[call_id] = (peer, self._clock.monotonic() + self._timeout, waiting)
+        deadline = self._clock.monotonic() + self._timeout
+        self._open[call_id] = _Open(peer, method, deadline, waiting)
         return waiting
 
     def on_call(self, peer: NodeId, body: bytes) -> None:
@@ -118,27 +138,34 @@ class PeerCalls:
             raise DecodeError("peer reply is cut short")
         call_id, status = _HEAD.unpack_from(body)
         entry = self._open.get(call_id)
-        if entry is None or entry[0] != peer:
+        if entry is None or entry.peer != peer:
             return
         del self._open[call_id]
         rest = body[_HEAD.size :]
-        entry[2].complete(rest if status == _OK else _error_of(rest))
+        entry.waiting.complete(rest if status == _OK else _error_of(rest))
 
     def lost(self, peer: NodeId) -> None:
         """The connection to ``peer`` broke: its open calls fail."""
-        for call_id, (who, _, waiting) in list(self._open.items()):
-            if who == peer:
+        for call_id, call in list(self._open.items()):
+            if call.peer == peer:
                 del self._open[call_id]
-                waiting.complete(NoLeaderError())
+                call.waiting.complete(NoLeaderError())
+
+    def leader_lost(self, peer: NodeId) -> None:
+        """``peer`` leads no more, or is silent: what only a leader answers it will not."""
+        for call_id, call in list(self._open.items()):
+            if call.peer == peer and call.method in _OF_LEADER:
+                del self._open[call_id]
+                call.waiting.complete(LeaderChangedError())
 
     def sweep(self) -> None:
         """Fail silent calls."""
         now = self._clock.monotonic()
-        for call_id, (_, deadline, waiting) in list(self._open.items()):
-            if deadline > now:
+        for call_id, call in list(self._open.items()):
+            if call.deadline > now:
                 break
             del self._open[call_id]
-            waiting.complete(RequestTimeoutError())
+            call.waiting.complete(RequestTimeoutError())
 
 
 def _error_of(body: bytes) -> RequestError:

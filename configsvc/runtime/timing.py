@@ -59,6 +59,7 @@ class Timing:
         member = self._member
         now = member.clock.monotonic()
         member.machine.raft.tick()
+        member.lost_leader.tick()
         member.proposals.sweep()
         member.reads.sweep()
         member.calls.sweep()

@@ -470,3 +470,23 @@ def test_a_late_storage_answer_does_not_make_overwritten_entries_stable() -> Non
         if answer.to == ONE:
             core.step(answer)
     assert [e.data for e in core.raft.log.unstable.entries] == [b"new"]
+
+
+# --- a leader that stands still -------------------------------------------------------------------
+
+
+def test_a_leader_is_silent_after_an_election_timeout() -> None:
+    group = Group()
+    leader, follower = group.lead(ONE), group.cores[TWO]
+    follower.raft.randomized_timeout = 2 * follower.raft.config.election_ticks
+    for _ in range(follower.raft.config.election_ticks):
+        assert not follower.leader_silent
+        follower.tick()
+        leader.tick()
+    assert follower.leader_silent
+    assert not leader.leader_silent
+    group.settle()  # heartbeats
+    assert not follower.leader_silent
+    for _ in range(2 * follower.raft.config.election_ticks):
+        follower.tick()
+    assert not follower.leader_silent, "it has no leader any more"

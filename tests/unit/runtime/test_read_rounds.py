@@ -15,6 +15,7 @@ from configsvc.errors import (
     OverloadedError,
     RequestTimeoutError,
     StoppedError,
+    TimeoutWaitAppliedIndexError,
 )
 from configsvc.raft.errors import ReadDropped
 from configsvc.runtime.reads import RETRY_S, Reads
@@ -32,6 +33,7 @@ class World:
         self.rounds: list[bytes] = []
         self.woken = 0
         self.drops = False
+        self.waited_since: list[float] = []
         self.told: list[tuple[str, bytes | ConfigServiceError]] = []
         self.reads = Reads(
             self_id=NodeId(7),
@@ -40,7 +42,12 @@ class World:
             wake=self._wake,
             timeout=TIMEOUT_S,
             heartbeat=HEARTBEAT_S,
+            why_late=self._why_late,
         )
+
+    def _why_late(self, since: float) -> ConfigServiceError:
+        self.waited_since.append(since)
+        return RequestTimeoutError()
 
     def _wake(self) -> None:
         self.woken += 1
@@ -167,6 +174,7 @@ def test_R4_a_change_of_leader_fails_what_was_asked_and_drops_its_answer() -> No
 
 def test_without_a_leader_reads_wait_for_one_or_for_their_deadline() -> None:
     world = World()
+    began = world.clock.now
     world.drops = True
     world.read("a")
     world.flush()
@@ -176,6 +184,18 @@ def test_without_a_leader_reads_wait_for_one_or_for_their_deadline() -> None:
     world.clock.now += 0.2
     world.reads.sweep()
     assert world.outcome == {"a": RequestTimeoutError}
+    assert world.waited_since == [began]
+
+
+def test_a_read_that_apply_does_not_get_to_says_so() -> None:
+    world = World()
+    world.read("a")
+    world.flush()
+    world.reads.confirmed(6, world.rounds[0], applied=5)
+    world.clock.now += TIMEOUT_S + 0.1
+    world.reads.sweep()
+    assert world.outcome == {"a": TimeoutWaitAppliedIndexError}
+    assert world.waited_since == []
 
 
 def test_O8_clients_are_shed_and_the_members_own_reads_are_not() -> None:

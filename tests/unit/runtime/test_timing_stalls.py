@@ -10,8 +10,8 @@ import pytest
 from configsvc.runtime.timing import STALL_TICKS, Timing
 
 TICK_S = 0.05
-DUTIES = ("proposals", "reads", "calls", "leases", "installs", "housekeeping", "disk",
-          "cluster_health", "memory", "membership", "audit", "publishing", "checkpoints",
+DUTIES = ("lost_leader", "proposals", "reads", "calls", "leases", "installs", "housekeeping",
+          "disk", "cluster_health", "memory", "membership", "audit", "publishing", "checkpoints",
           "elections", "handover")  # fmt: skip
 
 

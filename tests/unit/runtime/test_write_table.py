@@ -20,6 +20,7 @@ from configsvc.errors import (
     RequestTimeoutError,
     RequestTooLargeError,
     StoppedError,
+    TimeoutDueToConnectionLostError,
     TimeoutDueToLeaderFailError,
 )
 from configsvc.proto import rpc_pb2
@@ -29,6 +30,7 @@ from configsvc.runtime.proposals import CLOCK_SUSPECT_NS, Proposals
 from configsvc.types import NodeId
 
 TIMEOUT_S = 5.0
+ELECTION_S = 1.0
 PUT = rpc_pb2.PutRequest(key=b"k", value=b"v").SerializeToString()
 
 
@@ -41,6 +43,7 @@ class World:
         self.handed_back: list[tuple[int, bytes]] = []
         self.refused: list[tuple[int, bytes]] = []
         self.link_up = True
+        self.waited_since: list[float] = []
         self.results: list[bytes | ConfigServiceError] = []
         self.table = Proposals(
             self_id=NodeId(7),
@@ -49,7 +52,13 @@ class World:
             forwarder=self,
             wake=lambda: None,
             timeout=TIMEOUT_S,
+            election_timeout=ELECTION_S,
+            why_late=self._why_late,
         )
+
+    def _why_late(self, since: float) -> ConfigServiceError:
+        self.waited_since.append(since)
+        return RequestTimeoutError()
 
     def forward(self, leader: NodeId, body: bytes) -> bool:
         if self.link_up:
@@ -238,6 +247,48 @@ def test_a_transfer_refuses_what_waits_and_a_stop_everything() -> None:
     assert world.outcome == [LeaderChangedError, StoppedError, StoppedError]
     with pytest.raises(StoppedError):
         world.put()
+
+
+def test_what_was_on_a_broken_connection_is_unknown_unless_the_log_brings_it() -> None:
+    member, _ = sent_on(1)
+    member.table.connection_lost()
+    member.put()
+    member.table.forward_to(NodeId(7))  # over the next connection
+    member.clock.now += ELECTION_S - 0.1
+    member.table.connection_lost()
+    member.table.sweep()
+    assert member.outcome == []
+    member.clock.now += 0.1
+    member.table.sweep()
+    assert member.outcome == [TimeoutDueToConnectionLostError]
+    member.clock.now += ELECTION_S
+    member.table.sweep()
+    assert member.outcome == 2 * [TimeoutDueToConnectionLostError]
+    assert not member.table.queued, "never sent again"
+
+
+def test_what_was_handed_back_is_in_no_doubt() -> None:
+    member, leader = sent_on(1)
+    member.table.connection_lost()
+    leader.table.hand_back()
+    member.table.handed_back(leader.handed_back[0][1])
+    member.table.forward_to(NodeId(9))
+    member.put()
+    member.table.connection_lost()
+    member.table.leadership_changed()
+    assert member.outcome == [TimeoutDueToLeaderFailError]
+    member.clock.now += 2 * ELECTION_S
+    member.table.sweep()
+    assert len(member.outcome) == 1, "the other one waits for a leader"
+
+
+def test_who_waited_in_vain_is_told_why() -> None:
+    world = World()
+    began = world.clock.now
+    world.put()
+    world.clock.now += TIMEOUT_S
+    world.table.sweep()
+    assert world.waited_since == [began]
 
 
 # --- O2, Q5: behind its bounds --------------------------------------------------------------------
