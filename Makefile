@@ -53,8 +53,8 @@ damage: ## a history database with pages zeroed and bits turned (BITS=n of them;
 	@.ci/bootstrap dev && $(PY) -m tests.faults.history_images.run --bits $(BITS)
 
 INPUTS ?= 1000000
-fuzz: ## bytes of strangers: HTTP/2, HTTP/1.1, gRPC framing, gateway JSON (INPUTS=n SEED=k)
-	@.ci/bootstrap dev && $(PY) -m tests.fuzz.run --inputs $(INPUTS) $(if $(SEED),--seed $(SEED))
+fuzz: ## bytes of strangers: HTTP/2, HTTP/1.1, gRPC framing, gateway JSON (INPUTS=n SEED=k ENGINE=atheris)
+	@.ci/bootstrap dev && $(PY) -m tests.fuzz.run --inputs $(INPUTS) $(if $(SEED),--seed $(SEED)) $(if $(ENGINE),--engine $(ENGINE))
 
 foreign: ## curl, grpcio, etcdctl, nghttp, h2load, h2spec, Node's grpc-js and etcd3 against a member (PORT_BASE=…)
 	@.ci/bootstrap dev && $(PY) -m tests.foreign.tools && $(PY) -m tests.foreign.run $(if $(PORT_BASE),--port $(PORT_BASE))
