@@ -17,19 +17,23 @@ from configsvc.auth.actions import KV_RANGE
 from configsvc.auth.messages import READ, Request
 from configsvc.auth.standing import check_principal, check_revision
 from configsvc.errors import (
+    AuthOldRevisionError,
     CorruptError,
+    InvalidAuthTokenError,
     NoLeaderError,
     NoSpaceError,
     PermissionDeniedError,
     RequestError,
     UserEmptyError,
 )
+from configsvc.identity.etcd_tokens import SIMPLE_KEY_ID
 from configsvc.runtime.member import Member
 from configsvc.runtime.waiting import Waiting
 from configsvc.types import KIND_NONE, KeySpan
 
 ALARM_NO_SPACE: Final = 1
 ALARM_CORRUPT: Final = 2
+OVERTAKEN: Final = "token ended while the call was on its way"
 
 
 class Service:
@@ -75,11 +79,14 @@ class Service:
         member = self.member
         if caller.has_leader and not member.lead:
             raise NoLeaderError
+        answer = encode or self.done
+        if caller.principal.key_id == SIMPLE_KEY_ID:
+            answer = _judged_again(answer)
         return member.proposals.submit(
             caller.envelope,
             op_field,
             op,
-            encode or self.done,
+            answer,
             reason=caller.reason,
             ticket=caller.ticket,
             facts=facts,
@@ -177,6 +184,27 @@ class Service:
         """Writes stop while any member is known to be corrupt (N4)."""
         if self.member.has_alarm(ALARM_CORRUPT):
             raise CorruptError
+
+
+def _judged_again(
+    answer: Callable[[Effects], bytes | Waiting],
+) -> Callable[[Effects], bytes | Waiting]:
+    """For a caller with a simple token, that a member let in which had yet to apply its end.
+
+    etcd tries such a write again, now that the change is applied there, and then the token is bad
+    (A13); with a new revision it would be as bad here, so nothing needs to be proposed twice.
+    """
+
+    def judged(effects: Effects) -> bytes | Waiting:
+        try:
+            return answer(effects)
+        except AuthOldRevisionError as overtaken:
+            error = InvalidAuthTokenError()
+            error.recorded = overtaken.recorded
+            error.detail = OVERTAKEN
+            raise error from None
+
+    return judged
 
 
 def raise_refused(effects: Effects) -> None:
