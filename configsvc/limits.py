@@ -244,6 +244,8 @@ ARGON2_LANES_MAX: Final = 4
 # --- net ------------------------------------------------------------------------------------------
 TLS_FILE_BYTES_MAX: Final = 64 * KIB  # certificate or key; refused beyond
 CRL_BYTES_MAX: Final = 16 * MIB
+TLS_SILENT_RECORDS_MAX: Final = 256  # without data, of a connection, ever; closed beyond
+TLS_RECORDS_PER_STEP_MAX: Final = 256  # decrypted before the line above is looked at
 
 # --- transport ------------------------------------------------------------------------------------
 PEER_HELLO_BYTES_MAX: Final = 4 * KIB  # any frame before the handshake is done; closed beyond
@@ -344,11 +346,12 @@ INSTALL_HOLD_S: Final = 60.0  # log kept for a member that was installed and is 
 INSTALL_PAUSE_S_MIN: Final = 1.0  # after a failed install of a member; doubles with each
 INSTALL_PAUSE_S_MAX: Final = 30.0
 INSTALL_SLICE_S: Final = 0.001  # the reading thread works so long at a time, then it rests
-INSTALL_SHARE_START: Final = 0.25  # of its time the reading thread works; the rest is the loop's
-INSTALL_SHARE_MIN: Final = 0.1  # while writes suffer: every install ends
-INSTALL_SHARE_MAX: Final = 0.5  # while nobody writes, or writes do not notice
+INSTALL_SHARE_BUSY: Final = 0.2  # of its time it works while there are writes, and at first
+INSTALL_SHARE_MIN: Final = 0.08  # while they suffer: every install ends
+INSTALL_SHARE_MAX: Final = 0.5  # while nobody writes
 INSTALL_REST_S_MAX: Final = 0.1  # behind one slice, however long that was: a transaction is open
 INSTALL_LAST_S: Final = 30.0  # the last transaction is read without rests from then on; 60 (S2)
+INSTALL_FOLD_ROWS: Final = 131_072  # that a receiver sorts at once: 20 MiB and the keys
 INSTALL_LOOK_S: Final = 1.0  # between two looks at what writes suffer
 INSTALL_SUFFER_MAX: Final = 1.25  # times the quiet mean of syncs and lateness, and beside that
 INSTALL_SUFFER_S: Final = 0.000_1  # so much: writes suffer beyond

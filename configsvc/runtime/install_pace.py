@@ -4,8 +4,9 @@ The thread that reads holds the interpreter while it works. A write meets it sev
 way, and waits each time until the thread lets go: so the thread works in slices, each shorter than
 a write takes, and rests behind each. How long a slice is bounds what one write can lose; the share
 of its time that the thread works says how many writes lose something. The share moves: it shrinks
-while syncs and the loop's timers take clearly longer than before the install, and grows while they
-do not. It has a floor, so every install ends; the receiver can never be faster than what is read.
+while syncs and the loop's timers take clearly longer than before the install, and grows again while
+they do not; far when nobody writes. What is read also says how fast the receiver works and writes
+to its disk. The share has a floor, so every install ends.
 
 Not here: when there is something to read (``install_sender``), reading (``storage.snapshot``).
 """
@@ -28,7 +29,7 @@ class Pace:
 
     def __init__(self, tick: float) -> None:
         """``tick``: seconds that should lie between two calls of ``note``."""
-        self.share = limits.INSTALL_SHARE_START  # of its time the reader works; any thread reads it
+        self.share = limits.INSTALL_SHARE_BUSY  # of its time the reader works; any thread reads it
         self.quiet_s: float | None = None  # sync and lateness while nothing was read; None: unknown
         self._tick = tick
         self._before: float | None = None
@@ -49,7 +50,7 @@ class Pace:
         """
         if reading != self._reading:
             self._reading = reading
-            self.share = limits.INSTALL_SHARE_START
+            self.share = limits.INSTALL_SHARE_BUSY
             self._forget(now)
         if self._before is not None:
             self._late.append(max(0.0, now - self._before - self._tick))
@@ -68,7 +69,8 @@ class Pace:
 
     def _look(self) -> None:
         if not self._syncs:  # nobody writes: nobody suffers, and nothing is learnt
-            self._move(_GROW if self._reading else 1.0)
+            if self._reading:
+                self._move(_GROW, limits.INSTALL_SHARE_MAX)
             return
         seen = _mean(self._syncs) + _mean(self._late)
         quiet = self.quiet_s
@@ -76,11 +78,12 @@ class Pace:
             self.quiet_s = seen if quiet is None else quiet + _QUIET_WEIGHT * (seen - quiet)
         elif quiet is not None:
             suffers = seen > limits.INSTALL_SUFFER_MAX * quiet + limits.INSTALL_SUFFER_S
-            self._move(_SHRINK if suffers else _GROW)
+            self._move(_SHRINK if suffers else _GROW, limits.INSTALL_SHARE_BUSY)
+        else:
+            self._move(1.0, limits.INSTALL_SHARE_BUSY)
 
-    def _move(self, factor: float) -> None:
-        share = self.share * factor
-        self.share = min(max(share, limits.INSTALL_SHARE_MIN), limits.INSTALL_SHARE_MAX)
+    def _move(self, factor: float, most: float) -> None:
+        self.share = min(max(self.share * factor, limits.INSTALL_SHARE_MIN), most)
 
 
 class Breath:

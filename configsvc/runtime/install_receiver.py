@@ -146,9 +146,10 @@ class InstallReceiver:
         receiving = self._receiving
         if receiving is None:
             return
-        if not receiving.whole and now - receiving.heard > limits.INSTALL_SILENCE_S:
+        busy = receiving.working or receiving.whole  # else it waits for the sender
+        if not busy and now - receiving.heard > limits.INSTALL_SILENCE_S:
             self._fail(receiving, "the sender is silent")
-        elif receiving.whole and now - receiving.told >= limits.INSTALL_ALIVE_S:
+        elif busy and now - receiving.told >= limits.INSTALL_ALIVE_S:
             self._tell(receiving, InstallStatus.GOING_ON)
         self._step(receiving)
 
@@ -297,6 +298,7 @@ class InstallReceiver:
 
         def done(finished: asyncio.Future[R]) -> None:
             receiving.working = False
+            receiving.heard = self._member.clock.monotonic()  # what came meanwhile had to wait
             if finished.cancelled():
                 return
             error = finished.exception()

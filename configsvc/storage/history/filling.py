@@ -14,7 +14,7 @@ from typing import Any, Final
 from sqlalchemy import func, select
 
 from configsvc.errors import DecodeError, ensure
-from configsvc.limits import SQL_FOLD_ROWS_MAX, SQL_SIDE_LOG_BYTES_MAX
+from configsvc.limits import INSTALL_FOLD_ROWS, SQL_SIDE_LOG_BYTES_MAX
 from configsvc.storage.history import statements
 from configsvc.storage.history.batch import small_row
 from configsvc.storage.history.engine import BUSY_TIMEOUT_S
@@ -45,9 +45,10 @@ class FillingHistory(History):
                 stored.append((revision, sub, key, blob, create, version, lease, flag, seq))
             self._insert(statements.INSERT_REVISIONS, stored)
             self._unfolded += len(stored)
-            if self._unfolded > SQL_FOLD_ROWS_MAX:
-                # The last revision may go on in the next call. Nobody reads by key before the end.
-                fold(self._cursor, stored[-1][0] - 1)
+            if self._unfolded > INSTALL_FOLD_ROWS:
+                # The last revision may go on in the next call. Nobody reads by key before the end,
+                # and each fold writes nearly every page of the index: few are made, of many rows.
+                fold(self._cursor, stored[-1][0] - 1, INSTALL_FOLD_ROWS)
                 self._unfolded = 1
 
     def add_commits(self, commits: Sequence[tuple[CommitInfo, Opening | None]]) -> None:
@@ -116,7 +117,7 @@ class FillingHistory(History):
                 identity=self._meta.identity,
             )
             self._guard(after, sealing, self._tables)
-            fold(self._cursor, after.visible_revision)
+            fold(self._cursor, after.visible_revision, INSTALL_FOLD_ROWS)
             self._unfolded = 0
         self._meta = after
         ensure(self.checkpoint(wait_s=BUSY_TIMEOUT_S) == after.applied, "nobody reads it yet")

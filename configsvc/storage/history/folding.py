@@ -26,10 +26,10 @@ from configsvc.limits import (
 
 _FOLDED: Final = "SELECT folded FROM progress"
 _SET_FOLDED: Final = "UPDATE progress SET folded = :high"
-_SLICE_END: Final = f"""
+_SLICE_END: Final = """
 SELECT revision FROM revisions WHERE revision > :low
-ORDER BY revision, sub LIMIT 1 OFFSET {SQL_FOLD_SLICE_ROWS}
-"""  # noqa: S608 - a number of ours
+ORDER BY revision, sub LIMIT 1 OFFSET :rows
+"""
 # One slice, in a table of this connection's memory: sorted once for both.
 _MAKE_FRESH: Final = """
 CREATE TEMP TABLE IF NOT EXISTS fresh (
@@ -69,17 +69,17 @@ def fold_due(rows: int, revision: int) -> bool:
     return rows > min(max(share, SQL_FOLD_ROWS_MIN), SQL_FOLD_ROWS_MAX)
 
 
-def fold(cursor: Any, through: int) -> None:
+def fold(cursor: Any, through: int, slice_rows: int = SQL_FOLD_SLICE_ROWS) -> None:
     """Fold the rows up to revision ``through`` in, in the caller's transaction.
 
     Every row up to there must have been written. Sorted in slices: the sorter's memory is bounded,
-    but for a single revision that is larger than one.
+    but for a single revision that is larger than one (about 100 bytes and the key for a row).
     """
     low = cursor.execute(_FOLDED).fetchone()[0]
     if low < through:
         cursor.execute(_MAKE_FRESH)
     while low < through:
-        end = cursor.execute(_SLICE_END, {"low": low}).fetchone()
+        end = cursor.execute(_SLICE_END, {"low": low, "rows": slice_rows}).fetchone()
         high = through if end is None else min(end[0], through)
         bounds = {"low": low, "high": high}
         cursor.execute(_TAKE, bounds)

@@ -146,7 +146,7 @@ def test_filling_folds_as_it_goes(
     """An install of any size never sorts or holds more than its slices."""
     from history_world import IDENTITY
 
-    monkeypatch.setattr(filling_module, "SQL_FOLD_ROWS_MAX", 6)
+    monkeypatch.setattr(filling_module, "INSTALL_FOLD_ROWS", 6)
     world = world_of(20)
     copy = filling_module.FillingHistory.open(tmp_path / "copy.db", IDENTITY, key_file, create=True)
     rows = [(*row, row.revision - 2) for row in world.rows]

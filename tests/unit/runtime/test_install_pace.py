@@ -11,7 +11,7 @@ from configsvc.runtime.install_pace import Breath, Pace
 
 TICK = 0.05
 QUIET_S = 0.001
-START, LOW, HIGH = limits.INSTALL_SHARE_START, limits.INSTALL_SHARE_MIN, limits.INSTALL_SHARE_MAX
+BUSY, LOW, HIGH = limits.INSTALL_SHARE_BUSY, limits.INSTALL_SHARE_MIN, limits.INSTALL_SHARE_MAX
 MORE = limits.INSTALL_SUFFER_MAX * QUIET_S + limits.INSTALL_SUFFER_S
 
 
@@ -45,12 +45,12 @@ def ticks() -> Ticks:
 @pytest.mark.parametrize(
     ("seen", "bound"),
     [
-        pytest.param({}, HIGH, id="as-before"),
-        pytest.param({"sync_s": 0.95 * MORE}, HIGH, id="hardly-slower"),
+        pytest.param({}, BUSY, id="as-before"),
+        pytest.param({"sync_s": 0.95 * MORE}, BUSY, id="hardly-slower"),
         pytest.param({"sync_s": 1.05 * MORE}, LOW, id="slower-syncs"),
         pytest.param({"late_s": 1.05 * (MORE - QUIET_S)}, LOW, id="late-timers"),
         pytest.param({"writes": False, "sync_s": 1.0}, HIGH, id="nobody-writes"),
-        pytest.param({"sync_s": 0.0}, HIGH, id="faster-than-before"),
+        pytest.param({"sync_s": 0.0}, BUSY, id="faster-than-before"),
     ],
 )
 def test_where_the_share_ends(ticks: Ticks, seen: dict[str, float], bound: float) -> None:
@@ -61,14 +61,19 @@ def test_the_share_moves_a_step_at_each_look(ticks: Ticks) -> None:
     look = limits.INSTALL_LOOK_S + 2 * TICK
     first = ticks.run(look, reading=True, sync_s=2 * MORE)
     second = ticks.run(look, reading=True, sync_s=2 * MORE)
-    assert START > first > second > LOW
+    assert BUSY > first > second > LOW
     assert ticks.run(look, reading=True) > second
+
+
+def test_a_writer_who_comes_late_finds_the_share_of_writers(ticks: Ticks) -> None:
+    assert ticks.run(60.0, reading=True, writes=False) == HIGH
+    assert ticks.run(limits.INSTALL_LOOK_S + 2 * TICK, reading=True) == BUSY
 
 
 def test_each_install_begins_alike(ticks: Ticks) -> None:
     assert ticks.run(60.0, reading=True, sync_s=2 * MORE) == LOW
     ticks.run(5.0, reading=False)
-    assert ticks.run(TICK, reading=True) == START
+    assert ticks.run(TICK, reading=True) == BUSY
 
 
 def test_quiet_times_are_learnt_without_an_install_alone(ticks: Ticks) -> None:
@@ -82,7 +87,7 @@ def test_quiet_times_are_learnt_without_an_install_alone(ticks: Ticks) -> None:
 
 def test_who_knows_no_quiet_time_keeps_the_first_share() -> None:
     fresh = Ticks()
-    assert fresh.run(30.0, reading=True, sync_s=1.0) == START
+    assert fresh.run(30.0, reading=True, sync_s=1.0) == BUSY
 
 
 @given(st.lists(st.tuples(st.floats(0, 2), st.floats(0, 2), st.booleans(), st.booleans())))
@@ -149,6 +154,6 @@ def test_waiting_for_something_else_is_no_work_and_no_rest() -> None:
 
 
 def test_the_bounds_fit_each_other() -> None:
-    assert 0 < LOW <= START <= HIGH < 1
+    assert 0 < LOW <= BUSY <= HIGH < 1
     assert limits.INSTALL_SLICE_S * (1 / LOW - 1) < limits.INSTALL_REST_S_MAX
     assert limits.INSTALL_LOOK_S >= 10 * TICK

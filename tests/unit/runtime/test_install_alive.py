@@ -1,0 +1,87 @@
+"""A receiver whose thread is busy says that it lives; one that waits for chunks does not."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from runtime_fakes import FakeMember
+
+from configsvc import limits
+from configsvc.runtime.install_frames import InstallStatus, Offer, decode_answer
+from configsvc.runtime.install_receiver import InstallReceiver
+from configsvc.types import NodeId
+
+LEADER = NodeId(2)
+
+
+class Rig:
+    """The receiving side; its thread ends a piece of work when told."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.work: list[asyncio.Future[Any]] = []
+        self.told: list[InstallStatus] = []
+        member = cast(Any, FakeMember())
+        member.loop = SimpleNamespace(run_in_executor=self._run)
+        member.net = SimpleNamespace(send_frame=self._send)
+        member.machine.writing = False
+        self.clock = member.clock
+        executor = cast(Any, SimpleNamespace(submit=lambda *_: None))
+        self.receiver = InstallReceiver(member, executor, cast(Any, lambda: None))
+        self.receiver.offered(LEADER, Offer(1, 1))
+
+    def _run(self, executor: Any, work: Any) -> asyncio.Future[Any]:
+        self.work.append(self.loop.create_future())
+        return self.work[-1]
+
+    def _send(self, peer: int, kind: int, body: bytes) -> None:
+        self.told.append(decode_answer(body).status)
+
+    def ends(self, result: Any) -> None:
+        self.work.pop().set_result(result)
+        self.loop.run_until_complete(asyncio.sleep(0))
+
+    def after(self, seconds: float) -> None:
+        self.clock.now += seconds
+        self.receiver.tick(self.clock.now)
+
+
+@pytest.fixture
+def rig() -> Any:
+    made = Rig()
+    yield made
+    made.loop.close()
+
+
+ALIVE = limits.INSTALL_ALIVE_S * 1.01
+
+
+def test_long_work_is_no_silence(rig: Rig) -> None:
+    """A fold of many rows may take longer than a sender waits for an answer."""
+    for _ in range(3):
+        rig.after(ALIVE)
+    rig.after(ALIVE / 2)
+    assert rig.told == [InstallStatus.GOING_ON] * 3
+
+
+def test_who_waits_for_a_chunk_has_nothing_to_say(rig: Rig) -> None:
+    rig.ends("a sink")
+    rig.after(ALIVE)
+    assert rig.told == []
+    rig.receiver.chunk(LEADER, 1, b"chunk")
+    rig.after(ALIVE)
+    assert rig.told == [InstallStatus.GOING_ON]
+
+
+def test_a_sender_that_is_silent_is_given_up(rig: Rig) -> None:
+    rig.after(limits.INSTALL_SILENCE_S + 1)
+    assert rig.receiver.busy, "its own thread was slow, not the sender"
+    rig.ends("a sink")
+    rig.after(limits.INSTALL_SILENCE_S - 1)
+    assert rig.receiver.busy
+    rig.after(2)
+    assert rig.told[-1] is InstallStatus.FAILED
+    assert not rig.receiver.busy
