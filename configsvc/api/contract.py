@@ -13,7 +13,7 @@ Not here: which status an error travels with (``api.status``), framing (``http2`
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from configsvc.api.call_counts import UNCOUNTED, CallCounts
@@ -164,6 +164,11 @@ class HttpSink(Protocol):
     def respond(
         self, status: int, headers: tuple[tuple[bytes, bytes], ...], body: bytes
     ) -> None: ...
+
+    def respond_parts(
+        self, status: int, headers: tuple[tuple[bytes, bytes], ...], parts: Sequence[bytes]
+    ) -> None:
+        """``respond`` with a body that nobody put together."""
 
     def start(self, status: int, headers: tuple[tuple[bytes, bytes], ...]) -> None: ...
 

@@ -152,14 +152,16 @@ class ClientConnection(asyncio.Protocol):
         if session is None or transport is None or self._closing:
             return
         if self._in_line or (session.has_backlog and not self._paused):
-            self._wait_in_line()
+            self._wait_in_line(session, transport)
             return
         self._write_some(session, transport)
 
-    def _wait_in_line(self) -> None:
+    def _wait_in_line(self, session: Session, transport: asyncio.Transport) -> None:
         if not self._in_line:
             self._in_line = True
             self._listener.bulk.add(self._turn)
+        self._listener.sweeper.watch(self)
+        self._count_unsent(session, transport)
 
     def _turn(self) -> bool:
         """It is our turn; with more to write we go to the end of the line."""
@@ -185,9 +187,7 @@ class ClientConnection(asyncio.Protocol):
             if session.at_ease:
                 return
             if session.has_output and not self._paused:
-                if session.has_deadlines:
-                    self._listener.sweeper.watch(self)
-                self._wait_in_line()
+                self._wait_in_line(session, transport)
                 return
         if session.waiting_bytes or session.has_deadlines:
             self._listener.sweeper.watch(self)

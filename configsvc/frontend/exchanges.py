@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from configsvc.api.contract import ConnectionIdentity, HttpApp, HttpExchange, HttpRequest
@@ -80,6 +81,10 @@ class Exchange:
 
     def respond(self, status: int, headers: Fields, body: bytes) -> None:
         """The whole answer at once."""
+        self.respond_parts(status, headers, (body,) if body else ())
+
+    def respond_parts(self, status: int, headers: Fields, parts: Sequence[bytes]) -> None:
+        """The whole answer; the parts of its body are never joined."""
         raise NotImplementedError
 
     def abort(self) -> None:
@@ -170,14 +175,18 @@ class Http2Exchange(Exchange):
 
     # --- HttpSink --------------------------------------------------------------------------------
 
-    def respond(self, status: int, headers: Fields, body: bytes) -> None:
-        """The whole answer at once."""
+    def respond_parts(self, status: int, headers: Fields, parts: Sequence[bytes]) -> None:
+        """The whole answer; the parts of its body are never joined."""
         if self.ended:
             return
-        length = (b"content-length", b"%d" % len(body))
-        self.start(status, (*clean(headers), length))
-        if self._stream.headers_sent and body and not self._is_head:
-            self._session.outbox.data(self._stream, body)
+        size = sum(map(len, parts))
+        self.start(status, (*clean(headers), (b"content-length", b"%d" % size)))
+        if self._stream.headers_sent and size and not self._is_head:
+            outbox = self._session.outbox
+            if len(parts) == 1:
+                outbox.data(self._stream, parts[0])
+            else:
+                outbox.data_parts(self._stream, parts, size)
         self.end()
 
     def start(self, status: int, headers: Fields) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http.client import responses
 from typing import Final
 
@@ -359,15 +359,16 @@ class Http1Exchange(Exchange):
         self._is_head = request.method == b"HEAD"
         self.wants_room = False
 
-    def respond(self, status: int, headers: Fields, body: bytes) -> None:
-        """The whole answer at once."""
+    def respond_parts(self, status: int, headers: Fields, parts: Sequence[bytes]) -> None:
+        """The whole answer; the parts of its body are never joined."""
         if self.ended:
             return
         self.started = True
-        length = (b"content-length", b"%d" % len(body))
+        length = (b"content-length", b"%d" % sum(map(len, parts)))
         self._session.write(self._response(status, (*clean(headers), length)))
-        if body and not self._is_head:
-            self._session.write(h11.Data(data=body))
+        if not self._is_head:
+            for part in parts:
+                self._session.write(h11.Data(data=part))
         self.end()
 
     def start(self, status: int, headers: Fields) -> None:

@@ -6,14 +6,16 @@ Both are the ``HttpExchange`` of their request, so a client that leaves cancels 
 from __future__ import annotations
 
 from asyncio import AbstractEventLoop, TimerHandle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from configsvc.api.call_counts import CANCELLED, DEADLINE_EXCEEDED, OK
 from configsvc.api.contract import (
+    Answer,
     Caller,
     HttpSink,
     Method,
+    Pieces,
     StreamFactory,
     StreamHandler,
     StreamSink,
@@ -27,8 +29,14 @@ from configsvc.errors import (
     ensure,
 )
 from configsvc.gateway.answers import JSON_FIELDS, send_error, send_stream_error, stream_error
-from configsvc.gateway.json_out import to_json
-from configsvc.limits import UNARY_IN_FLIGHT_MAX, UNARY_PER_IDENTITY_MAX
+from configsvc.gateway.json_out import JsonPieces, to_json
+from configsvc.limits import (
+    JSON_PIECE_VALUES,
+    RANGE_PIECE_BYTES,
+    UNARY_IN_FLIGHT_MAX,
+    UNARY_PER_IDENTITY_MAX,
+)
+from configsvc.runtime.slices import Slices
 
 StatusOf = Callable[[BaseException], tuple[int, str]]
 TOO_LATE: Final = "context deadline exceeded"
@@ -40,6 +48,7 @@ class Calls:
     def __init__(self, loop: AbstractEventLoop, status_of: StatusOf) -> None:
         self.loop = loop
         self.status_of = status_of
+        self.slices = Slices(loop)  # of long answers
         self.waiting = 0
         self._waiting_of: dict[str, int] = {}
 
@@ -133,6 +142,7 @@ class UnaryExchange:
         self._sink = sink
         self._waiting: Waiting | None = None
         self._timer: TimerHandle | None = None
+        self._steps: Iterator[bool] = iter(())
 
     def start(self, waiting: Waiting, timeout: float | None) -> None:
         """Wait for the answer, ``timeout`` seconds at most; None: as long as it takes."""
@@ -140,10 +150,14 @@ class UnaryExchange:
         self._calls.enter(self._key)
         if timeout is not None:
             self._timer = self._calls.loop.call_later(timeout, self._expire)
-        waiting.bind(self)
+        waiting.bind_pieces(self)
 
-    def __call__(self, result: bytes | ConfigServiceError) -> None:
+    def __call__(self, result: Answer | ConfigServiceError) -> None:
         """The answer is there."""
+        if isinstance(result, Pieces):
+            self._steps = self._write(result)
+            self._calls.slices.add(self._slice)
+            return
         self._release()
         handled = self._method.counts.handled
         if isinstance(result, bytes):
@@ -153,6 +167,30 @@ class UnaryExchange:
             code, text = self._calls.status_of(result)
             handled[code] += 1
             send_error(self._sink, code, text)
+
+    def _slice(self) -> bool:
+        """The next slice of a long answer, unless nobody waits for it any more."""
+        return self._waiting is not None and next(self._steps, None) is not None
+
+    def _write(self, answer: Pieces) -> Iterator[bool]:
+        """As JSON, piece by piece; then it goes out."""
+        document, parse = JsonPieces(), self._method.response.FromString
+        body: list[bytes] = []
+        texts: list[str] = []
+        size = 0
+        for part in answer.parts:
+            for text in document.add(parse(part), JSON_PIECE_VALUES):
+                texts.append(text)
+                size += len(text)
+                if size >= RANGE_PIECE_BYTES:
+                    body.append("".join(texts).encode())
+                    texts.clear()
+                    size = 0
+                yield True
+        body.append(("".join(texts) + document.end()).encode())
+        self._release()
+        self._method.counts.handled[OK] += 1
+        self._sink.respond_parts(200, JSON_FIELDS, body)
 
     def on_cancel(self) -> None:
         """The client is gone."""

@@ -7,7 +7,7 @@ left out, 64-bit integers as strings, bytes as padded standard base64, enums by 
 from __future__ import annotations
 
 from binascii import b2a_base64
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from json.encoder import encode_basestring
 from typing import Any, Final, NamedTuple
 
@@ -27,6 +27,7 @@ class _Plan(NamedTuple):
 
     label: str  # its name, quoted, with the colon
     write: Callable[[Any, list[str]], None]
+    one: Callable[[Any, list[str]], None] | None  # of a list: one of its values
 
 
 _plans: dict[FieldDescriptor, _Plan] = {}  # as many entries as the served messages have fields
@@ -37,6 +38,54 @@ def to_json(message: Any) -> str:
     out: list[str] = []
     _message(message, out)
     return "".join(out)
+
+
+class JsonPieces:
+    """The document of a message that comes in parts (``runtime.waiting.Pieces``), piece by piece.
+
+    The pieces together are what ``to_json`` says of the whole message.
+    """
+
+    def __init__(self) -> None:
+        self._mark = "{"  # before the next field
+        self._list: FieldDescriptor | None = None  # not closed yet: the next part may go on with it
+
+    def add(self, part: Any, values_max: int) -> Iterator[str]:
+        """The text of one part; each piece of ``values_max`` values of a list at most."""
+        out: list[str] = []
+        for field, value in part.ListFields():
+            plan = _plans.get(field) or _plan(field)
+            if plan.one is None:
+                self._begin(plan.label, out)
+                plan.write(value, out)
+                continue
+            mark = ","
+            if field != self._list:
+                self._begin(plan.label, out)
+                self._list = field
+                mark = "["
+            for number, each in enumerate(value, 1):
+                out.append(mark)
+                plan.one(each, out)
+                mark = ","
+                if number % values_max == 0:
+                    yield "".join(out)
+                    out.clear()
+        yield "".join(out)
+
+    def end(self) -> str:
+        """What closes the document."""
+        if self._mark == "{":
+            return "{}"
+        return "]}" if self._list is not None else "}"
+
+    def _begin(self, label: str, out: list[str]) -> None:
+        if self._list is not None:
+            out.append("]")
+            self._list = None
+        out.append(self._mark)
+        out.append(label)
+        self._mark = ","
 
 
 def _message(message: Any, out: list[str]) -> None:
@@ -52,9 +101,10 @@ def _message(message: Any, out: list[str]) -> None:
 
 def _plan(field: FieldDescriptor) -> _Plan:
     write = _writer(field)
-    if field.is_repeated:
-        write = _list_of(write)
-    plan = _plans[field] = _Plan(f'"{field.name}":', write)
+    one = write if field.is_repeated else None
+    if one is not None:
+        write = _list_of(one)
+    plan = _plans[field] = _Plan(f'"{field.name}":', write, one)
     return plan
 
 

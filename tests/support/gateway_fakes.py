@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 
 from configsvc.config import ServerConfig
@@ -23,6 +23,12 @@ class FakeSink:
     def respond(self, status: int, headers: tuple[tuple[bytes, bytes], ...], body: bytes) -> None:
         assert not self.status
         self.status, self.headers, self.body, self.ended = status, dict(headers), body, True
+
+    def respond_parts(
+        self, status: int, headers: tuple[tuple[bytes, bytes], ...], parts: Sequence[bytes]
+    ) -> None:
+        self.chunks = list(parts)
+        self.respond(status, headers, b"".join(parts))
 
     def start(self, status: int, headers: tuple[tuple[bytes, bytes], ...]) -> None:
         assert not self.status

@@ -186,6 +186,18 @@ def test_bytes_while_an_answer_is_due_end_the_connection_after_it() -> None:
     assert len(rig.http.requests) == 1
 
 
+def test_an_answer_in_parts_is_one_answer() -> None:
+    said = []
+    for answer in ([b"abc" * 9], [b"abc"] * 9):
+        rig = Rig()
+        rig.send(b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n")
+        rig.http.running[0].sink.respond_parts(200, (), answer)
+        said.append(rig.session.take())
+        assert not rig.session.finished
+    assert said[0] == said[1]
+    assert b"content-length: 27\r\n" in said[0].lower()
+
+
 def test_no_upgrade() -> None:
     rig = Rig()
     out = rig.send(

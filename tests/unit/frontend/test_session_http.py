@@ -136,6 +136,18 @@ def test_host_and_authority_must_agree_outside_grpc() -> None:
     assert rig.session.fault == "host is not authority"
 
 
+def test_an_answer_in_parts_is_one_answer() -> None:
+    rig = Rig()
+    rig.send(http(rig, 1, "/wait", end=True) + http(rig, 3, "/wait", end=True))
+    whole, parts = (running.sink for running in rig.http.running)
+    whole.respond(200, (), b"abc" * 9)
+    parts.respond_parts(200, (), [b"abc"] * 9)
+    answers = rig.answers()
+    assert answers[1].fields == answers[3].fields
+    assert (answers[1].body, answers[1].ended) == (answers[3].body, answers[3].ended)
+    assert answers[3].fields["content-length"] == "27"
+
+
 def test_a_gone_http_client_is_told_to_the_gateway() -> None:
     rig = Rig()
     rig.send(http(rig, 1, "/wait", end=True))

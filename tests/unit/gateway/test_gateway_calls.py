@@ -18,11 +18,13 @@ from configsvc.errors import (
     PermissionDeniedError,
     RequestError,
 )
+from configsvc.gateway import calls
 from configsvc.gateway.answers import reason_of, send_error, stream_error
 from configsvc.gateway.calls import Calls
-from configsvc.limits import UNARY_IN_FLIGHT_MAX, UNARY_PER_IDENTITY_MAX
-from configsvc.proto import rpc_pb2
-from configsvc.runtime.waiting import Waiting
+from configsvc.gateway.json_out import to_json
+from configsvc.limits import JSON_PIECE_VALUES, UNARY_IN_FLIGHT_MAX, UNARY_PER_IDENTITY_MAX
+from configsvc.proto import kv_pb2, rpc_pb2
+from configsvc.runtime.waiting import Pieces, Waiting
 from configsvc.types import NO_SOURCE, SYSTEM_PRINCIPAL
 from tests.support.gateway_fakes import FakeLoop, FakeSink
 
@@ -71,9 +73,10 @@ class World:
         self.handler: Handler | None = None
         self.counts = CallCounts()
 
-    def unary(self, timeout: float | None = None) -> Any:
-        method = Method("/x.X/Y", lambda c, raw: self.waiting, None, False, False, None,
-                        rpc_pb2.DeleteRangeResponse)  # fmt: skip
+    def unary(
+        self, timeout: float | None = None, response: Any = rpc_pb2.DeleteRangeResponse
+    ) -> Any:
+        method = Method("/x.X/Y", lambda c, raw: self.waiting, None, False, False, None, response)
         return self.run(method, [b""], timeout)
 
     def stream(self, *requests: bytes, timeout: float | None = None) -> Any:
@@ -112,6 +115,50 @@ def test_a_unary_answer_that_waits(world: World) -> None:
     assert (world.sink.status, world.sink.body) == (200, b'{"deleted":"2"}')
     world.loop.advance(2.0)  # the timer is off: a second answer would fail in the sink
     exchange.on_cancel()
+
+
+def long_answer(keys: int) -> tuple[Pieces, str]:
+    """An answer in pieces, and the whole of it as JSON."""
+    header = rpc_pb2.RangeResponse(header=rpc_pb2.ResponseHeader(revision=7))
+    kvs = [kv_pb2.KeyValue(key=b"%d" % n, value=b"v" * 200) for n in range(keys)]
+    halves = [rpc_pb2.RangeResponse(kvs=half) for half in (kvs[: keys // 2], kvs[keys // 2 :])]
+    parts = [p.SerializeToString() for p in (header, *halves, rpc_pb2.RangeResponse(count=keys))]
+    whole = rpc_pb2.RangeResponse.FromString(b"".join(parts))
+    return Pieces(tuple(parts), sum(map(len, parts))), to_json(whole)
+
+
+def test_a_long_answer_is_written_in_slices(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "RANGE_PIECE_BYTES", 9_000)
+    answer, text = long_answer(200)
+    world.unary(response=rpc_pb2.RangeResponse)
+    world.waiting.complete(answer)
+    turns = 0
+    while not world.sink.status:
+        assert len(world.loop.due) == 1
+        ((_, turn, _),) = world.loop.due
+        world.loop.due.clear()
+        turn()
+        turns += 1
+    assert turns > 200 // JSON_PIECE_VALUES
+    assert (world.sink.status, world.sink.body.decode()) == (200, text)
+    assert len(world.sink.chunks) > 2
+    assert (world.ends, world.calls.waiting) == ({0: 1}, 0)
+
+
+@pytest.mark.parametrize("how", ["gone", "late"])
+def test_a_long_answer_that_nobody_waits_for_is_not_written(world: World, how: str) -> None:
+    answer, _ = long_answer(200)
+    exchange = world.unary(timeout=5.0, response=rpc_pb2.RangeResponse)
+    world.waiting.complete(answer)
+    (_, turn, _) = world.loop.due.pop()
+    turn()
+    if how == "gone":
+        exchange.on_cancel()
+    world.loop.now = 6.0
+    world.loop.advance(0.0)
+    assert not world.loop.due
+    assert world.sink.status == (0 if how == "gone" else 504)
+    assert (world.ends, world.calls.waiting) == ({1 if how == "gone" else 4: 1}, 0)
 
 
 def test_a_unary_error(world: World) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from configsvc.errors import InvalidArgumentError
 from configsvc.gateway import json_in
-from configsvc.gateway.json_out import to_json
+from configsvc.gateway.json_out import JsonPieces, to_json
 from configsvc.limits import JSON_CONTAINERS_MAX, JSON_DEPTH_MAX
 from configsvc.proto import auth_pb2, kv_pb2, rpc_pb2, v3election_pb2
 
@@ -90,6 +90,30 @@ def test_twin_of_the_library_and_back(message: Any) -> None:
     assert type(message).FromString(json_in.only_message(text.encode(), type(message))) == message
     camel = json_format.MessageToJson(message)
     assert type(message).FromString(json_in.only_message(camel.encode(), type(message))) == message
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    message=filled(rpc_pb2.RangeResponse),
+    cuts=st.lists(st.integers(0, 4), max_size=3),
+    values_max=st.integers(1, 3),
+)
+def test_pieces_of_a_document_are_the_document(
+    message: Any, cuts: list[int], values_max: int
+) -> None:
+    parts = [rpc_pb2.RangeResponse(), rpc_pb2.RangeResponse(kvs=message.kvs)]
+    if message.HasField("header"):
+        parts[0].header.CopyFrom(message.header)
+    for at in cuts:  # the list comes in any number of parts, empty ones among them
+        parts[-1:] = [
+            rpc_pb2.RangeResponse(kvs=parts[-1].kvs[:at]),
+            rpc_pb2.RangeResponse(kvs=parts[-1].kvs[at:]),
+        ]
+    parts.append(rpc_pb2.RangeResponse(more=message.more, count=message.count))
+    document = JsonPieces()
+    pieces = [piece for part in parts for piece in document.add(part, values_max)]
+    assert "".join(pieces) + document.end() == to_json(message)
+    assert all(piece.count('"mod_revision"') <= values_max for piece in pieces)
 
 
 @pytest.mark.parametrize(

@@ -157,6 +157,32 @@ def test_one_write_is_bounded_whatever_the_windows_say() -> None:
     assert answer.ended
 
 
+@given(
+    sizes=st.lists(st.integers(0, 40_000), max_size=12),
+    window=st.sampled_from([10, 65_535, 2**20]),
+)
+def test_parts_say_what_the_whole_says(sizes: list[int], window: int) -> None:
+    parts = [bytes([n]) * size for n, size in enumerate(sizes)]
+    said = []
+    for pieces in (False, True):
+        peer = Peer(initial_window_size=window)
+        stream = peer.open()
+        if pieces:
+            grpc.answer_pieces(peer.outbox, stream, parts, sum(sizes))
+        else:
+            grpc.send_message(peer.outbox, stream, b"".join(parts))
+            grpc.finish(peer.outbox, stream, grpc.OK)
+        out = peer.take()
+        held = peer.outbox.held
+        while peer.connection.streams:
+            peer.receive(h2.window_update(1, 100_000) + h2.window_update(0, 100_000))
+            out += peer.take()
+        answer = peer.client.answers(out)[1]
+        said.append((answer.messages, answer.status, answer.ended, held))
+    assert said[0] == said[1]
+    assert said[0][0] == [b"".join(parts)]
+
+
 def test_a_full_socket_stops_data_but_not_control() -> None:
     peer = Peer()
     stream = peer.open()
