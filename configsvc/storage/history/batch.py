@@ -46,42 +46,35 @@ def build(effects: Sequence[Effects], tree: TileTree, sealing: Sealing) -> Batch
     seal, pack, seal_opening = sealing.field(VALUE_FIELD), ROW_AAD.pack, sealing.seal_opening
     seal_salted = sealing.salted()
     changes: dict[tuple[str, tuple[Any, ...]], TableChange] = {}
-    for effect in effects:
-        commit = effect.commit
+    hashes: list[bytes] = []
+    due = tree.size  # the next leaf's place
+    for _, _, _, _, _, rows, _, tables, leaf, commit, _, hashed in effects:
         if commit is None:
-            ensure(not effect.rows, "rows without a leaf")
+            ensure(not rows, "rows without a leaf")
         else:
-            seq = commit.seq
-            ensure(seq == tree.size, "leaves follow each other")
-            tree.append_hash(effect.leaf_hash, batch.tiles)
-            rows, salt = effect.rows, commit.salt
-            bare = not (commit.reason or commit.ticket or commit.changes)
+            (
+                seq, index, term, at, time_ns, event, actor, record, actor_salt, outcome,
+                salt, reason, ticket, listed,
+            ) = commit  # fmt: skip
+            if seq != due:
+                ensure(False, "leaves follow each other")
+            due += 1
+            hashes.append(hashed)
+            bare = not (reason or ticket or listed)
             with_row = bare and len(rows) == 1 and len(salt) == SALT_BYTES
             for revision, sub, key, value, create, version, lease, tombstone in rows:
                 flag = 1 if tombstone else 0
                 tail = pack(revision, sub, create, version, lease, seq, flag) + key
                 blob = seal_salted(tail, value + salt) if with_row else seal(tail, value)
                 revisions.append((revision, sub, key, blob, create, version, lease, flag, seq))
-            commits.append(
-                (
-                    seq,
-                    commit.raft_index,
-                    commit.raft_term,
-                    commit.revision,
-                    commit.time_ns,
-                    commit.event,
-                    commit.actor,
-                    commit.outcome,
-                    effect.leaf,
-                )
-            )
+            commits.append((seq, index, term, at, time_ns, event, actor, outcome, leaf))
             if not with_row:
-                sealed = seal_opening(seq, salt, commit.reason, commit.ticket, commit.changes)
-                openings.append((seq, sealed))
-            if commit.actor_record:
-                batch.actors.append((seq, commit.actor, commit.actor_record, commit.actor_salt))
-        for change in effect.tables:
+                openings.append((seq, seal_opening(seq, salt, reason, ticket, listed)))
+            if record:
+                batch.actors.append((seq, actor, record, actor_salt))
+        for change in tables:
             changes[change.table, change.key] = change
+    tree.append_hashes(hashes, batch.tiles)
     for change in changes.values():
         _add_small(batch, change, sealing)
     return batch

@@ -349,7 +349,7 @@ class History:
     def _execute(self, batch: Batch) -> None:
         run = self._run
         self._insert(statements.INSERT_REVISIONS, batch.revisions)
-        self._insert(statements.INSERT_COMMITS, batch.commits)
+        self._insert_commits(batch.commits)
         self._insert(statements.INSERT_OPENINGS, batch.openings)
         run(statements.INSERT_ACTOR, batch.actors)
         run(statements.INSERT_TILE, batch.tiles)
@@ -357,6 +357,22 @@ class History:
             run(statements.DELETE_SMALL[name], keys)
         for name, rows in batch.small_upserts.items():
             run(statements.UPSERT_SMALL[name], rows)
+
+    def _insert_commits(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Insert ``rows``; most blocks of a busy log are runs, of which less is bound."""
+        size = statements.BLOCK_ROWS[0]
+        others: list[tuple[Any, ...]] = []
+        for at in range(0, len(rows), size):
+            block = rows[at : at + size]
+            if len(block) == size and statements.is_commit_run(block):
+                # Rows must not overtake each other: each table is written at its end.
+                self._insert(statements.INSERT_COMMITS, others)
+                others = []
+                run = statements.commit_run(block)
+                self._cursor.execute(statements.INSERT_COMMIT_RUN, run)
+            else:
+                others += block
+        self._insert(statements.INSERT_COMMITS, others)
 
     def _insert(self, insert: statements.Insert, rows: Sequence[tuple[Any, ...]]) -> None:
         """Insert ``rows`` in the largest blocks that they fill."""

@@ -13,6 +13,7 @@ Not here: what a leaf says, the tree's rules, proofs, signatures (``audit``).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from hashlib import sha256
 from typing import Final, NamedTuple
 
 from configsvc.audit.merkle import EMPTY_ROOT, HASH_BYTES, leaf_hash, node_hash
@@ -33,7 +34,9 @@ def perfect_root(hashes: Sequence[bytes]) -> bytes:
     level = list(hashes)
     while len(level) > 1:
         pairs = iter(level)
-        level = [node_hash(left, right) for left, right in zip(pairs, pairs, strict=True)]
+        level = [
+            sha256(b"\1" + left + right).digest() for left, right in zip(pairs, pairs, strict=True)
+        ]
     return level[0]
 
 
@@ -73,6 +76,19 @@ class TileTree:
             value = perfect_root(hashes)
             hashes.clear()
             level += 1
+
+    def append_hashes(self, hashes: Sequence[bytes], full: list[Tile]) -> None:
+        """``append_hash`` for each of ``hashes``."""
+        at, end = 0, len(hashes)
+        while at < end:
+            room = TILE_WIDTH - 1 - len(self._pending[0])
+            filling = hashes[at : at + room]  # leaves the place for the one that fills the tile
+            self._pending[0] += filling
+            self.size += len(filling)
+            at += len(filling)
+            if at < end:
+                self.append_hash(hashes[at], full)
+                at += 1
 
     def frontier(self) -> tuple[bytes, ...]:
         """Roots of the perfect subtrees that make up the tree, from left (largest) to right."""
