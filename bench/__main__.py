@@ -20,6 +20,7 @@ from typing import Final
 
 from bench import (
     agentfile,
+    beside,
     duties,
     empty,
     failover,
@@ -98,8 +99,10 @@ def _run(report: Report, wanted: set[str], *, quick: bool) -> None:
             watching.fan_out(report, pair, 3 if quick else 20)
         if "file" in wanted:
             agentfile.measure(report, ours, 3 if quick else 20)
-        if "large" in wanted and not quick:
-            large.measure(report, pair)
+        if "large" in wanted:
+            if not quick:
+                large.measure(report, pair)
+            beside.measure(report, pair, 1 if quick else 3, 1.0 if quick else 10.0)
         if "failover" in wanted:
             failover.measure(report, pair, 1 if quick else 5, silent=False)
             if not quick:

@@ -46,13 +46,13 @@ def measure(report: Report, clusters: Sequence[Cluster]) -> None:
     parts: tuple[tuple[str, Prepare, Work], ...] = (
         (
             "range of 100,000 keys",
-            lambda t: _fill(t, RANGE_KEYS),
-            _calling(requests.RANGE, _span(rpc_pb2.RangeRequest)),
+            lambda t: fill(t, RANGE_KEYS),
+            _calling(requests.RANGE, span(rpc_pb2.RangeRequest)),
         ),
         (
             "deletion of 60,000 keys",
-            lambda t: _fill(t, DELETED_KEYS),
-            _calling(DELETE, _span(rpc_pb2.DeleteRangeRequest)),
+            lambda t: fill(t, DELETED_KEYS),
+            _calling(DELETE, span(rpc_pb2.DeleteRangeRequest)),
         ),
         ("10,000 leases run out", _lease, _wait_until_gone),
         ("one put to 10,000 watchers", lambda _: None, _fan),
@@ -82,7 +82,7 @@ def _beside(target: Target, prepare: Prepare, work: Work) -> tuple[float, float,
         BenchFault: anything was refused or did not end.
     """
     with calling(target) as (links, link):
-        ask_all(links, link, DELETE, [_span(rpc_pb2.DeleteRangeRequest)])
+        ask_all(links, link, DELETE, [span(rpc_pb2.DeleteRangeRequest)])
         prepare(target)
         until = time.perf_counter() + QUIET_S
         quiet = _puts(links, link, lambda: time.perf_counter() > until)
@@ -144,12 +144,14 @@ def ask_all(links: Links, link: CallLink, path: str, bodies: Sequence[bytes]) ->
     return found
 
 
-def _span(kind: Any, **more: Any) -> bytes:
+def span(kind: Any, **more: Any) -> bytes:
+    """A request about all the keys here."""
     encoded: bytes = kind(key=HEAD, range_end=END, **more).SerializeToString()
     return encoded
 
 
-def _fill(target: Target, keys: int, leases: Sequence[int] = ()) -> None:
+def fill(target: Target, keys: int, leases: Sequence[int] = ()) -> None:
+    """Put so many keys, each on its lease if there are leases."""
     bodies = []
     for at in range(0, keys, PER_TXN):
         txn = rpc_pb2.TxnRequest()
@@ -180,13 +182,13 @@ def _lease(target: Target) -> None:
     with calling(target) as (links, link):
         answers = ask_all(links, link, GRANT, [grant] * LEASES)
     ids = [rpc_pb2.LeaseGrantResponse.FromString(answer).ID for answer in answers]
-    _fill(target, LEASES, ids)
+    fill(target, LEASES, ids)
 
 
 @contextlib.contextmanager
 def _wait_until_gone(target: Target) -> Iterator[Callable[[], None]]:
     """From when the first lease has run out until no key is left."""
-    ask = _span(rpc_pb2.RangeRequest, count_only=True)
+    ask = span(rpc_pb2.RangeRequest, count_only=True)
 
     with calling(target) as (links, link):
 
