@@ -10,6 +10,9 @@ import contextlib
 import ssl
 from typing import Final
 
+from configsvc.limits import TLS_RECORDS_PER_STEP_MAX, TLS_SILENT_RECORDS_MAX
+from configsvc.net.records import RecordCounter
+
 RECORD_BYTES: Final = 16 * 1024  # most plaintext of one record, and so of one read
 
 
@@ -29,9 +32,11 @@ class TlsConnection:
     """One side of one connection. Bytes in, bytes out; deadlines are the caller's."""
 
     __slots__ = (
+        "_given",
         "_incoming",
         "_object",
         "_outgoing",
+        "_records",
         "alpn",
         "established",
         "peer_closed",
@@ -51,6 +56,8 @@ class TlsConnection:
             server_side=server_side,
             server_hostname=server_hostname,
         )
+        self._records = RecordCounter()
+        self._given = 0  # of those records, the ones that had data
         self.established = False
         self.peer_closed = False  # the peer said goodbye: nothing more will come
         self.alpn = ""  # agreed protocol; "" when none was
@@ -68,12 +75,27 @@ class TlsConnection:
         Raises:
             TlsFailed: nothing more can be received; send its answer and close.
         """
-        incoming = self._incoming
-        incoming.write(data)
-        if not self.established and not self._handshake():
-            return b"", self._outgoing.read()
         parts: list[bytes] = []
-        read = self._object.read
+        start, size = 0, len(data)
+        records = self._records
+        while True:
+            end = records.step(data, start, TLS_RECORDS_PER_STEP_MAX)
+            self._incoming.write(data if end - start == size else data[start:end])
+            if self.established or self._handshake():
+                self._read(parts)
+                # What is left are handshake messages and empty records. A handshake has about five,
+                # and nobody changes keys before some millions of records.
+                if records.count - self._given > TLS_SILENT_RECORDS_MAX:
+                    raise TlsFailed("too many records without data", self.close())
+            if end == size or self.peer_closed:
+                break
+            start = end
+        plaintext = parts[0] if len(parts) == 1 else b"".join(parts)
+        return plaintext, self._outgoing.read() if self._outgoing.pending else b""
+
+    def _read(self, parts: list[bytes]) -> None:
+        """Append what the records that came have for us, one part each."""
+        incoming, read, before = self._incoming, self._object.read, len(parts)
         try:
             while True:
                 part = read(RECORD_BYTES)
@@ -91,8 +113,7 @@ class TlsConnection:
             self.peer_closed = True
         except ssl.SSLError as error:
             raise TlsFailed(reason_of(error), self._outgoing.read()) from None
-        plaintext = parts[0] if len(parts) == 1 else b"".join(parts)
-        return plaintext, self._outgoing.read() if self._outgoing.pending else b""
+        self._given += len(parts) - before
 
     def send(self, plaintext: bytes | memoryview) -> bytes:
         """Records that carry ``plaintext``; the handshake must be over.

@@ -22,7 +22,7 @@ def table() -> list[list[str]]:
 def test_every_limit_of_the_table_is_one_and_is_enforced_here() -> None:
     named = {name for row in table() for name in NAME.findall(row[1])}
     assert len(named) > 30
-    rooms = [ROOT / "configsvc" / room for room in ("frontend", "http2")]
+    rooms = [ROOT / "configsvc" / room for room in ("frontend", "http2", "net")]
     source = "".join(path.read_text() for room in rooms for path in room.glob("*.py"))
     for name in named:
         assert isinstance(getattr(limits, name), int | float), name
