@@ -95,7 +95,8 @@ class ChangeRecords:
 
     def add(self, changes: Iterable[KeyChange]) -> None:
         """More changes of the same entry."""
-        parts, append_hash = self._parts, self._tree.append_hash
+        parts = self._parts
+        hashes: list[bytes] = []
         inner, outer, head, pack = self._inner, self._outer, head_of(PREV_VALUE), _DELETED.pack
         for change in changes:
             sub, key, value, _, prev_mod_rev, prev = change
@@ -106,8 +107,9 @@ class ChangeRecords:
                 record = _FRONT + len(key).to_bytes(2, "big") + key + rest
             else:
                 record = change_record(change, self._salt)
-            append_hash(sha256(b"\0" + record).digest())
+            hashes.append(sha256(b"\0" + record).digest())
             parts += (len(record).to_bytes(2, "big"), record)
+        self._tree.append_hashes(hashes)
 
     def root(self) -> bytes | None:
         """RFC 6962 root of the records; None when there are none."""
