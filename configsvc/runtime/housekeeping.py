@@ -55,13 +55,17 @@ class Housekeeping:
 
     # --- writes ----------------------------------------------------------------------------------
 
-    def hold_writes(self) -> bool:
-        """Whether SQL lags so far that new proposals wait (Q2, O2)."""
+    def hold_writes(self, *, urgent: bool = False) -> bool:
+        """Whether SQL or apply lags so far that new proposals wait (Q2, O2).
+
+        ``urgent``: for those that have twice the room.
+        """
         lag = self._member.history.lag()
+        room = 2 if urgent else 1
         return bool(
-            2 * lag.entries >= limits.SQL_LAG_ENTRIES_MAX
-            or 2 * lag.bytes >= limits.SQL_LAG_BYTES_MAX
-            or self._member.committed - self._member.applied >= limits.APPLY_LAG_ENTRIES_MAX
+            2 * lag.entries >= room * limits.SQL_LAG_ENTRIES_MAX
+            or 2 * lag.bytes >= room * limits.SQL_LAG_BYTES_MAX
+            or self._member.committed - self._member.applied >= room * limits.APPLY_LAG_ENTRIES_MAX
         )
 
     def note_digest(self, index: int, digest: bytes) -> None:

@@ -119,19 +119,23 @@ class Passes:
         ):
             self._held_since = None
             return
-        if member.housekeeping.hold_writes():
+        held = member.housekeeping.hold_writes()
+        if held:
             self._hold()
-            return
-        self._held_since = None
+            if member.housekeeping.hold_writes(urgent=True):
+                return
         foreign = proposals.foreign
-        commands, batch = proposals.take_for_leader(member.state.last_time_ns)
+        commands, batch = proposals.take_for_leader(member.state.last_time_ns, urgent_only=held)
         if not commands:
             return
         try:
             raft.propose(commands)
-        except ProposalDropped:
+        except ProposalDropped:  # too much is not applied yet, or leadership is on its way
             proposals.give_back(batch)
+            self._hold()
             return
+        if not held:
+            self._held_since = None
         for peer in foreign:
             member.news.expects(peer, raft.last_index)
 

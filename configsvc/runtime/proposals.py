@@ -246,32 +246,34 @@ class Proposals:
 
     # --- handing writes on -----------------------------------------------------------------------
 
-    def take_for_leader(self, applied_time_ns: int) -> tuple[list[bytes], list[Queued]]:
+    def take_for_leader(
+        self, applied_time_ns: int, *, urgent_only: bool = False
+    ) -> tuple[list[bytes], list[Queued]]:
         """What waits, stamped, up to one Ready's worth; called on the leader, once per pass.
 
-        ``applied_time_ns`` is the newest stamp that apply has seen. The second list is for
-        ``give_back`` when the core drops the batch.
+        ``applied_time_ns`` is the newest stamp that apply has seen. ``urgent_only``: the others
+        wait on (O2). The second list is for ``give_back`` when the core drops the batch.
         """
         if not self._queue and not self._foreign:
             return [], []
         room = limits.READY_ENTRIES_MAX
-        foreign, self._foreign = self._foreign[:room], self._foreign[room:]
-        room -= len(foreign)
-        batch, self._queue = foreign + self._queue[:room], self._queue[room:]
-        if self._queue or self._foreign:
+        taken, self._foreign = _parted(self._foreign, room, urgent_only=urgent_only)
+        own, self._queue = _parted(self._queue, room - len(taken), urgent_only=urgent_only)
+        batch = taken + own
+        if len(batch) == room and (self._queue or self._foreign):
             self._wake()
         now = self._clock.time_ns()
         last = max(self._last_time_ns, applied_time_ns)
         out = []
         table = self._table
-        own = self._self_id
+        self_id = self._self_id
         for queued in batch:
             command, needs_id, accepted_by, request_id, _ = queued
             last = max(last + 1, now)
             generated = self._positive_id() if needs_id else 0
             suspect = last - now > CLOCK_SUSPECT_NS
             out.append(command + codec.stamp(last, accepted_by, generated, suspect=suspect))
-            if accepted_by == own:
+            if accepted_by == self_id:
                 pending = table.get(request_id)
                 if pending is not None:
                     pending.handed_on = True
@@ -458,3 +460,14 @@ class Proposals:
             value = int.from_bytes(self._entropy(8), "big") >> 1
             if value:
                 return value
+
+
+def _parted(
+    queue: list[Queued], room: int, *, urgent_only: bool
+) -> tuple[list[Queued], list[Queued]]:
+    """The first ones, or the first urgent ones, and the rest in its order."""
+    if not urgent_only:
+        return queue[:room], queue[room:]
+    taken = [queued for queued in queue if queued.urgent][:room]
+    ids = {id(queued) for queued in taken}
+    return taken, [queued for queued in queue if id(queued) not in ids]

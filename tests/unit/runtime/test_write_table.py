@@ -24,6 +24,7 @@ from configsvc.errors import (
     TimeoutDueToLeaderFailError,
 )
 from configsvc.proto import rpc_pb2
+from configsvc.raft.errors import ProposalDropped
 from configsvc.runtime.forwarding import Queued
 from configsvc.runtime.passes import Passes
 from configsvc.runtime.proposals import CLOCK_SUSPECT_NS, Proposals
@@ -313,7 +314,8 @@ class Behind:
     def __init__(self) -> None:
         self.world = World()
         self.clock = self.world.clock
-        self.held = True
+        self.held = self.held_urgent = True
+        self.dropping = False
         self.proposed: list[bytes] = []
         table: Any = self.world.table
         member: Any = SimpleNamespace(
@@ -322,19 +324,26 @@ class Behind:
             proposals=table,
             leading_since_term=1,
             handover=SimpleNamespace(under_way=None),
-            housekeeping=SimpleNamespace(hold_writes=lambda: self.held),
+            housekeeping=SimpleNamespace(
+                hold_writes=lambda urgent=False: self.held_urgent if urgent else self.held
+            ),
             machine=SimpleNamespace(
                 raft=SimpleNamespace(
                     term=1,
                     last_index=1,
                     conf_change_unapplied=False,
-                    propose=self.proposed.extend,
+                    propose=self._propose,
                 )
             ),
             state=SimpleNamespace(last_time_ns=0),
             news=SimpleNamespace(expects=lambda *_: None),
         )
         self.passes = Passes(member)
+
+    def _propose(self, commands: list[bytes]) -> None:
+        if self.dropping:
+            raise ProposalDropped
+        self.proposed += commands
 
     def after(self, seconds: float) -> None:
         for _ in range(round(seconds / 0.5)):
@@ -351,6 +360,39 @@ def test_Q5_writes_wait_a_moment_for_the_history_and_are_then_refused_clearly() 
     behind.after(1.0)
     assert behind.world.outcome == [OverloadedError], "the urgent one waits on"
     behind.held = False
+    behind.after(0.5)
+    assert len(behind.proposed) == 1
+
+
+def test_O2_urgent_ones_go_on_up_to_twice_the_bounds() -> None:
+    member, _ = sent_on(2, urgent=1)
+    behind = Behind()
+    behind.world.table.accept_forwarded(NodeId(8), member.forwarded[0][1])
+    behind.world.put()
+    behind.world.put(urgent=True)
+    behind.after(0.5)
+    assert behind.proposed == []
+    behind.held_urgent = False
+    behind.after(0.5)
+    assert len(behind.proposed) == 2
+    behind.after(limits.WRITES_HELD_S_MAX)
+    assert behind.world.outcome == [OverloadedError], "they did not end the wait of the others"
+    assert len(behind.world.refused) == 1
+    behind.held = False
+    behind.after(0.5)
+    assert len(behind.proposed) == 2
+
+
+def test_O2_what_the_core_has_no_room_for_is_refused_after_a_moment() -> None:
+    behind = Behind()
+    behind.held, behind.dropping = False, True
+    behind.world.put()
+    behind.after(limits.WRITES_HELD_S_MAX)
+    assert behind.world.outcome == []
+    behind.after(0.5)
+    assert behind.world.outcome == [OverloadedError]
+    behind.dropping = False
+    behind.world.put()
     behind.after(0.5)
     assert len(behind.proposed) == 1
 
