@@ -87,37 +87,34 @@ class Pace:
 
 
 class Breath:
-    """One install's, in the thread that reads: call it after every few records."""
+    """One install's, in the thread that reads: call it after every few records.
+
+    What counts is the thread's own CPU time: on a busy machine, and while it waits for the disk or
+    for the interpreter, it takes nothing from the loop.
+    """
 
     def __init__(
         self,
         pace: Pace,
         *,
-        clock: Callable[[], float] = time.monotonic,
+        worked: Callable[[], float] = time.thread_time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        """``worked``: seconds of CPU that the calling thread has used so far."""
         self._pace = pace
-        self._clock = clock
+        self._worked = worked
         self._sleep = sleep
-        self._began = clock()
-        self._worked = 0.0  # of the present slice, when the thread last had nothing to read
-
-    def begin(self) -> None:
-        """Work goes on after ``end``; what lies between is neither work nor rest."""
-        self._began = self._clock() - self._worked
-
-    def end(self) -> None:
-        """Nothing to be read for now."""
-        self._worked = self._clock() - self._began
+        self._began: float | None = None  # unknown before the first call in the thread
 
     def __call__(self) -> None:
-        """Rest, if a slice of work is over: the longer, the longer it took."""
-        worked = self._clock() - self._began
-        if worked < limits.INSTALL_SLICE_S:
-            return
-        rest = worked * (1 / self._pace.share - 1)
-        self._sleep(min(rest, limits.INSTALL_REST_S_MAX))
-        self._began = self._clock()
+        """Rest, if a slice of work is over: the longer, the longer it was."""
+        now = self._worked()
+        slice_s = 0.0 if self._began is None else now - self._began
+        if slice_s >= limits.INSTALL_SLICE_S:
+            rest = slice_s * (1 / self._pace.share - 1)
+            self._sleep(min(rest, limits.INSTALL_REST_S_MAX))
+        if slice_s >= limits.INSTALL_SLICE_S or self._began is None:
+            self._began = now
 
 
 def _mean(values: list[float]) -> float:

@@ -41,14 +41,11 @@ if TYPE_CHECKING:
 class _Sending:
     """One install under way."""
 
-    def __init__(
-        self, peer: NodeId, install: int, index: int, source: Any, breath: Breath, now: float
-    ) -> None:
+    def __init__(self, peer: NodeId, install: int, index: int, source: Any, now: float) -> None:
         self.peer = peer
         self.install = install
         self.index = index  # the log is held behind it
         self.source = source
-        self.breath = breath
         self.chunks: Iterator[bytes] = source.chunks()
         self.unsent: bytes | None = None  # a chunk that the link had no room for
         self.sent = 0
@@ -104,9 +101,8 @@ class InstallSender:
             return
         install = self._next
         self._next += 1
-        breath = Breath(self._pace)
-        source = InstallSource(member.reader.current, breath)
-        self._sending = sending = _Sending(peer, install, snapshot.index, source, breath, now)
+        source = InstallSource(member.reader.current, Breath(self._pace))
+        self._sending = sending = _Sending(peer, install, snapshot.index, source, now)
         sending.connected_since = member.net.active_since(peer)
         member.report.info(
             "install", "install begins", peer=f"{peer:016x}", index=snapshot.index, install=install
@@ -179,7 +175,7 @@ class InstallSender:
             sending.unsent = None
         if not sending.read_all and window_open(sending.sent, sending.taken):
             sending.reading = True
-            future = self._member.loop.run_in_executor(self._executor, _next, sending)
+            future = self._member.loop.run_in_executor(self._executor, next, sending.chunks, None)
             future.add_done_callback(lambda done: self._read(sending, done))
 
     def _read(self, sending: _Sending, done: asyncio.Future[bytes | None]) -> None:
@@ -234,15 +230,6 @@ class InstallSender:
     def _report(self, peer: NodeId, ok: bool) -> None:
         self._member.machine.raft.report_snapshot(peer, ok)
         self._member.wake()
-
-
-def _next(sending: _Sending) -> bytes | None:
-    """In the thread: the next chunk; None: that was all."""
-    sending.breath.begin()
-    try:
-        return next(sending.chunks, None)
-    finally:
-        sending.breath.end()
 
 
 def _close(chunks: Any) -> None:

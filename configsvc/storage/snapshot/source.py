@@ -32,7 +32,8 @@ from configsvc.storage.snapshot.stream import (
     encode_record,
 )
 
-_PAGE_ROWS: Final = 256
+_PAGE_ROWS: Final = 1_024  # one transaction here and, below a chunk's bytes, of the receiver
+_PAGE_COMMITS: Final = 256
 _SLICE_RECORDS: Final = 16  # between two breaths; half a millisecond's work
 _PASSES: Final = 2  # the second takes what arrived while the first one was sent
 
@@ -133,7 +134,7 @@ class InstallSource:
 
     def _commits(self, session: Session) -> list[Record]:
         """The next page of commits with their openings; empty at the end."""
-        commits = verify.commits(session, self._seq + 1, self._seq + 1 + _PAGE_ROWS)
+        commits = verify.commits(session, self._seq + 1, self._seq + 1 + _PAGE_COMMITS)
         if not commits:
             return []
         self._seq = commits[-1].seq
