@@ -1,12 +1,16 @@
 """configsvc.v1.History: log, blame, diff and ranges as of a time, also after compaction.
 
 READ on the span is needed, for values, names and authors alike, deleted keys included (3.5).
+
+Answers may be long: they are encoded where they are read, on a reader thread, and in parts, so
+that neither the loop nor the interpreter's lock is held for all of one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any, Final, TypeVar
 
 from configsvc.api.contract import Caller
 from configsvc.api.service import Service, about_span
@@ -15,12 +19,15 @@ from configsvc.auth.actions import KV_RANGE
 from configsvc.codec import requests
 from configsvc.codec.answers import to_protobuf
 from configsvc.errors import EmptyKeyError, FutureRevError, InvalidArgumentError
-from configsvc.mvcc.messages import KeyValue, RangeOp
+from configsvc.limits import RANGE_PIECE_KEYS
+from configsvc.mvcc.messages import RangeOp
 from configsvc.proto import v1_pb2
-from configsvc.runtime.waiting import Waiting
+from configsvc.runtime.waiting import Pieces, Waiting
 from configsvc.types import KeySpan, span_of
 
 LIMIT_DEFAULT: Final = 1_000
+
+T = TypeVar("T")
 
 
 class HistoryService(Service):
@@ -32,21 +39,17 @@ class HistoryService(Service):
         span = self._span(m)
         limit = m.limit or LIMIT_DEFAULT
 
-        def ask() -> Any:
-            return self.member.reader.key_history(
+        def ask() -> list[bytes]:
+            page = self.member.reader.key_history(
                 span,
                 limit=limit,
                 before=m.before_revision,
                 after=m.after_revision,
                 newest_first=not m.ascending,
             )
+            return _log(page, values=m.values)
 
-        def answer(page: Any) -> bytes:
-            out = v1_pb2.LogResponse(more=page.more)
-            out.records.extend(_record(row, values=m.values) for row in page.rows)
-            return self.header() + out.SerializeToString()
-
-        return self._asked(caller, span, ask, answer)
+        return self._asked(caller, span, ask)
 
     def blame(self, caller: Caller, raw: bytes) -> Waiting:
         """The last change of each key that lives in the span."""
@@ -54,19 +57,13 @@ class HistoryService(Service):
         span = self._span(m)
         self._not_future(m.revision)
 
-        def answer(page: Any) -> bytes:
-            out = v1_pb2.LogResponse(more=page.more)
-            out.records.extend(_record(row, values=False) for row in page.rows)
-            return self.header() + out.SerializeToString()
+        def ask() -> list[bytes]:
+            limit = m.limit or LIMIT_DEFAULT
+            return _log(
+                self.member.reader.blame(span, revision=m.revision, limit=limit), values=False
+            )
 
-        return self._asked(
-            caller,
-            span,
-            lambda: self.member.reader.blame(
-                span, revision=m.revision, limit=m.limit or LIMIT_DEFAULT
-            ),
-            answer,
-        )
+        return self._asked(caller, span, ask)
 
     def diff(self, caller: Caller, raw: bytes) -> Waiting:
         """Keys that differ between two revisions."""
@@ -78,19 +75,12 @@ class HistoryService(Service):
         if older < 1:
             raise InvalidArgumentError("from_revision: at least 1, the empty store")
 
-        def answer(found: Iterable[Any]) -> bytes:
-            out = v1_pb2.DiffResponse(from_revision=older, to_revision=newer)
-            for d in found:
-                item = out.differences.add(key=d.key)
-                if d.before is not None:
-                    item.before.CopyFrom(to_protobuf([d.before])[0])
-                if d.after is not None:
-                    item.after.CopyFrom(to_protobuf([d.after])[0])
-            return self.header() + out.SerializeToString()
+        def ask() -> list[bytes]:
+            found = self.member.reader.diff(span, older, newer)
+            end = v1_pb2.DiffResponse(from_revision=older, to_revision=newer)
+            return [*_parts(found, _differences), end.SerializeToString()]
 
-        return self._asked(
-            caller, span, lambda: self.member.reader.diff(span, older, newer), answer
-        )
+        return self._asked(caller, span, ask)
 
     def at(self, caller: Caller, raw: bytes) -> Waiting:
         """A range as it stood at a revision or a time."""
@@ -101,20 +91,17 @@ class HistoryService(Service):
         self._not_future(m.revision)
         current = self.member.store.revision
 
-        def ask() -> tuple[int, Any]:
+        def ask() -> list[bytes]:
             reader = self.member.reader
             revision = m.revision or (reader.at_time(m.time_ns) if m.time_ns else current)
             op = RangeOp(span, limit=m.limit, keys_only=m.keys_only)
-            return revision, reader.range_at(op, revision)
+            result = reader.range_at(op, revision)
+            head = v1_pb2.AtResponse(revision=revision)
+            end = v1_pb2.AtResponse(more=result.more, count=result.count)
+            kvs = _parts(result.kvs, lambda some: v1_pb2.AtResponse(kvs=to_protobuf(some)))
+            return [head.SerializeToString(), *kvs, end.SerializeToString()]
 
-        def answer(found: tuple[int, Any]) -> bytes:
-            revision, result = found
-            out = v1_pb2.AtResponse(revision=revision, more=result.more, count=result.count)
-            kvs: list[KeyValue] = list(result.kvs)
-            out.kvs.extend(to_protobuf(kvs))
-            return self.header() + out.SerializeToString()
-
-        return self._asked(caller, span, ask, answer)
+        return self._asked(caller, span, ask)
 
     def _span(self, m: Any) -> KeySpan:
         if not m.key:
@@ -125,13 +112,7 @@ class HistoryService(Service):
         if revision > self.member.store.revision:
             raise FutureRevError
 
-    def _asked(
-        self,
-        caller: Caller,
-        span: KeySpan,
-        ask: Callable[[], Any],
-        answer: Callable[[Any], bytes],
-    ) -> Waiting:
+    def _asked(self, caller: Caller, span: KeySpan, ask: Callable[[], list[bytes]]) -> Waiting:
         """Linearizable: everything acknowledged before the question is part of the answer."""
 
         def start() -> Waiting:
@@ -144,7 +125,37 @@ class HistoryService(Service):
         def put() -> Waiting:
             return self.member.gate.ask(self.member.applied, ask, answer)
 
+        def answer(found: list[bytes]) -> Pieces:
+            parts = (self.header(), *found)
+            return Pieces(parts, sum(map(len, parts)))
+
         return self.linearizable(caller, start)
+
+
+def _parts(items: Iterable[T], message: Callable[[list[T]], Any]) -> Iterator[bytes]:
+    """Encoded messages of some items each."""
+    left = iter(items)
+    while some := list(islice(left, RANGE_PIECE_KEYS)):
+        yield message(some).SerializeToString()
+
+
+def _log(page: Any, *, values: bool) -> list[bytes]:
+    def some(rows: list[Any]) -> Any:
+        return v1_pb2.LogResponse(records=[_record(row, values=values) for row in rows])
+
+    end = v1_pb2.LogResponse(more=page.more)
+    return [*_parts(page.rows, some), end.SerializeToString()]
+
+
+def _differences(found: list[Any]) -> Any:
+    out = v1_pb2.DiffResponse()
+    for d in found:
+        item = out.differences.add(key=d.key)
+        if d.before is not None:
+            item.before.CopyFrom(to_protobuf([d.before])[0])
+        if d.after is not None:
+            item.after.CopyFrom(to_protobuf([d.after])[0])
+    return out
 
 
 def _record(row: Any, *, values: bool) -> v1_pb2.Record:
