@@ -56,7 +56,7 @@ INPUTS ?= 1000000
 fuzz: ## bytes of strangers: HTTP/2, HTTP/1.1, gRPC framing, gateway JSON (INPUTS=n SEED=k ENGINE=atheris)
 	@.ci/bootstrap dev && $(PY) -m tests.fuzz.run --inputs $(INPUTS) $(if $(SEED),--seed $(SEED)) $(if $(ENGINE),--engine $(ENGINE))
 
-foreign: ## curl, grpcio, etcdctl, nghttp, h2load, h2spec, Node's grpc-js and etcd3 against a member (PORT_BASE=…)
+foreign: ## curl, grpcio, etcdctl, nghttp, h2load, h2spec, Node's and Python's clients against a member (PORT_BASE=…)
 	@.ci/bootstrap dev && $(PY) -m tests.foreign.tools && $(PY) -m tests.foreign.run $(if $(PORT_BASE),--port $(PORT_BASE))
 
 mutants: ## known bugs planted one at a time; each must be caught (MUTANTS="5 31")

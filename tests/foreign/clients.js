@@ -1,7 +1,9 @@
-// Node's clients against a member: `node clients.js grpc-js|etcd3 HOST:PORT`. Exit 1 says why on one line.
+// Node's clients against a member: `node clients.js grpc-js|etcd3 HOST:PORT [CA CERT KEY]`. Exit 1 says why on one line.
 'use strict';
 const assert = require('node:assert');
-const [, , which, address] = process.argv;
+const fs = require('node:fs');
+const [, , which, address, ...files] = process.argv;
+const [ca, cert, key] = files.map((file) => fs.readFileSync(file));
 
 const grpcJs = async () => {
   const grpc = require('@grpc/grpc-js');
@@ -12,7 +14,8 @@ const grpcJs = async () => {
   });
   const Client = grpc.makeGenericClientConstructor(
     { range: raw('/etcdserverpb.KV/Range'), none: raw('/etcdserverpb.KV/None') }, 'KV');
-  const client = new Client(address, grpc.credentials.createInsecure());
+  const credentials = ca ? grpc.credentials.createSsl(ca, key, cert) : grpc.credentials.createInsecure();
+  const client = new Client(address, credentials);
   const call = (name, bytes) => new Promise((good, bad) =>
     client[name](bytes, { deadline: Date.now() + 5000 }, (error, answer) => error ? bad(error) : good(answer)));
   const answers = await Promise.all(
@@ -25,7 +28,9 @@ const grpcJs = async () => {
 
 const etcd3 = async () => {
   const { Etcd3 } = require('etcd3');
-  const client = new Etcd3({ hosts: `http://${address}` });
+  const client = new Etcd3(ca
+    ? { hosts: `https://${address}`, credentials: { rootCertificate: ca, privateKey: key, certChain: cert } }
+    : { hosts: `http://${address}` });
   const watcher = await client.watch().key('foreign/node').create();
   const seen = new Promise((good) => watcher.once('put', (kv) => good(kv.value.toString())));
   await client.put('foreign/node').value('one');

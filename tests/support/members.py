@@ -161,10 +161,11 @@ class MemberProcess:
 class MemberCluster:
     """Some members, and clients for them."""
 
-    def __init__(self, root: Path, pki: Path, size: int) -> None:
+    def __init__(self, root: Path, pki: Path, size: int, ports: list[int] | None = None) -> None:
+        """``ports`` are a client's and a peer's for each; None takes free ones."""
         self.root = root
         self.pki = pki
-        ports = free_ports(2 * size)
+        ports = ports or free_ports(2 * size)
         self.members = [
             MemberProcess(self, n + 1, ports[2 * n], ports[2 * n + 1]) for n in range(size)
         ]
