@@ -147,6 +147,8 @@ class RangeCursor:
         if self._position < stop:
             span = KeySpan(self._start, self._end)
             past = self._past
+            if not self._counted:
+                self.count += tail.fewer(span, self._position, stop)
             fresh = tail.undo(span, self._position, {}, stop)
             new = [key for key in fresh if key not in past]
             for key in new:
@@ -157,10 +159,7 @@ class RangeCursor:
             return False
         if not self._counted:
             self._counted = True
-            live = self._store.live
-            self.count = self._store.count(self.span) + sum(
-                (kv is not None) - (key in live) for key, kv in self._past.items()
-            )
+            self.count += self._store.count(self.span)
         return True
 
     def _gone(self, start: bytes, upper: bytes | None, keys_max: int) -> list[bytes]:

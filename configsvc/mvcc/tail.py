@@ -108,6 +108,19 @@ class Tail:
                 setdefault(key, prev)
         return into
 
+    def fewer(self, span: KeySpan, position: int, stop: int) -> int:
+        """How many keys ``span`` lost, all in all, by the rows from ``position`` up to ``stop``."""
+        start, end = span
+        count = 0
+        for row in self._rows[position - self._dropped : stop - self._dropped]:
+            key = row[2]
+            if start <= key and (end is None or key < end):
+                if row[7]:
+                    count += 1
+                elif row[5] == 1:  # a key's first version: it was not there
+                    count -= 1
+        return count
+
     def rows_from(self, revision: int) -> tuple[list[Row], list[KeyValue | None]]:
         """Rows at ``revision`` and above, with the values before them."""
         at = bisect_left(self._rows, revision, key=_revision_of)

@@ -10,8 +10,9 @@ from mvcc_tools import ALL, delete, do, put
 from configsvc.errors import CompactedError, FutureRevError
 from configsvc.mvcc.cursor import RangeCursor
 from configsvc.mvcc.loading import LiveRows
-from configsvc.mvcc.messages import KeyValue, RangeOp, Row
+from configsvc.mvcc.messages import KeyValue, RangeOp, Row, TxnOp
 from configsvc.mvcc.store import NeedHistory, Store
+from configsvc.mvcc.txn import stage_txn
 from configsvc.types import KeySpan
 
 
@@ -124,3 +125,27 @@ def test_rows_may_come_in_slices_and_any_order() -> None:
     assert sliced.live == whole.live
     assert list(sliced.keys) == list(whole.keys) == sorted(whole.live)
     assert (sliced.db_bytes, sliced.tail_floor) == (whole.db_bytes, 400)
+
+
+def test_the_count_is_of_the_revision_whatever_a_transaction_did_since() -> None:
+    store = Store()
+    do(store, put(b"a"), put(b"b"), put(b"c"))
+    revision = store.revision
+    txn = TxnOp((), (delete(b"a", b"c"), put(b"a"), put(b"d")), ())
+    store.commit(stage_txn(store, txn, ()))
+    do(store, put(b"c"), delete(b"d"), put(b"e"), put(b"e"))
+    cursor = RangeCursor(store, ALL, revision)
+    assert cursor.count == 3
+    assert [kv.key for kv in drain(cursor, 2)] == [b"a", b"b", b"c"]
+    assert store.count(ALL) == 3  # a, c, e: as many, and others
+
+
+def test_a_span_that_was_deleted_comes_in_chunks_no_larger_than_asked_for() -> None:
+    store = Store()
+    do(store, *(put(b"%02d" % n) for n in range(20)))
+    cursor = RangeCursor(store, ALL)
+    do(store, delete(b"\0", b"\xff"))
+    sizes = []
+    while not cursor.done:
+        sizes.append(len(cursor.next_chunk(5)))
+    assert (sum(sizes), max(sizes)) == (20, 5)
