@@ -24,14 +24,18 @@ class Batch:
         "commits",
         "openings",
         "revisions",
+        "row_count",
         "small_deletes",
         "small_upserts",
         "tiles",
     )
 
     def __init__(self) -> None:
-        self.revisions: list[tuple[Any, ...]] = []
-        self.commits: list[tuple[Any, ...]] = []
+        # Of these two, rows lie flat, one behind the other: so they are bound, by blocks, and a
+        # tuple for each would have to be taken apart again.
+        self.revisions: list[Any] = []
+        self.row_count = 0  # in it
+        self.commits: list[Any] = []
         self.openings: list[tuple[int, bytes]] = []
         self.actors: list[tuple[int, bytes, bytes, bytes]] = []
         self.tiles: list[Tile] = []
@@ -66,8 +70,9 @@ def build(effects: Sequence[Effects], tree: TileTree, sealing: Sealing) -> Batch
                 flag = 1 if tombstone else 0
                 tail = pack(revision, sub, create, version, lease, seq, flag) + key
                 blob = seal_salted(tail, value + salt) if with_row else seal(tail, value)
-                revisions.append((revision, sub, key, blob, create, version, lease, flag, seq))
-            commits.append((seq, index, term, at, time_ns, event, actor, outcome, leaf))
+                revisions += (revision, sub, key, blob, create, version, lease, flag, seq)
+            batch.row_count += len(rows)
+            commits += (seq, index, term, at, time_ns, event, actor, outcome, leaf)
             if not with_row:
                 openings.append((seq, seal_opening(seq, salt, reason, ticket, listed)))
             if record:

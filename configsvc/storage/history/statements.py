@@ -7,8 +7,6 @@ costs nothing and still comes from the one description in ``schema``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
-from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
@@ -68,7 +66,11 @@ def compiled(element: ClauseElement) -> Statement:
     return Statement(str(result), tuple(result.positiontup or ()))
 
 
-Insert = tuple[tuple[int, str], ...]  # number of whole rows to text, in the order of BLOCK_ROWS
+class Insert(NamedTuple):
+    """Inserts of whole rows, whose values are given one behind the other."""
+
+    width: int  # values of a row
+    blocks: tuple[tuple[int, str], ...]  # number of rows to text, in the order of BLOCK_ROWS
 
 
 def _insert_rows(table: Table) -> Insert:
@@ -81,7 +83,8 @@ def _insert_rows(table: Table) -> Insert:
     head, word, row = text.partition(" VALUES ")
     marks = ", ".join("?" for _ in table.columns)
     ensure(row == f"({marks})", "an insert ends with one mark per column")
-    return tuple((size, head + word + ", ".join([row] * size)) for size in BLOCK_ROWS)
+    blocks = ((size, head + word + ", ".join([row] * size)) for size in BLOCK_ROWS)
+    return Insert(len(table.columns), tuple(blocks))
 
 
 def _insert_run(size: int) -> str:
@@ -105,24 +108,28 @@ def _insert_run(size: int) -> str:
     return _insert_all(COMMITS).partition(" VALUES ")[0] + " VALUES " + ", ".join(rows)
 
 
-def is_commit_run(rows: Sequence[tuple[Any, ...]]) -> bool:
-    """Whether ``INSERT_COMMIT_RUN`` can say what ``rows`` say, if there are as many."""
-    first, last = rows[0], rows[-1]
-    steps = len(rows) - 1
+def is_commit_run(values: Sequence[Any]) -> bool:
+    """Whether ``INSERT_COMMIT_RUN`` can say what these rows of ``commits`` say."""
+    width = len(COMMITS.columns)
+    first, last = values[:width], values[-width:]
+    steps = len(values) // width - 1
     # All three grow, and revisions by one at most: their ends tell what lies between.
     if last[1] - first[1] != steps or last[2] != first[2] or last[3] - first[3] != steps:
         return False
-    for said in map(itemgetter, (6, 5, 7)):
-        if list(map(said, rows)).count(said(first)) != len(rows):
+    for column in (6, 5, 7):  # actor, event, outcome
+        said = values[column::width]
+        if said.count(said[0]) != len(said):
             return False
     return True
 
 
-def commit_run(rows: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
-    """The parameters of ``INSERT_COMMIT_RUN``."""
-    seq, index, term, revision, _, event, actor, outcome, _ = rows[0]
-    own = chain.from_iterable([row[4::4] for row in rows])  # time and leaf
-    return (seq, index, revision, term, event, actor, outcome, *own)
+def commit_run(values: Sequence[Any]) -> list[Any]:
+    """The parameters of ``INSERT_COMMIT_RUN`` for these rows."""
+    width = len(COMMITS.columns)
+    seq, index, term, revision, _, event, actor, outcome, _ = values[:width]
+    own: list[Any] = [None] * (2 * (len(values) // width))
+    own[::2], own[1::2] = values[4::width], values[8::width]  # time and leaf of each
+    return [seq, index, revision, term, event, actor, outcome, *own]
 
 
 def _insert_all(table: Table) -> str:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -286,7 +286,7 @@ class History:
             info = (batch_id, sealing.seed_id, sealing.info)
             self._run(statements.INSERT_SEAL_BATCH, [info])
             self._execute(batch)
-            unfolded = self._unfolded + len(batch.revisions)
+            unfolded = self._unfolded + batch.row_count
             if fold_due(unfolded, after.visible_revision):
                 fold(self._cursor, after.visible_revision)
                 unfolded = 0
@@ -348,7 +348,7 @@ class History:
 
     def _execute(self, batch: Batch) -> None:
         run = self._run
-        self._insert(statements.INSERT_REVISIONS, batch.revisions)
+        self._insert_values(statements.INSERT_REVISIONS, batch.revisions)
         self._insert_commits(batch.commits)
         self._insert(statements.INSERT_OPENINGS, batch.openings)
         run(statements.INSERT_ACTOR, batch.actors)
@@ -358,30 +358,31 @@ class History:
         for name, rows in batch.small_upserts.items():
             run(statements.UPSERT_SMALL[name], rows)
 
-    def _insert_commits(self, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Insert ``rows``; most blocks of a busy log are runs, of which less is bound."""
-        size = statements.BLOCK_ROWS[0]
-        others: list[tuple[Any, ...]] = []
-        for at in range(0, len(rows), size):
-            block = rows[at : at + size]
-            if len(block) == size and statements.is_commit_run(block):
-                # Rows must not overtake each other: each table is written at its end.
-                self._insert(statements.INSERT_COMMITS, others)
-                others = []
+    def _insert_commits(self, values: Sequence[Any]) -> None:
+        """Insert whole rows; most blocks of a busy log are runs, of which less is bound."""
+        step = statements.BLOCK_ROWS[0] * statements.INSERT_COMMITS.width
+        done = 0  # values before this place are inserted: rows go to their table's end in order
+        for at in range(0, len(values) - step + 1, step):
+            block = values[at : at + step]
+            if statements.is_commit_run(block):
+                self._insert_values(statements.INSERT_COMMITS, values[done:at])
                 run = statements.commit_run(block)
                 self._cursor.execute(statements.INSERT_COMMIT_RUN, run)
-            else:
-                others += block
-        self._insert(statements.INSERT_COMMITS, others)
+                done = at + step
+        self._insert_values(statements.INSERT_COMMITS, values[done:])
 
-    def _insert(self, insert: statements.Insert, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Insert ``rows`` in the largest blocks that they fill."""
+    def _insert(self, insert: statements.Insert, rows: Iterable[tuple[Any, ...]]) -> None:
+        """Insert ``rows``."""
+        self._insert_values(insert, list(chain.from_iterable(rows)))
+
+    def _insert_values(self, insert: statements.Insert, values: Sequence[Any]) -> None:
+        """Insert the rows that ``values`` make up, in the largest blocks that they fill."""
         at = 0
-        for size, sql in insert:
-            end = len(rows) - (len(rows) - at) % size
+        for size, sql in insert.blocks:
+            step = size * insert.width
+            end = len(values) - (len(values) - at) % step
             if end > at:
-                starts = range(at, end, size)
-                blocks = (tuple(chain.from_iterable(rows[i : i + size])) for i in starts)
+                blocks = [values[i : i + step] for i in range(at, end, step)]
                 self._cursor.executemany(sql, blocks)
                 at = end
 

@@ -42,6 +42,10 @@ def test_what_is_stored_is_what_was_done(history: History, count: int, odd: int 
     ]
 
 
+def flat(rows: list[list[object]]) -> list[object]:
+    return [value for each in rows for value in each]
+
+
 def row(number: int) -> list[object]:
     return [number, number + 5, 3, number + 2, 10**18 - number, "kv.put", b"a" * 32, "OK", b"leaf"]
 
@@ -52,26 +56,26 @@ def row(number: int) -> list[object]:
 )
 def test_a_block_is_a_run_only_if_all_is_as_in_its_first_row(column: int, value: object) -> None:
     rows = [row(number) for number in range(BLOCK)]
-    assert statements.is_commit_run([tuple(each) for each in rows])
+    assert statements.is_commit_run(flat(rows))
     rows[-1][column] = value
-    assert not statements.is_commit_run([tuple(each) for each in rows])
+    assert not statements.is_commit_run(flat(rows))
 
 
 @pytest.mark.parametrize("column", [5, 6, 7])
 def test_the_middle_of_a_block_counts(column: int) -> None:
     rows = [row(number) for number in range(BLOCK)]
     rows[BLOCK // 2][column] = "another"
-    assert not statements.is_commit_run([tuple(each) for each in rows])
+    assert not statements.is_commit_run(flat(rows))
 
 
 def test_most_of_a_busy_log_is_runs(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
     """Or the comparison above would be one of the general statement with itself."""
     seen: list[int] = []
-    made: Callable[..., tuple[object, ...]] = statements.commit_run
+    made: Callable[..., list[object]] = statements.commit_run
 
-    def counted(rows: list[tuple[object, ...]]) -> tuple[object, ...]:
-        seen.append(len(rows))
-        return made(rows)
+    def counted(values: list[object]) -> list[object]:
+        seen.append(len(values) // statements.INSERT_COMMITS.width)
+        return made(values)
 
     monkeypatch.setattr(statements, "commit_run", counted)
     world = World()
