@@ -6,13 +6,14 @@ from typing import Any
 
 from configsvc.api.contract import Caller, StreamHandler, StreamSink
 from configsvc.api.facts import facts_of
-from configsvc.api.large_answers import from_history, is_large, large_range
+from configsvc.api.large_answers import from_history, is_large, large_deletion, large_range
 from configsvc.api.range_stream import RangeStream
 from configsvc.api.service import Service, about_span, raise_refused
 from configsvc.apply.commands import Effects
 from configsvc.auth.actions import KV_RANGE
 from configsvc.codec import answers, requests
 from configsvc.codec import command as codec
+from configsvc.limits import RANGE_PIECE_KEYS
 from configsvc.mvcc.messages import (
     DeferredRange,
     DeleteOp,
@@ -90,10 +91,13 @@ class KvService(Service):
         check_request(requests.delete_op(requests.parse(rpc_pb2.DeleteRangeRequest, raw)))
         return self.propose(caller, codec.OP_DELETE_RANGE, raw, self._delete_answer)
 
-    def _delete_answer(self, effects: Effects) -> bytes:
+    def _delete_answer(self, effects: Effects) -> bytes | Waiting:
         raise_refused(effects)
         result: Any = effects.result
-        return self.header_at(result.revision) + answers.delete_body(result)
+        header = self.header_at(result.revision)
+        if len(result.prevs) > RANGE_PIECE_KEYS:
+            return large_deletion(self.slices, header, result)
+        return header + answers.delete_body(result)
 
     def txn(self, caller: Caller, raw: bytes) -> bytes | Waiting:
         """Txn (T1–T18): through the log when any branch could write, else a read."""

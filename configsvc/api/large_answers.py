@@ -19,9 +19,10 @@ from heapq import merge
 from itertools import chain, islice
 
 from configsvc.codec import answers
+from configsvc.codec.varint import int_field
 from configsvc.limits import RANGE_PIECE_BYTES, RANGE_PIECE_KEYS, RANGE_PIECE_ROWS
 from configsvc.mvcc.cursor import RangeCursor
-from configsvc.mvcc.messages import KeyValue, RangeOp, RangeResult
+from configsvc.mvcc.messages import DeleteResult, KeyValue, RangeOp, RangeResult
 from configsvc.mvcc.ranges import (
     VALUE,
     fetch_limit,
@@ -65,6 +66,33 @@ def large_range(member: Member, slices: Slices, header: bytes, op: RangeOp) -> W
     work = _LargeRange(store, header, op, history)
     slices.add(work)
     return work.waiting
+
+
+def large_deletion(slices: Slices, header: bytes, result: DeleteResult) -> Waiting:
+    """The answer to a deletion that tells very many previous values."""
+    waiting = Waiting()
+    parts = [header + int_field(2, result.deleted)]
+    prevs = result.prevs
+
+    def encode() -> Iterator[bytes]:
+        for at in range(0, len(prevs), RANGE_PIECE_KEYS):
+            for portion in portions(list(prevs[at : at + RANGE_PIECE_KEYS])):
+                yield answers.key_values(portion, tag=answers.PREV_KVS)
+
+    steps = encode()
+
+    def work() -> bool:
+        if waiting.cancelled:
+            return False
+        part = next(steps, None)
+        if part is None:
+            waiting.complete(Pieces(tuple(parts), sum(map(len, parts))))
+            return False
+        parts.append(part)
+        return True
+
+    slices.add(work)
+    return waiting
 
 
 def from_history(member: Member, header: bytes, op: RangeOp) -> Waiting:

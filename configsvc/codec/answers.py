@@ -75,8 +75,12 @@ def range_body(result: RangeResult) -> bytes:
     return key_values(result.kvs) + range_end(result)
 
 
-def key_values(kvs: Iterable[KeyValue], *, keys_only: bool = False) -> bytes:
-    """The repeated ``kvs`` field of a RangeResponse, or a part of it.
+KVS: Final = b"\x12"  # tag of a RangeResponse's key values
+PREV_KVS: Final = b"\x1a"  # tag of a DeleteRangeResponse's
+
+
+def key_values(kvs: Iterable[KeyValue], *, keys_only: bool = False, tag: bytes = KVS) -> bytes:
+    """A repeated field of key values, or a part of it.
 
     The same bytes as ``key_value`` makes, in half the time: neighbours often share revisions, and
     most lengths are small. ``keys_only``: without values and leases (R8).
@@ -99,7 +103,7 @@ def key_values(kvs: Iterable[KeyValue], *, keys_only: bool = False) -> bytes:
             head += b"\x2a" + (SMALL[behind] if behind < 128 else varint(behind))
         tail = b"\x30" + signed_varint(lease) if lease else b""
         size = len(head) + behind + len(tail)
-        add(b"\x12" + (SMALL[size] if size < 128 else varint(size)) + head)
+        add(tag + (SMALL[size] if size < 128 else varint(size)) + head)
         add(value)
         if tail:
             add(tail)
@@ -122,9 +126,7 @@ def put_body(result: PutResult) -> bytes:
 
 
 def delete_body(result: DeleteResult) -> bytes:
-    parts = [int_field(2, result.deleted)]
-    parts += (bytes_field(3, key_value(kv)) for kv in result.prevs)
-    return b"".join(parts)
+    return int_field(2, result.deleted) + key_values(result.prevs, tag=PREV_KVS)
 
 
 def txn_body(result: TxnResult) -> bytes:

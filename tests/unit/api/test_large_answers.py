@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configsvc.api import large_answers
-from configsvc.api.large_answers import from_history, is_large, portions
+from configsvc.api.large_answers import from_history, is_large, large_deletion, portions
 from configsvc.codec import answers
 from configsvc.errors import OverloadedError
 from configsvc.mvcc import cursor as cursors
 from configsvc.mvcc.cursor import RangeCursor
-from configsvc.mvcc.messages import KeyValue, RangeOp, RangeResult
+from configsvc.mvcc.messages import DeleteResult, KeyValue, RangeOp, RangeResult
 from configsvc.mvcc.store import NeedHistory
 from configsvc.proto import rpc_pb2
 from configsvc.runtime.slices import Slices
@@ -152,6 +152,27 @@ def test_many_changes_are_undone_in_slices(member: Member, monkeypatch: pytest.M
     for n in range(12):
         member.put(b"k%02d" % n, b"new")
     assert [len(cursor.next_chunk(30)) for _ in range(3)] == [0, 0, 20]
+
+
+def test_a_deletion_tells_its_previous_values_in_slices(member: Member) -> None:
+    prevs = member.store.range(RangeOp(ALL)).kvs
+    result = DeleteResult(30, len(prevs), prevs)
+    got: list[Any] = []
+    waiting = large_deletion(member.slices, HEADER, result)
+    waiting.bind_pieces(got.append)
+    turns = 0
+    while not got:
+        member.loop.turn()
+        turns += 1
+    (pieces,) = got
+    assert turns == len(pieces.parts) == len(prevs) // PIECE + 1
+    assert pieces.whole() == HEADER + answers.delete_body(result)
+    told = [kv.key for kv in rpc_pb2.DeleteRangeResponse.FromString(pieces.whole()).prev_kvs]
+    assert told == [kv.key for kv in prevs]
+    nobody = large_deletion(member.slices, HEADER, result)
+    nobody.cancel()
+    member.run()
+    assert not nobody._result
 
 
 def test_two_large_ranges_take_turns(member: Member) -> None:
