@@ -16,17 +16,12 @@ from configagent.config import parse
 from configagent.log import Log
 
 from configsvc.client import Client, ClientSettings, parse_endpoints
+from tests.support.agent_config import configuration
 from tests.support.fake_cluster import FakeCluster
 
 WAIT_S = 10.0
 
 CONFIG = """\
-version = 1
-[agent]
-node = "n1"
-state_dir = "{base}/state"
-[store]
-endpoints = [{endpoints}]
 backoff = {{ min = "20ms", max = "100ms" }}
 heartbeat = "300ms"
 [security]
@@ -76,8 +71,7 @@ class World:
         return str(path)
 
     def config(self) -> str:
-        urls = ", ".join(f'"{url}"' for url in self.cluster.urls)
-        return CONFIG.format(base=self.base, endpoints=urls, **self.parts)
+        return configuration(CONFIG, self.base, self.cluster.urls, **self.parts)
 
     def new_agent(self) -> Agent:
         path = self.base / "agent.toml"

@@ -15,15 +15,10 @@ from configagent import checkup, cli
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from configsvc.identity.pki import init_pki, load_authority
+from tests.support.agent_config import configuration
 from tests.support.pki import odd_leaf
 
 CONFIG = """\
-version = 1
-[agent]
-node = "n1"
-state_dir = "{base}/state"
-[store]
-endpoints = ["http://127.0.0.1:{port}"]
 [security]
 allow_roots = ["{base}/root"]
 [[service]]
@@ -48,7 +43,8 @@ class Node:
         (base / "state").mkdir(mode=0o700)
         self.write("a.j2", "{{ getv('/n') }}\n")
         self.write("reload.sh", "#!/bin/sh\n", 0o700)
-        self.config = self.write("agent.toml", CONFIG.format(base=base, port=port))
+        text = configuration(CONFIG, base, [f"http://127.0.0.1:{port}"])
+        self.config = self.write("agent.toml", text)
 
     def write(self, name: str, text: str, mode: int = 0o600) -> Path:
         path = self.base / name

@@ -26,18 +26,14 @@ from configagent.services import Services
 from configagent.settings import Settings
 from configagent.snapshot import Change, Entry, Snapshot
 
+from tests.support.agent_config import configuration
+
 CASES = int(os.environ.get("AGENT_PLAN_CASES", "400"))
 KEYS = [f"/{area}/{leaf}" for area in ("app", "web") for leaf in ("a", "b", "c", "d")]
 NEEDED = ("/web/b", "/web/d")  # some file fails without them
 SEED = 20
 
 CONFIG = """\
-version = 1
-[agent]
-node = "n1"
-state_dir = "{base}/state"
-[store]
-endpoints = ["http://127.0.0.1:1"]
 [security]
 allow_roots = ["{base}/root"]
 [defaults]
@@ -68,7 +64,8 @@ def settings(base: Path, commit: str) -> Settings:
     at = 'name = "{0}"' if commit == "dir" else 'dest = "{base}/root/{0}"'
     place = f'commit = "dir"\ndir = "{base}/root/d"' if commit == "dir" else ""
     names = {name: at.format(name, base=base) for name in "abcd"}
-    return parse(CONFIG.format(base=base, place=place, **names), str(base / "agent.toml"))
+    text = configuration(CONFIG, base, ["http://127.0.0.1:1"], place=place, **names)
+    return parse(text, str(base / "agent.toml"))
 
 
 def next_snapshot(chance: random.Random, now: Snapshot) -> Snapshot:

@@ -17,18 +17,13 @@ from pathlib import Path
 import pytest
 
 from configsvc.client import Client, ClientSettings, Txn, operations, parse_endpoints
+from tests.support.agent_config import configuration
 from tests.support.fake_cluster import FakeCluster
 
 pytestmark = pytest.mark.integration
 KILLS = int(os.environ.get("AGENT_KILLS", "12"))
 LINES = 200
 CONFIG = """\
-version = 1
-[agent]
-node = "n1"
-state_dir = "{base}/state"
-[store]
-endpoints = ["{url}"]
 backoff = {{ min = "20ms", max = "100ms" }}
 [security]
 allow_roots = ["{base}/root"]
@@ -55,7 +50,7 @@ class Node:
         self.base = base
         (base / "root").mkdir()
         self.config = base / "agent.toml"
-        self.config.write_text(CONFIG.format(base=base, url=cluster.urls[0]))
+        self.config.write_text(configuration(CONFIG, base, cluster.urls[:1]))
         self.config.chmod(0o600)
         self.client = Client(ClientSettings(endpoints=parse_endpoints(cluster.urls)))
         for n in range(LINES):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
@@ -18,10 +19,17 @@ Loop = Callable[[Awaitable[None]], None]
 
 
 class World:
-    """A front end on a port of its own, and what it reported."""
+    """A front end on a port of its own, and what it reported; ``tls`` None is plaintext."""
 
-    def __init__(self, ages: Ages | None = None, **options: bool) -> None:
-        self.api = FakeApi()
+    def __init__(
+        self,
+        ages: Ages | None = None,
+        *,
+        api: FakeApi | None = None,
+        tls: ssl.SSLContext | None = None,
+        **options: bool,
+    ) -> None:
+        self.api = api or FakeApi()
         self.http = FakeHttp()
         self.refused: list[str] = []
         self.writers: list[asyncio.StreamWriter] = []
@@ -33,10 +41,14 @@ class World:
             refused_counts=self.counts,
             ages=ages,
         )
-        self.listener: Listener = self.frontend.listen("127.0.0.1", 0, tls=None, **options)
+        self.listener: Listener = self.frontend.listen(
+            "127.0.0.1", 0, tls=None if tls is None else lambda: tls, **options
+        )
 
-    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        reader, writer = await asyncio.open_connection(*self.listener.address)
+    async def connect(
+        self, tls: ssl.SSLContext | None = None
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection(*self.listener.address, ssl=tls)
         self.writers.append(writer)
         return reader, writer
 
@@ -57,7 +69,7 @@ async def ended(reader: asyncio.StreamReader) -> bytes:
     """What comes until the server closes."""
     try:
         return await asyncio.wait_for(reader.read(), 5)
-    except ConnectionResetError:
+    except (ConnectionResetError, ssl.SSLError):
         return b""
 
 

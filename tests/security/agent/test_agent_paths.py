@@ -120,13 +120,12 @@ def root_that_others_may_write(root: Path) -> str:
         root_that_others_may_write,
     ],
 )  # fmt: skip
+@pytest.mark.timeout(20)  # whoever opens the fifo waits for a writer that never comes
 def test_traps_are_refused_and_nothing_is_written(root: Path, trap: object) -> None:
     path = trap(root)  # type: ignore[operator]
     before = all_files(root.parent)
-    began = time.monotonic()
     with pytest.raises(RefusedError):
         stage(protocol(root), 1, [item(path)])
-    assert time.monotonic() - began < 1.0
     assert all_files(root.parent) == before
     assert (root.parent / "outside" / "f.conf").read_bytes() == BEFORE
 

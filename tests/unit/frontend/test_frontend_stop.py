@@ -62,7 +62,7 @@ def test_stop_does_not_wait_longer_than_told(run: Loop) -> None:
         loop = asyncio.get_running_loop()
         before = loop.time()
         await world.frontend.stop(0.3)
-        assert 0.25 < loop.time() - before < 1.0
+        assert 0.25 < loop.time() - before < 5.0  # the call itself would never end
         assert world.api.waiting[0].cancelled
         await ended(reader)
 

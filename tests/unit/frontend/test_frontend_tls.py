@@ -16,11 +16,10 @@ from configsvc.frontend.server import Frontend
 from configsvc.net.shell import TlsConnection, TlsFailed
 from tests.support import http2_frames as h2
 from tests.support.frontend_fakes import FakeApi, FakeHttp
-from tests.support.frontend_world import until
+from tests.support.frontend_world import GET, ended, read_frames, until
+from tests.support.frontend_world import World as PlainWorld
 from tests.support.http2_frames import Client, grpc_message
 from tests.support.tls_files import TestFiles
-
-GET = b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -40,66 +39,34 @@ class SeeingApi(FakeApi):
         return super().connection(der, peer_ip, tls_version)
 
 
-class World:
-    def __init__(self, files: TestFiles) -> None:
-        self.files = files
-        self.api = SeeingApi()
-        self.refused: list[str] = []
-        self.frontend = Frontend(
-            self.api, FakeHttp(), on_refused=lambda _ip, reason: self.refused.append(reason)
-        )
-        context = files.server_context()
-        self.listener = self.frontend.listen("127.0.0.1", 0, tls=lambda: context)
-        self.writers: list[asyncio.StreamWriter] = []
+class World(PlainWorld):
+    """The same behind mutual TLS."""
 
-    async def connect(
+    api: SeeingApi
+
+    def __init__(self, files: TestFiles) -> None:
+        super().__init__(api=SeeingApi(), tls=files.server_context())
+        self.files = files
+
+    async def enter(
         self, alpn: list[str], leaf: tuple[str, str] | None
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await self.dial(self.files.client_context(alpn, leaf))
-
-    async def dial(
-        self, context: ssl.SSLContext | None
-    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        host, port = self.listener.address
-        reader, writer = await asyncio.open_connection(host, port, ssl=context)
-        self.writers.append(writer)
-        return reader, writer
-
-    async def __aenter__(self) -> World:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.frontend.stop(0.0)
-        for writer in self.writers:
-            writer.transport.abort()
-        await until(lambda: not self.listener.connections)
-
-
-async def ended(reader: asyncio.StreamReader) -> bytes:
-    try:
-        return await asyncio.wait_for(reader.read(), 5)
-    except (ConnectionResetError, ssl.SSLError):
-        return b""
+        return await self.connect(self.files.client_context(alpn, leaf))
 
 
 async def answer_of(reader: asyncio.StreamReader, stream: int) -> bytes:
     """The body of the first DATA frame on ``stream``."""
-    while True:
-        head = await asyncio.wait_for(reader.readexactly(9), 5)
-        payload = await reader.readexactly(int.from_bytes(head[:3], "big"))
-        (each,) = h2.split(head + payload)
-        if each.kind == h2.DATA and each.stream == stream:
-            return each.payload
+    return (await read_frames(reader, h2.DATA, stream)).payload
 
 
 def test_both_protocols_by_alpn(files: TestFiles) -> None:
     async def scenario() -> None:
         async with World(files) as world:
-            reader, writer = await world.connect(["h2"], files.client)
+            reader, writer = await world.enter(["h2"], files.client)
             writer.write(Client.hello() + Client().call(1, b"hi"))
             assert await answer_of(reader, 1) == grpc_message(b"hi")
             for alpn in (["http/1.1"], []):
-                reader, writer = await world.connect(alpn, files.client)
+                reader, writer = await world.enter(alpn, files.client)
                 writer.write(GET)
                 assert b"200 OK" in await asyncio.wait_for(reader.readuntil(b"}"), 5)
             der = ssl.PEM_cert_to_DER_cert(Path(files.client[0]).read_text())
@@ -122,7 +89,7 @@ def test_who_may_not_come_in(files: TestFiles, who: str) -> None:
             if who == "plaintext":
                 context = None
             try:
-                reader, writer = await world.dial(context)
+                reader, writer = await world.connect(context)
             except (ssl.SSLError, ConnectionResetError):
                 assert who == "tls12"
             else:
@@ -140,7 +107,7 @@ def test_a_certificate_that_is_not_acceptable_is_told(files: TestFiles) -> None:
     async def scenario() -> None:
         async with World(files) as world:
             world.api.refuse = True
-            reader, writer = await world.connect(["h2"], files.client)
+            reader, writer = await world.enter(["h2"], files.client)
             client = Client()
             calls = b"".join(client.call(2 * n + 1, b"x") for n in range(3))
             writer.write(Client.hello() + calls)
@@ -160,10 +127,10 @@ def test_unfinished_handshakes_end_in_time_and_harm_nobody(
 
     async def scenario() -> None:
         async with World(files) as world:
-            silent = [await world.dial(None) for _ in range(100)]
+            silent = [await world.connect(None) for _ in range(100)]
             for _, writer in silent:
                 writer.write(dawdle)
-            reader, writer = await world.connect(["h2"], files.client)
+            reader, writer = await world.enter(["h2"], files.client)
             writer.write(Client.hello() + Client().call(1, b"hi"))
             assert await answer_of(reader, 1) == grpc_message(b"hi")
             for quiet, _ in silent:
@@ -182,7 +149,7 @@ def test_a_finished_handshake_still_owes_a_request(
 
     async def scenario() -> None:
         async with World(files) as world:
-            reader, _ = await world.connect(["h2"], files.client)
+            reader, _ = await world.enter(["h2"], files.client)
             await ended(reader)
             assert world.refused == ["first request took too long"]
 
@@ -220,12 +187,12 @@ def test_a_new_context_counts_for_new_connections(files: TestFiles) -> None:
         contexts = [files.server_context()]
         frontend = Frontend(world.api, FakeHttp())
         world.listener = frontend.listen("127.0.0.1", 0, tls=lambda: contexts[-1])
-        reader, writer = await world.connect(["http/1.1"], files.client)
+        reader, writer = await world.enter(["http/1.1"], files.client)
         strict = files.server_context()
         strict.load_verify_locations(str(files.strangers.path))
         contexts.append(strict)
         # The stranger's authority is trusted now; the connection from before goes on.
-        _, late = await world.connect(["http/1.1"], files.stranger)
+        _, late = await world.enter(["http/1.1"], files.stranger)
         late.write(GET)
         writer.write(GET)
         assert b"200 OK" in await asyncio.wait_for(reader.readuntil(b"}"), 5)
@@ -242,7 +209,7 @@ def test_tls_that_cannot_write_ends_its_connection_alone(
 ) -> None:
     async def scenario() -> None:
         async with World(files) as world:
-            _reader, writer = await world.connect(["h2"], files.client)
+            _reader, writer = await world.enter(["h2"], files.client)
             writer.write(Client.hello() + Client().call(1, b"x", "/test.Echo/Wait"))
             await until(lambda: world.api.waiting)
 
