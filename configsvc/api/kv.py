@@ -6,7 +6,13 @@ from typing import Any
 
 from configsvc.api.contract import Caller, StreamHandler, StreamSink
 from configsvc.api.facts import facts_of
-from configsvc.api.large_answers import from_history, is_large, large_deletion, large_range
+from configsvc.api.large_answers import (
+    LargeRanges,
+    from_history,
+    is_large,
+    large_deletion,
+    large_range,
+)
 from configsvc.api.range_stream import RangeStream
 from configsvc.api.service import Service, about_span, raise_refused
 from configsvc.apply.commands import Effects
@@ -36,7 +42,8 @@ class KvService(Service):
 
     def __init__(self, member: Member) -> None:
         super().__init__(member)
-        self.slices = Slices(member.loop)  # of all large ranges
+        self.slices = Slices(member.loop)  # of all that is long here
+        self.ranges = LargeRanges(self.slices)
 
     # --- reads -----------------------------------------------------------------------------------
 
@@ -61,7 +68,7 @@ class KvService(Service):
         store = self.member.store
         try:
             if is_large(store, op):
-                return large_range(self.member, self.slices, header, op)
+                return large_range(self.member, self.ranges, header, op)
             return header + answers.range_body(store.range(op))
         except NeedHistory:
             return from_history(self.member, header, op)

@@ -14,13 +14,21 @@ Not here: finding the keys (``mvcc.cursor``), who is next (``runtime.slices``), 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from heapq import merge
 from itertools import chain, islice
 
 from configsvc.codec import answers
 from configsvc.codec.varint import int_field
-from configsvc.limits import RANGE_PIECE_BYTES, RANGE_PIECE_KEYS, RANGE_PIECE_ROWS
+from configsvc.errors import OverloadedError
+from configsvc.limits import (
+    RANGE_PIECE_BYTES,
+    RANGE_PIECE_KEYS,
+    RANGE_PIECE_ROWS,
+    RANGES_IN_PIECES_MAX,
+    RANGES_WAITING_MAX,
+)
 from configsvc.mvcc.cursor import RangeCursor
 from configsvc.mvcc.messages import DeleteResult, KeyValue, RangeOp, RangeResult
 from configsvc.mvcc.ranges import (
@@ -50,12 +58,64 @@ def is_large(store: Store, op: RangeOp) -> bool:
     return store.count(op.span) > RANGE_PIECE_KEYS
 
 
-def large_range(member: Member, slices: Slices, header: bytes, op: RangeOp) -> Waiting:
+class LargeRanges:
+    """Large answers in the making: a few at once, the others in the order in which they came.
+
+    What is being made is in memory whole, and nobody else's bound counts it: so few at once. Who
+    waits has its revision, and holds nothing back: if memory forgets meanwhile, SQL answers.
+    """
+
+    def __init__(self, slices: Slices) -> None:
+        self._slices = slices
+        self._making = 0
+        self._waiting: deque[_LargeRange] = deque()
+
+    def add(self, work: _LargeRange) -> None:
+        """Make an answer, now or later.
+
+        Raises:
+            OverloadedError: RANGES_WAITING_MAX wait already.
+        """
+        if self._making < RANGES_IN_PIECES_MAX:
+            self._start(work)
+            return
+        if len(self._waiting) >= RANGES_WAITING_MAX:
+            self._waiting = deque(each for each in self._waiting if not each.waiting.cancelled)
+            if len(self._waiting) >= RANGES_WAITING_MAX:
+                work.give_up()
+                raise OverloadedError
+        work.rest()
+        self._waiting.append(work)
+
+    def _start(self, work: _LargeRange) -> None:
+        self._making += 1
+
+        def step() -> bool:
+            more = False
+            try:
+                more = work()
+            finally:
+                if not more:
+                    self._ended()
+            return more
+
+        self._slices.add(step)
+
+    def _ended(self) -> None:
+        self._making -= 1
+        while self._waiting and self._making < RANGES_IN_PIECES_MAX:
+            work = self._waiting.popleft()
+            if not work.waiting.cancelled:
+                self._start(work)
+
+
+def large_range(member: Member, ranges: LargeRanges, header: bytes, op: RangeOp) -> Waiting:
     """Answer ``op`` with ``Pieces``, over as many turns of the loop as it takes.
 
     Raises:
         NeedHistory: memory does not reach back to the revision.
         FutureRevError, CompactedError: as for every range.
+        OverloadedError: too many wait.
     """
     store = member.store
     store.tally.ranges += 1
@@ -64,7 +124,7 @@ def large_range(member: Member, slices: Slices, header: bytes, op: RangeOp) -> W
         return from_history(member, header, op._replace(revision=revision))
 
     work = _LargeRange(store, header, op, history)
-    slices.add(work)
+    ranges.add(work)
     return work.waiting
 
 
@@ -148,6 +208,14 @@ class _LargeRange:
             waiting.follow(self._history(self._cursor.revision))
             return False
         return True
+
+    def rest(self) -> None:
+        """It is not our turn yet: hold nothing back."""
+        self._cursor.rest()
+
+    def give_up(self) -> None:
+        """There is no turn for us."""
+        self._cursor.close()
 
     def _run(self) -> Iterator[None]:
         op = self._op

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from configsvc.api.large_answers import large_range
+from configsvc.api.large_answers import LargeRanges, large_range
 from configsvc.mvcc.messages import DeleteOp, PutOp, RangeOp
 from configsvc.mvcc.store import Store
 from configsvc.runtime.slices import Slices
@@ -57,6 +57,7 @@ class Member:
         self.gate = Gate()
         self.reader: Any = None
         self.slices = Slices(self.loop)
+        self.ranges = LargeRanges(self.slices)
 
     def put(self, key: bytes, value: bytes = b"v", lease: int = 0) -> None:
         self.store.commit(self.store.stage_put(PutOp(key, value, lease), {lease}))
@@ -66,7 +67,7 @@ class Member:
         self.store.commit(self.store.stage_delete(DeleteOp(span)))
 
     def ask(self, op: RangeOp) -> tuple[Waiting, list[Any]]:
-        waiting = large_range(self, self.slices, HEADER, op)  # type: ignore[arg-type]
+        waiting = large_range(self, self.ranges, HEADER, op)  # type: ignore[arg-type]
         got: list[Any] = []
         waiting.bind(got.append)
         return waiting, got

@@ -186,6 +186,62 @@ def test_two_large_ranges_take_turns(member: Member) -> None:
     assert order == ["a", "b"]
 
 
+def test_few_answers_are_made_at_once_and_the_others_keep_their_revision(
+    member: Member, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(large_answers, "RANGES_IN_PIECES_MAX", 2)
+    asked = [member.ask(RangeOp(ALL)) for _ in range(5)]
+    assert (len(member.slices), sum(member.store.tail._pins.values())) == (2, 2)
+    member.drop(b"k", b"l")
+    member.put(b"other")
+    asked[3][0].cancel()
+    ended: list[int] = []
+    while member.loop.soon:
+        member.loop.turn()
+        assert len(member.slices) <= 2
+        ended += [n for n, (_, got) in enumerate(asked) if got and n not in ended]
+    assert ended == [0, 1, 2, 4]
+    assert all(parsed(asked[n][1][0]).count == 20 for n in ended)
+    assert all(len(parsed(asked[n][1][0]).kvs) == 20 for n in ended)
+    assert member.store.tail._pins == {}
+
+
+def test_who_waited_until_memory_forgot_is_answered_by_history(
+    member: Member, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(large_answers, "RANGES_IN_PIECES_MAX", 1)
+    _, first = member.ask(RangeOp(ALL))
+    _, second = member.ask(RangeOp(ALL))
+    revision = member.store.revision
+    asked: list[int] = []
+
+    class Reader:
+        def range_at(self, op: RangeOp, at: int) -> RangeResult:
+            asked.append(at)
+            return RangeResult((), 0, False)
+
+    member.reader = Reader()
+    while not first:
+        member.loop.turn()
+    member.drop(b"k", b"l")
+    member.store.tail.trim(member.store.revision, member.store.revision + 1)
+    member.run()
+    assert (asked, len(second)) == ([revision], 1)
+
+
+def test_no_more_wait_than_their_bound(member: Member, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(large_answers, "RANGES_IN_PIECES_MAX", 1)
+    monkeypatch.setattr(large_answers, "RANGES_WAITING_MAX", 2)
+    asked = [member.ask(RangeOp(ALL)) for _ in range(3)]
+    with pytest.raises(OverloadedError):
+        member.ask(RangeOp(ALL))
+    asked[1][0].cancel()
+    asked.append(member.ask(RangeOp(ALL)))  # whoever went away makes room
+    member.run()
+    assert [len(got) for _, got in asked] == [1, 0, 1, 1]
+    assert member.store.tail._pins == {}
+
+
 def test_nothing_is_read_for_nobody(member: Member) -> None:
     waiting, got = member.ask(RangeOp(ALL))
     member.loop.turn()
