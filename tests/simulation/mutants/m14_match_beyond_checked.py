@@ -7,7 +7,8 @@ from typing import Any
 from configsvc.raft import replication
 from tests.simulation.mutants.plant import Patch
 
-SWARM = {"members": 3, "partitions": 0.6, "kills": 0.4}
+HARNESS = "unit"  # hints name the last common entry: thousands of seeds never make use of the lie
+TESTS = "tests/unit/raft/test_raft_acknowledging.py"
 
 
 def plant(patch: Patch) -> None:

@@ -5,8 +5,9 @@ bug it is in its docstring and has:
 
   * ``plant(patch)``: replaces functions or settings through ``patch``; nothing on disk changes.
   * ``SWARM``: parameters that the simulator must not draw, so that the bug has its chance.
-  * ``HARNESS``: "node" (whole members, the default) or "core" (the core alone, for what the
-    product never asks the core to do).
+  * ``HARNESS``: "node" (whole members, the default), "core" (the core alone, for what the product
+    never asks the core to do) or "unit" (the test file ``TESTS``, for a wrong word that no order
+    of messages turns into a broken promise; then there is no ``SWARM``).
 
 A mutant is killed when a run of the harness fails, in any way.
 """

@@ -1,14 +1,17 @@
-"""``make mutants``: plant each known bug and run the simulator until it is caught.
+"""``make mutants``: plant each known bug and run its harness until it is caught.
 
 Every mutant runs in a process of its own. A failing seed counts only if the same seed passes
-without the mutant: else it is a finding about the product, is told, and the hunt goes on. The table of what killed which, and how fast, goes to
-``docs/mutants.md``. A mutant that survives its budget fails the run.
+without the mutant: else it is a finding about the product, is told, and the hunt goes on. The
+table of what killed which, and how fast, goes to ``docs/mutants.md``. A mutant that survives its
+budget fails the run.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
+import io
 import os
 import subprocess
 import sys
@@ -17,6 +20,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
+
+import pytest
+
+from configsvc.errors import ensure
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
@@ -48,12 +55,11 @@ def hunt(name: str, seeds_max: int = SEEDS_MAX, cpu_s: float = CPU_SECONDS) -> V
 
     module = load(name)
     what = (module.__doc__ or "").strip().splitlines()[0]
-    run = _core_run if getattr(module, "HARNESS", "node") == "core" else _node_run
     module.plant(Patch())
     began = time.process_time()
-    for seed in range(seeds_max):
+    for seed in range(1 if _harness(module) == "unit" else seeds_max):
         try:
-            run(seed, module.SWARM)
+            _run(module, seed)
         except Exception as error:
             if not passes_unplanted(name, seed):
                 print(f"{name}: seed {seed} fails without the mutant too", file=sys.stderr)
@@ -76,9 +82,41 @@ def passes_unplanted(name: str, seed: int) -> bool:
 
 def once(name: str, seed: int) -> None:
     """One run with the mutant's parameters and without the mutant."""
-    module = load(name)
-    run = _core_run if getattr(module, "HARNESS", "node") == "core" else _node_run
-    run(seed, module.SWARM)
+    _run(load(name), seed)
+
+
+def _harness(module: Any) -> str:
+    return str(getattr(module, "HARNESS", "node"))
+
+
+def _run(module: Any, seed: int) -> None:
+    harness = _harness(module)
+    if harness == "unit":
+        _unit_run(module.TESTS)
+    elif harness == "core":
+        _core_run(seed)
+    else:
+        _node_run(seed, module.SWARM)
+
+
+class _Failures:
+    """A plugin of pytest that remembers the first test that failed."""
+
+    first = ""
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.failed and not self.first:
+            self.first = report.nodeid.rpartition("::")[2]
+
+
+def _unit_run(tests: str) -> None:
+    """In this process, where the mutant is planted."""
+    seen = _Failures()
+    with contextlib.redirect_stdout(io.StringIO()):
+        code = pytest.main(["-q", "-x", "-p", "no:cacheprovider", str(ROOT / tests)], [seen])
+    if code == pytest.ExitCode.TESTS_FAILED:
+        raise AssertionError(seen.first)
+    ensure(code == pytest.ExitCode.OK, f"{tests} could not be run")
 
 
 def _node_run(seed: int, overrides: dict[str, Any]) -> None:
@@ -88,7 +126,7 @@ def _node_run(seed: int, overrides: dict[str, Any]) -> None:
     simulate(seed, draw(seed, overrides))
 
 
-def _core_run(seed: int, overrides: dict[str, Any]) -> None:
+def _core_run(seed: int) -> None:
     sys.path.insert(0, str(HERE.parent / "core"))
     from test_core_sim import simulate
 
@@ -121,7 +159,9 @@ def table(verdicts: list[Verdict]) -> str:
         " (numbers as in the",
         "catalogue of the design), put into this product at run time; the simulator then runs"
         " seeds until a check",
-        "fails. A mutant that no check notices would fail the run.",
+        "fails, or the tests of the core run where the simulator cannot see the bug. A mutant that"
+        " no check notices",
+        "would fail the run.",
         "",
         f"{len(killed)} of {len(verdicts)} killed; median "
         f"{median(v.cpu_s for v in killed) if killed else 0:.1f} CPU-s, worst "
