@@ -34,8 +34,7 @@ class Spare:
     def adopt(self) -> None:
         """Take what an earlier process left: a whole spare, or rubbish to remove."""
         names = self._disk.names()
-        if MAKING_NAME in names:
-            self._disk.unlink(MAKING_NAME)
+        rubbish = [name for name in (MAKING_NAME,) if name in names]
         if SPARE_NAME in names:
             file = self._disk.open(SPARE_NAME)
             whole = file.size() == self._size
@@ -43,8 +42,11 @@ class Spare:
             if whole:
                 self.ready = self.recycled = True  # who knows how far it was written
             else:
-                self._disk.unlink(SPARE_NAME)
-                self._disk.sync_dir()  # before another one takes its name
+                rubbish.append(SPARE_NAME)
+        for name in rubbish:
+            self._disk.unlink(name)
+        if rubbish:
+            self._disk.sync_dir()  # before others take their names
 
     def step(self) -> bool:
         """Fill some more of the next file; True while there is more to do.

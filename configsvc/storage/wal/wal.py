@@ -208,8 +208,10 @@ class Wal:
         """Put a fresh copy of the newest segment in its place, atomically by its name (W7).
 
         Its pages may be readable and yet not on the disk; what this start will promise rests on
-        the copy, which is synced first.
+        the copy, which is synced first. So is the directory: after a kill its names may be on no
+        disk, and what is the spare by now may be a segment again when the power goes (W4).
         """
+        self._disk.sync_dir()
         self._spare.adopt()
         copyforward.keep_tail(self._disk, image.newest, self.incarnation)
         self._current = self._maker.replace(image.newest, image.hard_state)

@@ -15,9 +15,11 @@ from random import Random
 from configsvc.raft.messages import Entry, HardState
 from configsvc.storage.wal.format import Installed
 from configsvc.storage.wal.segments import segment_numbers
-from configsvc.storage.wal.wal import Recovered
+from configsvc.storage.wal.wal import Recovered, Wal, WalOptions
 from tests.support.simdisk import Op, SimDisk, State, crash_images
 from tests.support.wal_cases import (
+    KEY,
+    OTHER_KEY,
     Model,
     Story,
     entry,
@@ -32,7 +34,7 @@ from tests.support.wal_cases import (
 # What must have been under way in a run that claims to be complete.
 STEPS = (
     "append", "append and rotate", "compact and recycle", "first start", "install",
-    "key rotation", "making a spare", "seal", "start with copy-forward",
+    "key rotation", "making a spare", "seal", "start after a kill", "start with copy-forward",
 )  # fmt: skip
 
 # The same steps once they touch names.
@@ -197,3 +199,64 @@ def check_all(
             check(image, promises[at])
             images[promises[at].step] += 1
     return images
+
+
+def check_starts_after_kills(
+    trace: list[Op],
+    promises: list[Promise],
+    random: Random,
+    *,
+    samples: int,
+    exhaustive: int,
+    deadline: float = float("inf"),
+) -> Counter[str]:
+    """The process is killed, the next start goes on with the page cache, and then the power goes.
+
+    Names and pages of before the kill may still be on no disk while the start writes its own.
+    """
+    order = list(range(1, len(trace)))
+    random.shuffle(order)
+    images: Counter[str] = Counter()
+    for at in order:
+        if time.monotonic() > deadline:
+            break
+        found = start_after_a_kill(
+            trace[:at], promises[at], random, samples=samples, exhaustive=exhaustive
+        )
+        images["start after a kill"] += found
+    return images
+
+
+def start_after_a_kill(
+    before: list[Op], promise: Promise, random: Random, *, samples: int, exhaustive: int
+) -> int:
+    """Images of a power loss during one start, and after it; 0: the kill left nothing unsynced."""
+    disk = SimDisk()
+    for op in before:
+        disk.state.apply(op)
+    cached = bool(disk.state.pending) or any(i.dirty for i in disk.state.inodes.values())
+    if not cached or not segment_numbers(disk):
+        return 0
+    seen = 0
+
+    def look() -> None:
+        nonlocal seen
+        for image in crash_images(disk.state, random, samples, exhaustive):
+            check(image, promise)
+            seen += 1
+
+    disk.note = look
+    wal, found = Wal.open(
+        disk,
+        KEY,
+        older_keys=[OTHER_KEY],
+        sql_applied=promise.sql_applied,
+        options=WalOptions(16_384, random.randbytes),  # salts that no start before it had
+    )
+    wal.close()
+    for image in crash_images(disk.state, random, samples, exhaustive):
+        _, again = open_image(image, promise.sql_applied)
+        assert again.entries == found.entries, "what a start found and may promise was lost"
+        assert same_promise(again.hard_state, found.hard_state), "term or vote went back"
+        seen += 1
+    return seen

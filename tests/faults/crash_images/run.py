@@ -19,6 +19,7 @@ from typing import NamedTuple
 from tests.faults.crash_images.crash_cases import (
     STEPS,
     check_all,
+    check_starts_after_kills,
     random_story,
     recorded,
     the_story,
@@ -45,7 +46,9 @@ def one(story: int) -> Found:
     problem = ""
     try:
         trace, promises = recorded(the_story if story == THE_STORY else random_story(story))
-        images = check_all(trace, promises, Random(story), samples=SAMPLES, exhaustive=EXHAUSTIVE)
+        random = Random(story)
+        images = check_all(trace, promises, random, samples=SAMPLES, exhaustive=EXHAUSTIVE)
+        images += check_starts_after_kills(trace, promises, random, samples=4, exhaustive=3)
     except Exception as error:
         problem = f"{type(error).__name__}: {error}"
     return Found(story, images, time.process_time() - began, problem)

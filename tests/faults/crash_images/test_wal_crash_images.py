@@ -24,8 +24,10 @@ from tests.faults.crash_images.crash_cases import (
     Told,
     check,
     check_all,
+    check_starts_after_kills,
     random_story,
     recorded,
+    start_after_a_kill,
     the_story,
 )
 from tests.support.simdisk import SimDisk, State
@@ -75,6 +77,36 @@ def test_crash_images_of_random_stories_recover() -> None:
             raise
     print(f"crash images: {images.total()} {dict(images)}")
     assert images.total() > 300
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("create", "making.tmp"), ("rename", "segment"), ("rename", "spare.tmp")]
+)
+def test_a_start_after_a_kill_trusts_no_name_that_is_on_no_disk(kind: str, name: str) -> None:
+    """A segment became the spare, or a file was begun, and the process was killed before the
+    directory's sync: the next start writes into files of such names, and the power goes (W4).
+    """
+    trace, promises = recorded(the_story)
+    points = [
+        at
+        for at, op in enumerate(trace, start=1)
+        if op.kind == kind and op.name.startswith(name) and at < len(trace)
+    ]
+    images = sum(
+        start_after_a_kill(trace[:at], promises[at], Random(at), samples=2, exhaustive=2)
+        for at in points[:: max(1, len(points) // 8)]
+    )
+    assert images > 100
+
+
+def test_starts_after_kills_at_any_moment() -> None:
+    trace, promises = recorded(the_story)
+    until = time.monotonic() + BUDGET_S
+    images = check_starts_after_kills(
+        trace, promises, Random(7), samples=2, exhaustive=2, deadline=until
+    )
+    print(f"crash images: {images.total()}")
+    assert images.total() > 50
 
 
 def test_a_killed_process_leaves_the_page_cache() -> None:
