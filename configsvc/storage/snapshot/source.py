@@ -32,9 +32,11 @@ from configsvc.storage.snapshot.stream import (
     encode_record,
 )
 
-_PAGE_ROWS: Final = 1_024  # one transaction here and, below a chunk's bytes, of the receiver
+# One transaction here, one chunk, one transaction of the receiver: few pages are written twice
+# there, and a chunk of usual values is sealed and sent within half a millisecond of the loop's.
+_PAGE_ROWS: Final = 512
 _PAGE_COMMITS: Final = 256
-_SLICE_RECORDS: Final = 16  # between two breaths; half a millisecond's work
+_SLICE_RECORDS: Final = 16  # between two breaths: less than 0.1 ms of work
 _PASSES: Final = 2  # the second takes what arrived while the first one was sent
 
 _ROWS_AFTER: Final = compiled(
@@ -154,6 +156,7 @@ class InstallSource:
             if not records:
                 return
             yield from self._packed(kind, records)
+            self._breathe()
 
     def _rest(self, session: Session, read: Callable[[Session], list[Record]]) -> Iterator[Record]:
         while records := read(session):
