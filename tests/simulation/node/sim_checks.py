@@ -4,7 +4,9 @@ The checker sees what no member sees: all that was sent, synced, committed and a
 members and all their starts. It never asks a member what is right, only compares. A broken
 invariant is an ``AssertionError`` that begins with the invariant's number.
 
-Not here: histories of clients and watchers (``tests.simulation.checkers``).
+Not here: histories of clients and watchers (``tests.simulation.checkers``), reads
+(``sim_read_checks``), the order of file steps (``sim_disk_checks``), what a fault costs
+(``sim_minority``).
 """
 
 from __future__ import annotations
@@ -18,8 +20,17 @@ from configsvc import limits
 from configsvc.apply.commands import Effects, Refused
 from configsvc.mvcc.messages import Row
 from configsvc.raft.errors import Compacted
-from configsvc.raft.messages import ConfState, EntryKind, HardState, Message, MessageType, Role
+from configsvc.raft.messages import (
+    ConfState,
+    Entry,
+    EntryKind,
+    HardState,
+    Message,
+    MessageType,
+    Role,
+)
 from configsvc.types import NodeId
+from tests.simulation.node.sim_read_checks import ReadChecks
 
 if TYPE_CHECKING:
     from configsvc.raft.storage import MemoryLog
@@ -41,6 +52,8 @@ class Checks:
         self.results: dict[int, Effects] = {}  # request id -> what its entry did
         self.acked = 0  # highest revision that a client was told
         self.elections = 0
+        self.reads = ReadChecks(world)
+        self._before: dict[tuple[int, int], tuple[int, int, bytes]] = {}  # (index, term) -> entry
         self._seen: dict[NodeId, tuple[int, int, int]] = {}  # term, commit, applied of this start
         self._office: dict[NodeId, tuple[int, int]] = {}  # term and commit index of a leader
         self._conf_seen: dict[NodeId, int] = {}
@@ -55,6 +68,7 @@ class Checks:
     def sent(self, node: Node, message: Message) -> None:
         """I7, and I8: what a message promises is durable when it leaves."""
         kind, term, durable = message.type, message.term, node.durable
+        self.reads.sent(node, message)
         if kind is MessageType.VOTE:
             assert _kept(durable.hard, term, node.id), "I8 candidacy before it is durable"
             assert durable.last >= message.index, "I8 candidacy with entries that are not durable"
@@ -85,7 +99,7 @@ class Checks:
         log = life.log
         self._compare(durable, log)
         self._configuration_at_start(life)
-        self._watch_reads(life)
+        self.reads.watch(life)
         durable.recovered(hard, log)  # copied forward and synced (W7)
         self._seen.pop(node.id, None)
         self._roles.pop(node.id, None)
@@ -109,26 +123,6 @@ class Checks:
         if known and not life.world.nodes[life.node.id].fresh:
             conf = self.confs[max(known)]
             assert life.member.machine.conf_state == conf, "I11 configuration after a restart"
-
-    def _watch_reads(self, life: Life) -> None:
-        """R4: an answer confirmed for an earlier leader is never used (#36)."""
-        member = life.member
-        reads, raft = member.reads, member.machine.raft
-        asked: dict[bytes, NodeId] = {}
-        read_index, confirmed = raft.read_index, reads.confirmed
-
-        def ask(context: bytes) -> None:
-            asked[context] = raft.lead
-            read_index(context)
-
-        def use(index: int, context: bytes, applied: int) -> None:
-            if context in reads._rounds:
-                same = asked.pop(context) == raft.lead
-                assert same, "I12 a read confirmed for an earlier leader"
-            confirmed(index, context, applied)
-
-        raft.read_index = ask  # type: ignore[method-assign]
-        reads.confirmed = use  # type: ignore[method-assign]
 
     def look(self, life: Life) -> None:
         """After everything a member does."""
@@ -246,6 +240,21 @@ class Checks:
             if voters and 2 * held <= len(voters):
                 return False
         return True
+
+    def logged(self, entries: Sequence[Entry], before: int) -> None:
+        """I2: an index and a term mean one entry, with one entry before it, on all members.
+
+        ``before``: term of the entry that the first of them follows.
+        """
+        for entry in entries:
+            key, value = (entry.index, entry.term), (before, int(entry.kind), entry.data)
+            assert self._before.setdefault(key, value) == value, f"I2 log matching at {key}"
+            before = entry.term
+
+    def let_go(self, life: Life, up_to: int) -> None:
+        """I9: the log gives up only what the history would have after a power loss."""
+        kept = life.member.history.file.durable  # type: ignore[attr-defined]
+        assert up_to <= kept, f"I9 the log ends at {up_to}, the history's disk at {kept}"
 
     def written(self, node: Node, life: Life, last: int) -> None:
         """I9: the history never holds more than the log does."""

@@ -20,6 +20,7 @@ from configsvc.raft.storage import MemoryLog
 from configsvc.storage.wal.format import FrameKind, Installed, encode_installed
 from configsvc.storage.wal.wal import Wal
 from configsvc.storage.wal.writer import Submission
+from tests.simulation.node.sim_disk_checks import check_names, check_step
 from tests.simulation.node.sim_kernel import MS, S
 from tests.support.simdisk import Image, Op, SimDisk, State, name_op
 
@@ -41,7 +42,10 @@ class NodeDisk(SimDisk):
         if self.full and self._needs_space(op):
             self.done += 1
             raise OSError(errno.ENOSPC, "no space left on the simulated disk")
+        check_step(self.state, op)
         super().do(op)
+        if op.kind not in ("write", "sync"):
+            check_names(self.state)
 
     def _needs_space(self, op: Op) -> bool:
         if op.kind == "write":
@@ -114,6 +118,9 @@ class SimLogWriter:
     def submit(self, hard: HardState, first: int, count: int, records: bytes, token: int) -> None:
         log = self._life.log
         terms = [log.term(i) for i in range(first, first + count)] if count else []
+        if count:
+            entries = log.entries(first, first + count, 2**63)
+            self._life.checks.logged(entries, log.term(first - 1))
         self._put(Submission(hard, first, count, records, token, None, self._now()), terms)
 
     def submit_installed(self, hard: HardState, installed: Installed, token: int) -> None:
@@ -188,6 +195,7 @@ class SimLogWriter:
             return
         if self._compact_to:
             up_to, self._compact_to = self._compact_to, 0
+            self._life.checks.let_go(self._life, up_to)
             self._guarded(self._wal.compact, up_to)
         if not (self._wal.spare_ready and self._space):
             self._guarded(self._prepare)

@@ -213,7 +213,7 @@ class Net:
             return
         if one in node.life.removed:
             return  # its connection would not have been accepted
-        node.life.post(0, node.life.member.on_messages, one, group)
+        node.life.post(0, node.life.hear, one, group)
 
     def frame(self, sender: Life, peer: NodeId, kind: int, body: bytes, bulk: bool) -> bool:
         one = sender.node.id

@@ -12,6 +12,7 @@ Not here: what goes wrong and when (``sim_faults``).
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ from configsvc.config import ServerConfig
 from configsvc.errors import ExitCode, FatalError
 from configsvc.identity.tokens import TokenKey
 from configsvc.raft.config import product_config
-from configsvc.raft.messages import ConfState, HardState
+from configsvc.raft.messages import ConfState, HardState, Message
 from configsvc.raft.node import RawNode
 from configsvc.raft.storage import MemoryLog
 from configsvc.runtime.install import InstallStores
@@ -336,6 +337,11 @@ class Life:
 
     def on_durable(self, token: int) -> None:
         self.member.on_durable(token)
+
+    def hear(self, peer: NodeId, messages: Sequence[Message]) -> None:
+        for message in messages:
+            self.checks.reads.heard(self, message)
+        self.member.on_messages(peer, messages)
 
     # --- a start ----------------------------------------------------------------------------------
 

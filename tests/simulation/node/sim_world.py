@@ -33,6 +33,7 @@ from tests.simulation.node.sim_checks import Checks, LeaseChecks
 from tests.simulation.node.sim_clients import ACTOR, Client, WatchClient
 from tests.simulation.node.sim_faults import Nemesis
 from tests.simulation.node.sim_kernel import MS, Kernel, S, SimExecutor
+from tests.simulation.node.sim_minority import Minority
 from tests.simulation.node.sim_net import Net
 from tests.simulation.node.sim_node import Life, Node
 from tests.simulation.node.sim_operators import Operators
@@ -45,6 +46,7 @@ ELECTION = S
 HEAL_LEADER = 10 * ELECTION  # I24
 HEAL_WRITE = 20 * ELECTION
 HEAL_ELECTIONS = 3
+MINORITY_GAP = 3 * ELECTION + 300 * MS  # I25; and until somebody asks, or a fast clock is back
 QUIET = 40 * ELECTION  # everything has caught up and every queue is empty
 ORDERS_LAST = 8 * S  # what operators asked for before is done by then, or over
 RESTART_AFTER = (50 * MS, 5 * S)
@@ -181,6 +183,7 @@ class World:
             self.nemesis.mend_rest()
             assert kernel.run(HEAL_LEADER + RESTART_AFTER[1], self._led), "I24 no leader again"
         self._prove_progress(None)
+        Minority(self, MINORITY_GAP).prove()
         self.swarm.ops_per_s = 0.001
         assert kernel.run(QUIET, self._caught_up), f"I24 not caught up: {self._behind()}"
         busy: list[str] = []
