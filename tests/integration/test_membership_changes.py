@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 import pytest
 
 from configsvc.client import administration as admin
 from configsvc.client import operations
-from configsvc.errors import ExitCode, LearnerNotReadyError, NotSupportedForLearnerError
+from configsvc.errors import (
+    ExitCode,
+    LearnerNotReadyError,
+    NotSupportedForLearnerError,
+    UnhealthyError,
+)
 from tests.integration.test_install_lagging import Background
-from tests.support import joiners
+from tests.support import joiners, stock_etcdctl
 from tests.support.members import MemberCluster, MemberProcess
 from tests.support.stock_etcdctl import etcdctl
 from tests.support.waiting import until
 
 # Five members start one after the other: a busy machine takes more than a minute for that.
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+Changed = TypeVar("Changed")
 
 
 def promote(cluster: MemberCluster, member: int) -> None:
@@ -34,9 +42,30 @@ def promote(cluster: MemberCluster, member: int) -> None:
             time.sleep(0.1)
 
 
+def once_connected(change: Callable[[], Changed]) -> Changed:
+    """Strict reconfiguration wants members that are connected for five seconds: ask until then."""
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            return change()
+        except UnhealthyError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.1)
+
+
+def told(cluster: MemberCluster, *words: str) -> str:
+    """What etcdctl printed; its way to say that members are not connected for long is ours."""
+    done = stock_etcdctl.run(cluster, *words)
+    if UnhealthyError.text in done.stderr:
+        raise UnhealthyError
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def remove(cluster: MemberCluster, member: MemberProcess) -> None:
     with cluster.client(members=cluster.others(member), timeout=10.0) as client:
-        client.do(admin.member_remove(member.id))
+        once_connected(lambda: client.do(admin.member_remove(member.id)))
 
 
 def refused_by_a_learner(cluster: MemberCluster, learner: MemberProcess) -> None:
@@ -59,10 +88,9 @@ def test_learner_joins_is_promoted_and_an_old_member_leaves_under_load(
 ) -> None:
     cluster = make_cluster(3)
     cluster.start()
-    time.sleep(5.2)  # strict reconfiguration wants members that are connected for 5 s
     load = Background(cluster, list(cluster.members[:2]))
     load.start()
-    joiner = joiners.add(cluster, 4, learner=True)
+    joiner = once_connected(lambda: joiners.add(cluster, 4, learner=True))
     joiner.start()
     cluster.members.append(joiner)
     until(lambda: "ready to serve" in joiner.log_text(), "the learner serves", 60.0)
@@ -94,10 +122,9 @@ def test_learner_joins_is_promoted_and_an_old_member_leaves_under_load(
 def test_leader_removes_itself(make_cluster: Callable[[int], MemberCluster]) -> None:
     cluster = make_cluster(3)
     cluster.start()
-    time.sleep(5.2)
     leader = cluster.leader()
     with cluster.client(member=leader, timeout=10.0) as client:
-        client.do(admin.member_remove(leader.id))
+        once_connected(lambda: client.do(admin.member_remove(leader.id)))
     assert leader.wait_exit() == ExitCode.REMOVED
     cluster.members.remove(leader)
     with cluster.client(members=cluster.members) as client:
@@ -135,10 +162,9 @@ def test_wiped_member_is_refused_and_replaced(
     victim.data.rename(cluster.root / "lost")
     victim.start()
     assert victim.wait_exit() == ExitCode.WRONG_IDENTITY
-    time.sleep(5.2)
     remove(cluster, victim)
     cluster.members.remove(victim)
-    joiner = joiners.add(cluster, 4)
+    joiner = once_connected(lambda: joiners.add(cluster, 4))
     joiner.start()
     cluster.members.append(joiner)
     cluster.wait_ready(joiner)
@@ -172,9 +198,9 @@ def test_old_copy_of_a_member_is_refused(make_cluster: Callable[[int], MemberClu
 def test_etcdctl_changes_members(make_cluster: Callable[[int], MemberCluster]) -> None:
     cluster = make_cluster(3)
     cluster.start()
-    time.sleep(5.2)
     joiner = joiners.Joiner(cluster, 4)
-    printed = etcdctl(cluster, "member", "add", "m4", "--learner", f"--peer-urls={joiner.peer_url}")
+    words = ("member", "add", "m4", "--learner", f"--peer-urls={joiner.peer_url}")
+    printed = once_connected(lambda: told(cluster, *words))
     joiner.added_id = joiners.added_id(printed)
     joiner.start()
     cluster.members.append(joiner)

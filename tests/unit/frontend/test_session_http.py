@@ -80,22 +80,25 @@ def test_http_bodies_are_bounded(*, announced: bool) -> None:
     window = HTTP2_STREAM_WINDOW_BYTES
     sent = 0
     while not status:
-        count = min(window, 16_000)
+        count = min(window, 16_000, 2_097_152 - sent if announced else 16_000)
         assert count, "the window must follow the body"
         window -= count
         sent += count
-        rig.session.receive(frame(h2.DATA, 0, 1, b"x" * count))
+        last = announced and sent == 2_097_152
+        rig.session.receive(frame(h2.DATA, int(last), 1, b"x" * count))
         for each in h2.split(rig.session.take()):
             if each.kind == h2.WINDOW_UPDATE and each.stream == 1:
                 window += int.from_bytes(each.payload, "big")
             elif each.kind == h2.HEADERS:
                 status = rig.client.fields(each.payload)[":status"]
-        if announced and sent >= 2_000_000:
-            return
-    assert status == "413"
-    assert sent <= 2_097_152 + 16_000
     assert rig.shared.admission.in_bytes == 0
-    assert not rig.http.requests
+    if announced:
+        assert (status, sent) == ("200", 2_097_152)
+        assert [len(each.body) for each in rig.http.requests] == [sent]
+    else:
+        assert status == "413"
+        assert sent <= 2_097_152 + 16_000
+        assert not rig.http.requests
 
 
 def test_a_body_that_is_announced_too_large_is_refused_at_once() -> None:

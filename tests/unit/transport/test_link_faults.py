@@ -345,7 +345,8 @@ def test_a_revoked_certificate_ends_its_open_connection_and_gets_no_new_one(pki:
             denied.add(leaf.serial_hex)
             await until(lambda: a.log.having("certificate: revoked"))
             await until(lambda: not a.link._in and not a.link._out)
-            await asyncio.sleep(0.2)
+            refused = a.link.counters.refused
+            await until(lambda: a.link.counters.refused > refused + 1, "b knocks again")
             assert not a.link.connected(b.id)
             denied.clear()
             await until(lambda: a.link.connected(b.id))
