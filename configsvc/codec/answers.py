@@ -72,6 +72,8 @@ def key_value(kv: KeyValue) -> bytes:
 
 def range_body(result: RangeResult) -> bytes:
     """A RangeResponse without its header."""
+    if len(result.kvs) == 1:  # most ranges
+        return bytes_field(2, key_value(result.kvs[0])) + range_end(result)
     return key_values(result.kvs) + range_end(result)
 
 
@@ -87,12 +89,14 @@ def key_values(kvs: Iterable[KeyValue], *, keys_only: bool = False, tag: bytes =
     """
     parts: list[bytes] = []
     add = parts.append
-    known = (-1, -1)
+    known_create = known_mod = -1
     revisions = b""
     for key, value, create, mod, version, lease in kvs:
-        if (create, mod) != known:
-            known = (create, mod)
-            revisions = int_field(2, create) + int_field(3, mod)
+        if mod != known_mod or create != known_create:
+            known_create, known_mod = create, mod
+            revisions = b"\x10" + varint(create) if create else b""
+            if mod:
+                revisions += b"\x18" + varint(mod)
         if keys_only:
             value, lease = b"", 0
         size, behind = len(key), len(value)
