@@ -36,7 +36,7 @@ CLOCK_OFF_NS: Final = 5_000_000_000
 CLOCK_RIGHT_NS: Final = 4_000_000_000  # one that was off is right again from here on
 CLOCKS_MIN: Final = 3  # two clocks do not say which of them is wrong
 LOOK_S: Final = 1.0
-TOLD_S: Final = 3.0  # what the leader said of this member's clock holds so long
+TOLD_S: Final = 5.0  # what a leader said of this member's clock holds so long
 FRAME_CLOCK: Final = 11
 _OFFSET = struct.Struct("<q")  # ns that the receiver's clock is ahead of the median
 
@@ -51,6 +51,8 @@ class ClusterHealth:
         self._judged = ""  # cluster version that was compared with ours last
         self._told_ns = 0  # by the leader: how far our clock is ahead of the median
         self._told_until = 0.0
+        self._off: frozenset[NodeId] = frozenset()  # in this look at the others
+        self._still_off: frozenset[NodeId] = frozenset()  # and in the one before
         self.clock_ahead_ns = 0  # the same while it is too far ahead or behind; else 0
 
     @property
@@ -91,8 +93,11 @@ class ClusterHealth:
         ]
 
     def is_off(self, who: NodeId) -> bool:
-        """Whether another member's clock is too far from the median, as far as is known here."""
-        return abs(self._ahead_ns(who)) > CLOCK_OFF_NS
+        """Whether another member's clock is too far from the median, as far as a leader knows.
+
+        By two looks: when our own clock was set, what one member told last may be of before.
+        """
+        return who in self._still_off
 
     def _ahead_ns(self, who: NodeId) -> int:
         told = self._member.housekeeping.peers.get(who)
@@ -104,6 +109,7 @@ class ClusterHealth:
         """Tell operators when this member's clock goes wrong, and when it is right again."""
         if self._member.is_leader:
             ahead = -self.clock_offset_ns()
+            self._take_word(ahead, now)  # until the next leader has looked twice
         else:
             ahead = self._told_ns if now < self._told_until else 0
         bound = CLOCK_RIGHT_NS if self.clock_off else CLOCK_OFF_NS
@@ -118,10 +124,13 @@ class ClusterHealth:
     def _tell_clocks(self) -> None:
         """Each member whose clock is off hears it from its leader."""
         member = self._member
-        for who in member.machine.conf_state.voters:
-            ahead = self._ahead_ns(who) if who != member.self_id else 0
-            if abs(ahead) > CLOCK_RIGHT_NS:
-                member.net.send_frame(who, FRAME_CLOCK, _OFFSET.pack(ahead))
+        others = [v for v in member.machine.conf_state.voters if v != member.self_id]
+        ahead = {who: self._ahead_ns(who) for who in others}
+        before, self._off = self._off, frozenset(w for w in others if _far(ahead[w]))
+        self._still_off = self._off & before
+        for who in others:
+            if who in self._still_off:
+                member.net.send_frame(who, FRAME_CLOCK, _OFFSET.pack(ahead[who]))
 
     def on_frame(self, peer: NodeId, body: bytes) -> None:
         """What a leader says of this member's clock.
@@ -133,8 +142,10 @@ class ClusterHealth:
             raise DecodeError("word on a clock of the wrong length")
         member = self._member
         if peer == member.lead:
-            self._told_ns = _OFFSET.unpack(body)[0]
-            self._told_until = member.clock.monotonic() + TOLD_S
+            self._take_word(_OFFSET.unpack(body)[0], member.clock.monotonic())
+
+    def _take_word(self, ahead_ns: int, now: float) -> None:
+        self._told_ns, self._told_until = ahead_ns, now + TOLD_S
 
     def _judge_clock(self, now: float) -> None:
         member = self._member
@@ -183,6 +194,11 @@ class ClusterHealth:
                     "start the release that the other members run",
                 )
             )
+
+
+def _far(ahead_ns: int) -> bool:
+    """Whether a member is told; it judges for itself when its clock is right again."""
+    return abs(ahead_ns) > CLOCK_RIGHT_NS
 
 
 def _minor(version: str) -> tuple[int, ...]:

@@ -2,6 +2,9 @@
  *
  * The file holds "eio" (every sync fails from now on), "hang" (syncs wait until the word is gone)
  * or nothing. Looked at before each sync; a missing file means no fault.
+ *
+ * Beside libfaketime it also gives Python's sleep back, which that library answers with EINVAL:
+ * it does not know a sleep up to a point of the monotonic clock.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -9,6 +12,8 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 typedef int (*sync_call)(int);
@@ -38,3 +43,8 @@ static int faulty(const char *name, int file) {
 
 int fsync(int file) { return faulty("fsync", file); }
 int fdatasync(int file) { return faulty("fdatasync", file); }
+
+int clock_nanosleep(clockid_t clock, int flags, const struct timespec *until,
+                    struct timespec *left) {
+    return syscall(SYS_clock_nanosleep, clock, flags, until, left) == 0 ? 0 : errno;
+}

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from configsvc.client import administration as admin
-from configsvc.errors import ConfigServiceError, ExitCode
+from configsvc.errors import ConfigServiceError, ConflictError, ExitCode
 from tests.faults.process.arena import Arena, clock_library, load, long_run
 from tests.support import joiners
 from tests.support.members import MemberProcess
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(3600)]
 
@@ -104,3 +105,36 @@ def test_wall_clocks_jump(pki: Path, tmp_path: Path) -> None:
         cluster.wait_equal()
     finally:
         cluster.stop()
+
+
+def test_a_member_with_a_wrong_clock_says_so_and_declines_leadership(
+    pki: Path, tmp_path: Path
+) -> None:
+    """A1, E3: another one leads, operators see why, and nobody can make it lead meanwhile."""
+    library = clock_library()
+    if library is None:
+        pytest.skip("CLOCK JUMPS NOT TESTED: no libfaketime here; `make faketime` unpacks it")
+    root = tmp_path / "clocks"
+    root.mkdir(mode=0o700)
+    cluster = Arena(root, pki, 3, clocks=library)
+    try:
+        cluster.start()
+        wrong = cluster.leader()
+        cluster.set_clock(wrong, "+30s")
+        until(lambda: "clock is +" in _errors(cluster, wrong), limit_s=60.0)
+        until(lambda: cluster.leader() is not wrong, limit_s=60.0)
+        with (
+            cluster.client(member=cluster.leader()) as client,
+            pytest.raises(ConflictError, match="declines leadership"),
+        ):
+            client.do(admin.move_leader(wrong.id))
+        assert all(_errors(cluster, other) == "" for other in cluster.others(wrong))
+        cluster.set_clock(wrong, "+0s")
+        until(lambda: _errors(cluster, wrong) == "", limit_s=60.0)
+        assert "this member's clock is right again" in wrong.log_text()
+    finally:
+        cluster.stop()
+
+
+def _errors(cluster: Arena, member: MemberProcess) -> str:
+    return "; ".join(cluster.status(member).errors)

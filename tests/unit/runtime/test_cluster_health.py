@@ -84,13 +84,33 @@ def test_A1_a_leader_with_a_wrong_clock_says_so_until_it_is_right_again() -> Non
     assert member.report.lines.count("this member's clock is right again") == 1
 
 
+def test_A1_who_handed_over_for_its_clock_knows_it_until_the_next_leader_has_looked() -> None:
+    member = FakeMember()
+    clocks(member, 9.0, 9.2)
+    health = look(member)
+    member.is_leader, member.lead = False, NodeId(2)
+    for seconds, off in ((1.1, True), (TOLD_S - 2.5, True), (1.5, False)):
+        member.clock.now += seconds
+        health.tick(member.clock.now)
+        assert health.clock_off is off
+
+
 def test_A1_who_is_off_is_told_by_the_leader_and_nobody_else() -> None:
     member = FakeMember()
     clocks(member, 0.1, -60.0)
     health = look(member)
+    assert member.frames == [], "one look may be at what was told before our clock was set"
+    assert not health.is_off(NodeId(3))
+    member.clock.now += 1.1
+    health.tick(member.clock.now)
     assert member.frames == [(3, FRAME_CLOCK, struct.pack("<q", -60 * S))]
     assert [health.is_off(NodeId(who)) for who in (2, 3, 4)] == [False, True, False]
     assert not health.clock_off
+    for offset in (0.0, -60.0):
+        clocks(member, 0.1, offset)
+        member.clock.now += 1.1
+        health.tick(member.clock.now)
+    assert len(member.frames) == 1
     member.is_leader = False
     member.clock.now += 1.1
     health.tick(member.clock.now)
