@@ -11,7 +11,7 @@ SWARM = {"members": 2, "churn": 1.0, "strict_reconfig": False, "slow_links": 0.5
 
 
 def plant(patch: Patch) -> None:
-    patch.attribute(Handover, "begin", lambda self, caught_up=False: False)
+    patch.attribute(Handover, "begin", lambda self, **_: False)
 
     def at_once(self: Membership) -> None:
         if self._removed_at is None and self._member.self_id in self._list.removed:
