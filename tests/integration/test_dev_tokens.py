@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from configsvc.proto import rpc_pb2
 from tests.support.members import free_ports
+from tests.support.waiting import until
 
 READY_S = 60.0
 BAD = "etcdserver: invalid auth token"
@@ -61,11 +62,11 @@ class DevCluster:
             )
 
     def _wait_ready(self, i: int) -> None:
-        until = time.monotonic() + READY_S
+        deadline = time.monotonic() + READY_S
         log = self._root / f"m{i}.log"
         while log.read_bytes().count(b"ready to serve") < self._starts[i]:
             assert self._running[i].poll() is None, log.read_text()[-2000:]
-            assert time.monotonic() < until, log.read_text()[-2000:]
+            assert time.monotonic() < deadline, log.read_text()[-2000:]
             time.sleep(0.05)
 
     def restart(self, i: int) -> None:
@@ -76,6 +77,15 @@ class DevCluster:
 
     def pause(self, i: int) -> None:
         self._running[i].send_signal(signal.SIGSTOP)
+
+    def has_unread(self, i: int) -> bool:
+        """Whether the kernel holds bytes of a client that the member has not read."""
+        port = int(self._targets[i].rpartition(":")[2])
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+            _, local, _, _, queues, *_ = line.split()
+            if local.endswith(f":{port:04X}") and int(queues.partition(":")[2], 16):
+                return True
+        return False
 
     def resume(self, i: int) -> None:
         self._running[i].send_signal(signal.SIGCONT)
@@ -163,6 +173,11 @@ def test_a_simple_token_is_known_everywhere_until_its_password_goes(cluster: Dev
 def test_a_member_that_is_behind_waits_for_the_index_of_a_token(cluster: DevCluster) -> None:
     """The password is one that the member has not heard of when the call comes in."""
     token = cluster.login(2, "root")
+    assert cluster.puts(token) == [
+        "",
+        "",
+        "",
+    ]  # every channel is open: what is asked leaves at once
     behind = cluster.follower(token)
     cluster.pause(behind)
     try:
@@ -171,7 +186,7 @@ def test_a_member_that_is_behind_waits_for_the_index_of_a_token(cluster: DevClus
         token = cluster.login(2, "root", "new")
         with ThreadPoolExecutor(1) as pool:
             put = pool.submit(cluster.call, behind, "KV.Put", token, key=b"a")
-            time.sleep(0.3)  # so that it is there before the member runs again
+            until(lambda: cluster.has_unread(behind), "the put lies before the member")
             cluster.resume(behind)
             assert not isinstance(put.result(20), str)
     finally:

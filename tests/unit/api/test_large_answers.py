@@ -130,7 +130,6 @@ def test_no_slice_brings_more_than_its_bound(
             turns += 1
             assert sum(encoded[before[0] :]) <= PIECE
             assert sum(looked_up[before[1] :]) <= PIECE
-            # Between two slices of a delete of everything, no slice brings more either.
         assert turns >= parsed(got[0]).count // PIECE // 2
     assert max(encoded) == max(looked_up) == PIECE
 
