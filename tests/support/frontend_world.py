@@ -52,6 +52,15 @@ class World:
         self.writers.append(writer)
         return reader, writer
 
+    async def busy(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, h2.Client]:
+        """A connection with a call that waits, on stream 1, and a gRPC stream that runs, on 3."""
+        reader, writer = await self.connect()
+        client = h2.Client()
+        call = client.call(1, b"x", "/test.Echo/Wait")
+        writer.write(client.hello() + call + client.headers(3, "/test.Echo/Stream"))
+        await until(lambda: self.api.streams)
+        return reader, writer, client
+
     async def __aenter__(self) -> World:
         return self
 

@@ -195,14 +195,7 @@ def test_an_old_connection_over_a_real_socket(run: Loop) -> None:
 
     async def scenario() -> None:
         async with World(Ages(idle_s=60.0, age_s=0.2, slot_s=0.01)) as world:
-            reader, writer = await world.connect()
-            client = Client()
-            writer.write(
-                Client.hello()
-                + client.call(1, b"x", "/test.Echo/Wait")
-                + client.headers(3, "/test.Echo/Stream")
-            )
-            await until(lambda: world.api.streams)
+            reader, writer, client = await world.busy()
             goaway = await read_frames(reader, h2.GOAWAY)
             assert goaway.payload == (2**31 - 1).to_bytes(4, "big") + bytes(4)
             ping = await read_frames(reader, h2.PING)

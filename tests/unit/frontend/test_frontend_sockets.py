@@ -70,14 +70,7 @@ def test_answers_of_one_pass_are_one_write(run: Loop) -> None:
 def test_an_aborted_connection_frees_everything(run: Loop) -> None:
     async def scenario() -> None:
         async with World() as world:
-            _reader, writer = await world.connect()
-            client = Client()
-            writer.write(
-                Client.hello()
-                + client.call(1, b"x", "/test.Echo/Wait")
-                + client.headers(3, "/test.Echo/Stream")
-            )
-            await until(lambda: world.api.streams)
+            _reader, writer, _client = await world.busy()
             writer.transport.abort()
             await until(lambda: not world.listener.connections)
             assert world.api.waiting[0].cancelled

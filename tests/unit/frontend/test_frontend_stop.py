@@ -17,17 +17,10 @@ def test_stop_tells_everybody_and_answers_what_is_there(run: Loop) -> None:
             await stopped(world)
 
     async def stopped(world: World) -> None:
-        reader, writer = await world.connect()
-        client = Client()
-        writer.write(
-            Client.hello()
-            + client.call(1, b"x", "/test.Echo/Wait")
-            + client.headers(3, "/test.Echo/Stream")
-        )
+        reader, writer, _client = await world.busy()
         idle, idle_writer = await world.connect()
         idle_writer.write(GET)
         await idle.readuntil(b"}")
-        await until(lambda: world.api.streams)
         port = world.listener.address[1]
         stopping = asyncio.ensure_future(world.frontend.stop(5.0))
         goaway = await read_frames(reader, h2.GOAWAY)
