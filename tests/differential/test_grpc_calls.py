@@ -71,9 +71,16 @@ class Probe:
 
     def told_of_cancel(self, raw: bytes) -> bool:
         """Whether the handler of the call with that message hears that nobody waits."""
+        return self._becomes_true("Cancelled", raw)
+
+    def begun(self, raw: bytes) -> bool:
+        """Whether the waiting call with that message reaches its handler."""
+        return self._becomes_true("Begun", raw)
+
+    def _becomes_true(self, question: str, raw: bytes) -> bool:
         limit = time.monotonic() + 5
         while time.monotonic() < limit:
-            if self.unary("Cancelled", raw).messages == (b"yes",):
+            if self.unary(question, raw).messages == (b"yes",):
                 return True
             time.sleep(0.01)
         return False
@@ -98,7 +105,7 @@ def _seen(call: Any, messages: tuple[bytes, ...], *, own_words: bool = False) ->
 
 def cancelled_unary(probe: Probe) -> object:
     call = probe.channel.unary_unary("/test.Twin/Wait").future(b"cancel-unary")
-    probe.unary("Echo")  # on the same connection: the first has arrived
+    assert probe.begun(b"cancel-unary")
     call.cancel()
     return probe.told_of_cancel(b"cancel-unary"), call.cancelled()
 

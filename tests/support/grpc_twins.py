@@ -56,15 +56,20 @@ class Anybody:
 
 
 class Handlers:
-    """The table; ``cancelled`` says which calls were told that nobody waits any more."""
+    """The table; ``cancelled`` says which calls were told that nobody waits any more.
+
+    ``begun``: those that wait, or did.
+    """
 
     def __init__(self) -> None:
+        self.begun: set[bytes] = set()
         self.cancelled: set[bytes] = set()
         rows = [
             Method("/test.Twin/Echo", self._echo, None, False, False, None, None),
             Method("/test.Twin/Status", self._status, None, False, False, None, None),
             Method("/test.Twin/Metadata", self._metadata, None, False, False, None, None),
             Method("/test.Twin/Wait", self._wait, None, False, False, None, None),
+            Method("/test.Twin/Begun", self._has_begun, None, False, False, None, None),
             Method("/test.Twin/Cancelled", self._cancelled, None, False, False, None, None),
             Method("/test.Twin/Big", self._big, None, False, False, None, None),
             Method("/test.Twin/Both", None, self._both, True, True, None, None),
@@ -94,7 +99,11 @@ class Handlers:
                           if name.startswith(b"x-"))  # fmt: skip
 
     def _wait(self, caller: Caller, raw: bytes) -> Waiting:
+        self.begun.add(raw)
         return Endless(lambda: self.cancelled.add(raw))
+
+    def _has_begun(self, caller: Caller, raw: bytes) -> bytes:
+        return b"yes" if raw in self.begun else b"no"
 
     def _cancelled(self, caller: Caller, raw: bytes) -> bytes:
         return b"yes" if raw in self.cancelled else b"no"
