@@ -126,8 +126,7 @@ class HistoryService(Service):
             return self.member.gate.ask(self.member.applied, ask, answer)
 
         def answer(found: list[bytes]) -> Pieces:
-            parts = (self.header(), *found)
-            return Pieces(parts, sum(map(len, parts)))
+            return Pieces((self.header(), *found))
 
         return self.linearizable(caller, start)
 

@@ -96,7 +96,7 @@ class LargeRanges:
                 more = work()
             finally:
                 if not more:
-                    self._ended()
+                    work.when_done(self._ended)
             return more
 
         self._slices.add(step)
@@ -146,7 +146,7 @@ def large_deletion(slices: Slices, header: bytes, result: DeleteResult) -> Waiti
             return False
         part = next(steps, None)
         if part is None:
-            waiting.complete(Pieces(tuple(parts), sum(map(len, parts))))
+            waiting.complete(Pieces(tuple(parts)))
             return False
         parts.append(part)
         return True
@@ -174,7 +174,7 @@ def pieces_of(header: bytes, result: RangeResult) -> bytes | Pieces:
     starts = range(0, len(kvs), RANGE_PIECE_KEYS)
     pieces = (answers.key_values(kvs[at : at + RANGE_PIECE_KEYS]) for at in starts)
     parts = (header, *pieces, answers.range_end(result))
-    return Pieces(parts, sum(map(len, parts)))
+    return Pieces(parts)
 
 
 class _LargeRange:
@@ -189,6 +189,7 @@ class _LargeRange:
         self._history = history
         self._parts = [header]
         self._more = False
+        self._pieces: Pieces | None = None
         self._steps = self._run()
 
     def __call__(self) -> bool:
@@ -199,8 +200,8 @@ class _LargeRange:
         try:
             next(self._steps)
         except StopIteration:
-            parts = tuple(self._parts)
-            waiting.complete(Pieces(parts, sum(map(len, parts))))
+            self._pieces = Pieces(tuple(self._parts))
+            waiting.complete(self._pieces)
             return False
         except NeedHistory:
             # An install replaced the store: the same revision, from its beginning.
@@ -208,6 +209,14 @@ class _LargeRange:
             waiting.follow(self._history(self._cursor.revision))
             return False
         return True
+
+    def when_done(self, then: Callable[[], None]) -> None:
+        """Call ``then`` once the answer is nobody's to make any more."""
+        pieces, self._pieces = self._pieces, None
+        if pieces is not None:
+            pieces.when_released(then)
+        else:
+            then()
 
     def rest(self) -> None:
         """It is not our turn yet: hold nothing back."""

@@ -142,6 +142,7 @@ class UnaryExchange:
         self._sink = sink
         self._waiting: Waiting | None = None
         self._timer: TimerHandle | None = None
+        self._long: Pieces | None = None  # what is being written
         self._steps: Iterator[bool] = iter(())
 
     def start(self, waiting: Waiting, timeout: float | None) -> None:
@@ -155,6 +156,8 @@ class UnaryExchange:
     def __call__(self, result: Answer | ConfigServiceError) -> None:
         """The answer is there."""
         if isinstance(result, Pieces):
+            result.keep()
+            self._long = result
             self._steps = self._write(result)
             self._calls.slices.add(self._slice)
             return
@@ -218,6 +221,9 @@ class UnaryExchange:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._long is not None:
+            self._long.release()
+            self._long = None
 
 
 class StreamExchange:

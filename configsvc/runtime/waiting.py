@@ -3,20 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from configsvc.errors import ConfigServiceError
 
 
-class Pieces(NamedTuple):
+class Pieces:
     """A very long encoded answer that nobody has put together.
 
     One after the other the parts are the message; each alone is a message of the same type, with
     some of the fields, in the order of their numbers.
+
+    Who is handed them and needs time to make something else of them says ``keep``, and ``release``
+    when they are done with; until then whoever made them takes them for unfinished.
     """
 
-    parts: tuple[bytes, ...]
-    size: int  # bytes of all
+    __slots__ = ("_kept", "_then", "parts", "size")
+
+    def __init__(self, parts: tuple[bytes, ...]) -> None:
+        self.parts = parts
+        self.size = sum(map(len, parts))  # bytes of all
+        self._kept = False
+        self._then: Callable[[], None] | None = None
+
+    def keep(self) -> None:
+        """Work on them goes on."""
+        self._kept = True
+
+    def release(self) -> None:
+        """It is over; safe to call twice."""
+        self._kept = False
+        then, self._then = self._then, None
+        if then is not None:
+            then()
+
+    def when_released(self, then: Callable[[], None]) -> None:
+        """Call ``then`` once nobody keeps them."""
+        if self._kept:
+            self._then = then
+        else:
+            then()
 
     def whole(self) -> bytes:
         """The message in one piece."""

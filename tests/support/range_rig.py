@@ -66,8 +66,11 @@ class Member:
         span = KeySpan(key, key + b"\0" if end is None else end)
         self.store.commit(self.store.stage_delete(DeleteOp(span)))
 
+    def start(self, op: RangeOp) -> Waiting:
+        return large_range(self, self.ranges, HEADER, op)  # type: ignore[arg-type]
+
     def ask(self, op: RangeOp) -> tuple[Waiting, list[Any]]:
-        waiting = large_range(self, self.ranges, HEADER, op)  # type: ignore[arg-type]
+        waiting = self.start(op)
         got: list[Any] = []
         waiting.bind(got.append)
         return waiting, got

@@ -205,6 +205,27 @@ def test_few_answers_are_made_at_once_and_the_others_keep_their_revision(
     assert member.store.tail._pins == {}
 
 
+def test_what_somebody_still_works_on_counts_as_unfinished(
+    member: Member, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(large_answers, "RANGES_IN_PIECES_MAX", 1)
+    kept: list[Pieces] = []
+
+    def keep(pieces: Any) -> None:
+        pieces.keep()
+        kept.append(pieces)
+
+    first, second = member.start(RangeOp(ALL)), member.start(RangeOp(ALL))
+    first.bind_pieces(keep)
+    got: list[Any] = []
+    second.bind(got.append)
+    member.run()
+    assert (len(kept), got) == (1, [])
+    kept[0].release()
+    member.run()
+    assert len(got) == 1
+
+
 def test_who_waited_until_memory_forgot_is_answered_by_history(
     member: Member, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -124,7 +124,7 @@ def long_answer(keys: int) -> tuple[Pieces, str]:
     halves = [rpc_pb2.RangeResponse(kvs=half) for half in (kvs[: keys // 2], kvs[keys // 2 :])]
     parts = [p.SerializeToString() for p in (header, *halves, rpc_pb2.RangeResponse(count=keys))]
     whole = rpc_pb2.RangeResponse.FromString(b"".join(parts))
-    return Pieces(tuple(parts), sum(map(len, parts))), to_json(whole)
+    return Pieces(tuple(parts)), to_json(whole)
 
 
 def test_a_long_answer_is_written_in_slices(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,6 +132,8 @@ def test_a_long_answer_is_written_in_slices(world: World, monkeypatch: pytest.Mo
     answer, text = long_answer(200)
     world.unary(response=rpc_pb2.RangeResponse)
     world.waiting.complete(answer)
+    over: list[bool] = []
+    answer.when_released(lambda: over.append(bool(world.sink.status)))
     turns = 0
     while not world.sink.status:
         assert len(world.loop.due) == 1
@@ -142,6 +144,7 @@ def test_a_long_answer_is_written_in_slices(world: World, monkeypatch: pytest.Mo
     assert turns > 200 // JSON_PIECE_VALUES
     assert (world.sink.status, world.sink.body.decode()) == (200, text)
     assert len(world.sink.chunks) > 2
+    assert len(over) == 1
     assert (world.ends, world.calls.waiting) == ({0: 1}, 0)
 
 
@@ -150,6 +153,9 @@ def test_a_long_answer_that_nobody_waits_for_is_not_written(world: World, how: s
     answer, _ = long_answer(200)
     exchange = world.unary(timeout=5.0, response=rpc_pb2.RangeResponse)
     world.waiting.complete(answer)
+    over: list[int] = []
+    answer.when_released(lambda: over.append(1))
+    assert not over
     (_, turn, _) = world.loop.due.pop()
     turn()
     if how == "gone":
@@ -158,6 +164,7 @@ def test_a_long_answer_that_nobody_waits_for_is_not_written(world: World, how: s
     world.loop.advance(0.0)
     assert not world.loop.due
     assert world.sink.status == (0 if how == "gone" else 504)
+    assert over == [1]
     assert (world.ends, world.calls.waiting) == ({1 if how == "gone" else 4: 1}, 0)
 
 

@@ -11,7 +11,20 @@ from configsvc.errors import OverloadedError
 from configsvc.runtime.reads import Reads
 from configsvc.runtime.waiting import Pieces, Waiting
 
-PIECES = Pieces((b"ab", b"", b"c"), 3)
+PIECES = Pieces((b"ab", b"", b"c"))
+
+
+def test_pieces_are_done_with_when_nobody_keeps_them() -> None:
+    told: list[int] = []
+    pieces = Pieces((b"a",))
+    pieces.when_released(lambda: told.append(1))
+    assert (told, pieces.size) == ([1], 1)
+    pieces.keep()
+    pieces.when_released(lambda: told.append(2))
+    assert told == [1]
+    pieces.release()
+    pieces.release()
+    assert told == [1, 2]
 
 
 @pytest.mark.parametrize("early", [True, False])
