@@ -180,6 +180,20 @@ def table(verdicts: list[Verdict]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def merged(verdicts: list[Verdict], before: str) -> str:
+    """The table with the rows of those that were hunted now; the others as they stand."""
+    fresh = {v.what: v for v in verdicts}
+    rows = dict.fromkeys((load(name).__doc__ or "").strip().splitlines()[0] for name in names())
+    kept: list[Verdict] = []
+    for line in before.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 4 and cells[0] in rows and cells[0] not in fresh:
+            killer = "" if cells[1] == "**survived**" else cells[1]
+            kept.append(Verdict("", cells[0], killer, int(cells[2]), float(cells[3])))
+    known = {v.what: v for v in (*kept, *verdicts)}
+    return table([known[what] for what in rows if what in known])
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make mutants", description=__doc__)
     parser.add_argument("numbers", nargs="*", help="only these; default: all")
@@ -196,8 +210,8 @@ def main(argv: list[str] | None = None) -> int:
                 f"{verdict.name:36} {verdict.cpu_s:6.1f} s {verdict.seeds:5}  {state}", flush=True
             )
     survived = [v for v in verdicts if not v.killed_by]
-    if not wanted:
-        TABLE.write_text(table(verdicts))
+    before = TABLE.read_text() if wanted and TABLE.exists() else ""
+    TABLE.write_text(merged(verdicts, before))
     print(f"{len(verdicts) - len(survived)} of {len(verdicts)} killed")
     return 1 if survived else 0
 

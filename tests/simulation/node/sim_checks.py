@@ -293,16 +293,21 @@ def _kept(hard: HardState, term: int, candidate: NodeId) -> bool:
 
 
 class LeaseChecks:
-    """I16: no lease ends before its client's last renewal plus its TTL, unless somebody asks."""
+    """I16: no lease ends before its client's last renewal plus its TTL, unless somebody asks, and
+    none that has ended is renewed.
+    """
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.alive_until: dict[int, float] = {}  # lease -> seconds that its holder may count on
         self.revoked: set[int] = set()  # asked for by a client, or of unknown fate
+        self.ended: dict[int, float] = {}  # lease -> when its end was applied first
         self.slack = 0.9  # a member's clock may run that much faster, and the TTL is whole seconds
 
     def renewed(self, lease: int, called_s: float, ttl: int) -> None:
         """A grant or renewal that began at ``called_s`` was answered."""
+        ended = self.ended.get(lease, called_s)
+        assert called_s <= ended, f"I16 lease {lease} was renewed {called_s - ended:.3f} s too late"
         until = called_s + ttl * self.slack
         self.alive_until[lease] = max(self.alive_until.get(lease, 0.0), until)
 
@@ -311,6 +316,7 @@ class LeaseChecks:
             if change.table != "leases" or change.row is not None:
                 continue
             lease = change.key[0]
+            self.ended.setdefault(lease, self.world.kernel.now / 1e9)
             if lease in self.revoked:
                 continue
             now = self.world.kernel.now / 1e9
