@@ -41,12 +41,6 @@ def cluster() -> Iterator[FakeCluster]:
         yield running
 
 
-@pytest.fixture
-def client(cluster: FakeCluster) -> Iterator[Client]:
-    with Client(ClientSettings(parse_endpoints(cluster.urls), timeout_s=3.0)) as made:
-        yield made
-
-
 def test_put_get_delete_carry_values_and_the_reason(cluster: FakeCluster, client: Client) -> None:
     client.put(b"a", b"\x00\xff", reason="größer", ticket="CHG-1")
     found = client.get(b"a")

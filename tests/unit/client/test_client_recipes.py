@@ -11,13 +11,11 @@ from grpc import StatusCode as Code
 
 from configsvc.client import (
     Client,
-    ClientSettings,
     LeaseLostError,
     acquire,
     current_leader,
     hold_lease,
     operations,
-    parse_endpoints,
 )
 from tests.support.fake_cluster import FakeCluster
 
@@ -26,12 +24,6 @@ from tests.support.fake_cluster import FakeCluster
 def cluster() -> Iterator[FakeCluster]:
     with FakeCluster(1) as running:
         yield running
-
-
-@pytest.fixture
-def client(cluster: FakeCluster) -> Iterator[Client]:
-    with Client(ClientSettings(parse_endpoints(cluster.urls), timeout_s=3.0)) as made:
-        yield made
 
 
 @pytest.mark.parametrize("apart_s", [0.0, 0.025])

@@ -34,12 +34,6 @@ def cluster() -> Iterator[FakeCluster]:
         yield running
 
 
-@pytest.fixture
-def client(cluster: FakeCluster) -> Iterator[Client]:
-    with Client(ClientSettings(parse_endpoints(cluster.urls), timeout_s=3.0)) as made:
-        yield made
-
-
 def test_events_come_once_and_in_order_across_a_lost_member(
     cluster: FakeCluster, client: Client
 ) -> None:
