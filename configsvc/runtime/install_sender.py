@@ -140,8 +140,7 @@ class InstallSender:
         member = self._member
         sending = self._sending
         wal = member.wal
-        reading = sending is not None and not sending.read_all
-        self._pace.note(now, wal.frames_total, wal.sync_seconds_last, reading=reading)
+        self._pace.note(now, wal.frames_total, wal.sync_seconds_last, reading=self.busy)
         if sending is not None:
             # Another connection is another start of the receiver, which knows nothing of this.
             if member.net.active_since(sending.peer) != sending.connected_since:
@@ -210,6 +209,7 @@ class InstallSender:
             "chunks": sending.sent,
             "bytes": sending.bytes,
             "seconds": round(now - sending.began, 3),
+            "share": round(self._pace.share, 3),  # of a core, for reading, at its end
         }
         if problem:
             self.failed_total += 1

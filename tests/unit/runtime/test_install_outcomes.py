@@ -213,6 +213,22 @@ def test_S1_nobody_is_waited_for_for_ever(world: World) -> None:
     assert world.sender.hold() is None
 
 
+def test_writes_that_suffer_slow_the_reading_down(world: World) -> None:
+    def ticks(sync_s: float) -> float:
+        for _ in range(100):
+            world.member.wal.frames_total += 1
+            world.member.wal.sync_seconds_last = sync_s
+            world.after(world.member.config.tick)
+        return world.sender._pace.share
+
+    first = ticks(0.001)
+    world.begin()
+    assert ticks(0.001) == first
+    assert ticks(0.1) < first
+    world.answered(InstallStatus.DONE, 3)
+    assert ticks(0.1) == first, "the next install begins anew"
+
+
 def test_the_window_is_never_more_than_a_few_chunks(world: World) -> None:
     world.begin()
     chunks = len(world.sent) - 1
