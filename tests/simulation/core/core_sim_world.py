@@ -53,7 +53,9 @@ CALM = Faults(0, 0, 1, 0, 0, 0, 0, 0)
 
 
 class World:
-    def __init__(self, seed: int) -> None:
+    """``members`` 0 and no ``faults``: drawn from the seed."""
+
+    def __init__(self, seed: int, *, members: int = 0, faults: Faults | None = None) -> None:
         self.rng = random.Random(seed)
         self.checks = Checks()
         self.now = 0
@@ -61,8 +63,8 @@ class World:
         self.flight: list[tuple[int, int, Message]] = []
         self.cut: set[tuple[int, int]] = set()  # directed links; only asked, never iterated
         self.down: dict[NodeId, int] = {}  # until when
-        self.faults = self._draw_faults()
-        count = self.rng.choice((1, 2, 3, 3, 5, 5))
+        self.faults = faults if faults is not None else self._draw_faults()
+        count = members or self.rng.choice((1, 2, 3, 3, 5, 5))
         voters = tuple(NodeId(i) for i in range(1, count + 1))
         self.spare = 2 if self.faults.changes else 0
         start = Machine(_START, 1, 0, ConfState(voters=voters))

@@ -17,6 +17,10 @@ from configsvc.types import LogIndex, NodeId, Term
 
 SEEDS_PER_TEST = 25
 BATCHES = 10
+REPLAY = (
+    "PYTHONPATH=.:tests/simulation/core .venv/bin/python -c "
+    "'import test_core_sim; test_core_sim.simulate({})'"
+)
 
 
 def simulate(seed: int) -> World:
@@ -48,7 +52,7 @@ def test_invariants_hold_under_faults(batch: int) -> None:
         try:
             counts.update(simulate(seed).checks.counts)
         except BaseException as error:
-            error.add_note(f"seed {seed}")
+            error.add_note(f"replay: {REPLAY.format(seed)}")
             raise
     # A simulator in which nothing happens proves nothing.
     wanted = ("leaders", "reads", "restarts", "compactions", "installs", "changes")
