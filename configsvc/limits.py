@@ -271,6 +271,11 @@ PEER_MISBEHAVED_MAX: Final = 3  # malformed frames of one peer, then it is repor
 # --- runtime: what is held between the core and the link ------------------------------------------
 COMMIT_NEWS_HOLD_S: Final = 0.001  # an append that tells a commit index only waits for another one
 
+# --- runtime: stored data read again (W10) --------------------------------------------------------
+SCRUB_FIRST_S: Final = 3_600.0  # after a start, and up to as much again
+SCRUB_EVERY_S: Final = 86_400.0  # between the end of a pass and the next one
+SCRUB_PAGE_REVISIONS: Final = 128  # of history, opened at a time
+
 # --- member-local audit stream (security.md AUD-5, AUD-6, LIM-9) ----------------------------------
 ANCHOR_RECORDS: Final = 256  # new local records after which their head is anchored
 ANCHOR_INTERVAL_NS: Final = 10_000_000_000  # or this long after the first of them

@@ -25,6 +25,7 @@ from configsvc.api.traffic import ClientTraffic
 from configsvc.gateway.health import Health
 from configsvc.limits import QUOTA_BYTES_DEFAULT
 from configsvc.runtime.member import Member
+from configsvc.runtime.scrubbing import Scrubber
 from configsvc.runtime.watchdog import Watchdog
 from configsvc.transport.ports import PeerBytes
 from configsvc.types import NodeId
@@ -43,6 +44,7 @@ class Traffic(NamedTuple):
     clients: ClientTraffic = ClientTraffic()
     peers: Mapping[NodeId, PeerBytes] = MappingProxyType({})
     watchdog: Watchdog | None = None  # None: nobody watches the loop
+    scrubber: Scrubber | None = None  # None: nobody reads stored data again
 
 
 class Metrics(Collector):
@@ -75,6 +77,7 @@ class Metrics(Collector):
         yield from self._reads_and_writes()
         yield from self._store()
         yield from self._loop()
+        yield from self._stored()
         yield from self._operations()
         yield from self._leases_and_rights()
         yield from self._disk()
@@ -140,6 +143,13 @@ class Metrics(Collector):
             silent, stalled = dog.stalls_total, dog.stalled_total
             yield counter("configsvc_loop_silent", "Silences of 100 ms and more", silent)
             yield counter("configsvc_loop_stalled", "Those of half an election timeout", stalled)
+
+    def _stored(self) -> Iterator[Metric]:
+        scrubber = self._traffic.scrubber
+        if scrubber is not None:
+            passes, bad = scrubber.passes_total, scrubber.bad_total
+            yield counter("configsvc_scrub_passes", "Passes over all stored data", passes)
+            yield counter("configsvc_scrub_damaged", "What they found damaged", bad)
 
     def _operations(self) -> Iterator[Metric]:
         """Of this member's store; a put of the cluster counts at each of its members."""

@@ -24,6 +24,7 @@ from configsvc.raft.messages import Message
 from configsvc.runtime.install import InstallStores
 from configsvc.runtime.member import Member
 from configsvc.runtime.parts import READER_THREADS, Parts
+from configsvc.runtime.scrubbing import Scrubber
 from configsvc.server.ends import Ends
 from configsvc.server.etcd_tokens import open_etcd_tokens
 from configsvc.server.loading import bootstrap, load_raft, load_state
@@ -32,8 +33,9 @@ from configsvc.server.logs import Log
 from configsvc.server.memory import bound_bytes, used_bytes
 from configsvc.server.peers import is_revoked, misbehaving
 from configsvc.server.rotation import KeyRotation
-from configsvc.server.stores import Stores
+from configsvc.server.stores import LOG_DIR, Stores
 from configsvc.server.tls import peer_tls
+from configsvc.storage.disk import OsDisk
 from configsvc.storage.history.store import History
 from configsvc.storage.history.writer import HistoryWriter
 from configsvc.storage.wal.writer import WalWriter
@@ -66,6 +68,7 @@ class Composed:
         self._ends = ends
         self._loop = loop
         self._key_file = stores.key_file
+        self._log_files = OsDisk(stores.data_dir / LOG_DIR)
         records = RecordCache()
         self.wal = WalWriter(
             stores.wal,
@@ -85,6 +88,10 @@ class Composed:
     def rotation(self, config: ServerConfig) -> KeyRotation:
         """What changes the key of these stores."""
         return KeyRotation(config, self.member, self.wal, self._local, self._key_file, self._log)
+
+    def scrubber(self) -> Scrubber:
+        """What reads these stores again."""
+        return Scrubber(self.member, self._log_files)
 
     def start(self) -> None:
         """Start the threads; the member itself starts when its ports are bound."""

@@ -30,6 +30,7 @@ from configsvc.frontend.server import Frontend, raise_descriptor_limit
 from configsvc.gateway.app import Gateway
 from configsvc.gateway.metrics import Traffic
 from configsvc.runtime.member import Member
+from configsvc.runtime.scrubbing import Scrubber
 from configsvc.runtime.watchdog import Watchdog
 from configsvc.server import rebirth, rotation
 from configsvc.server.composing import Composed
@@ -77,7 +78,8 @@ class Server:
         tls = ClientTls(self.config, self.log)
         timeout = self.config.election_timeout_ms / 1000
         watchdog = Watchdog(loop, self.log, self._ends.die, timeout)
-        frontend = self._serve_clients(tls, composed.peers, watchdog)
+        scrubber = composed.scrubber()
+        frontend = self._serve_clients(tls, composed.peers, watchdog, scrubber)
         self._announce_when_ready()
         self._handle_signals(loop, tls, composed.peers, frontend)
         gc.collect()
@@ -85,7 +87,9 @@ class Server:
         gc.set_threshold(*GC_THRESHOLDS)
         watchdog.start()
         member.start()
+        scrubbing = loop.create_task(scrubber.run())
         await self._stop.wait()
+        scrubbing.cancel()
         await self._shut_down(composed, frontend)
         watchdog.stop()
 
@@ -139,11 +143,13 @@ class Server:
         if self.config.insecure_dev:
             self.log.warn("server", "INSECURE: --insecure-dev, throwaway data on loopback only")
 
-    def _serve_clients(self, tls: ClientTls, peers: PeerTransport, watchdog: Watchdog) -> Frontend:
+    def _serve_clients(
+        self, tls: ClientTls, peers: PeerTransport, watchdog: Watchdog, scrubber: Scrubber
+    ) -> Frontend:
         api = Api(self.member)
         refused = Counter(dict.fromkeys(KINDS, 0))
         clients = ClientTraffic()
-        traffic = Traffic(clients, peers.counters.peers, watchdog)
+        traffic = Traffic(clients, peers.counters.peers, watchdog, scrubber)
         gateway = Gateway(self.member, api, refused, traffic)
         frontend = Frontend(
             api,
