@@ -21,6 +21,7 @@ from configsvc.storage.history.store import History
 from configsvc.storage.seal.errors import SealBroken
 from configsvc.storage.seal.keyfile import KeyFile
 from configsvc.storage.snapshot import generations
+from configsvc.storage.snapshot import source as source_module
 from configsvc.storage.snapshot.sink import InstallSink
 from configsvc.storage.snapshot.source import InstallSource
 from configsvc.storage.snapshot.stream import (
@@ -163,6 +164,36 @@ def test_a_value_larger_than_a_chunk_travels_alone(history, reader, sink) -> Non
     pour(InstallSource(reader).chunks(), sink)
     sink.finish()
     assert {row.key: row for row in sink.history.load_live()} == world.live()
+
+
+def test_many_large_values_are_not_read_at_once(history, reader, sink) -> None:
+    world = World()
+    for number in range(40):
+        world.put(b"k%d" % number, bytes(INSTALL_CHUNK_BYTES_MAX // 4))
+    history.write(world.effects)
+    read: list[int] = []
+    source = InstallSource(reader, lambda: read.append(source._place[0]))
+    pour(source.chunks(), sink)
+    sink.finish()
+    assert {row.key: row for row in sink.history.load_live()} == world.live()
+    assert {17, 33} <= set(read), "sixteen rows, and what they make is sent"
+    assert read.index(33) > read.index(17) + 2
+
+
+def test_the_reader_breathes_all_the_time(world, history, reader) -> None:
+    breaths: list[int] = []
+    source = InstallSource(reader, lambda: breaths.append(1))
+    records = sum(len(decode_chunk(chunk).records) for chunk in source.chunks())
+    assert len(breaths) > 2 * records / 16, "reading and encoding, sixteen at a time"
+
+
+def test_the_last_transaction_ends_in_time(world, history, reader, monkeypatch) -> None:
+    """Who rests too long within it stops resting: the receiver waits, and so does SQLite's log."""
+    monkeypatch.setattr(source_module, "INSTALL_LAST_S", 0.0)
+    monkeypatch.setattr(source_module, "_PASSES", 0)
+    breaths: list[int] = []
+    assert list(InstallSource(reader, lambda: breaths.append(1)).chunks())
+    assert breaths == []
 
 
 def test_a_damaged_sender_sends_nothing_wrong(world, history, reader) -> None:
