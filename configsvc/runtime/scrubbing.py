@@ -101,6 +101,8 @@ class Scrubber:
         """A page that is long in bytes comes in pieces."""
         while at <= end:
             page = self._member.reader.events(None, at, end, end, with_previous=False)
+            if page.through < at:
+                return  # not there yet, or no longer
             at = page.through + 1
 
     def _found(self, problem: str) -> None:
