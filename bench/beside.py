@@ -25,6 +25,7 @@ from configsvc.proto import rpc_pb2
 
 PER_S: Final = 100
 KEYS: Final = 100  # put in turns
+SETTLE_S: Final = 15.0  # after the keys were put
 
 
 def measure(report: Report, clusters: Sequence[Cluster], rounds: int, seconds: float) -> None:
@@ -41,6 +42,7 @@ def measure(report: Report, clusters: Sequence[Cluster], rounds: int, seconds: f
             ask_all(links, link, DELETE, [whole])
         fill(target, RANGE_KEYS)
         targets.append((cluster.kind == "ours", target))
+    time.sleep(SETTLE_S * min(1.0, seconds / 10))  # both have something to do behind the answers
     for _ in range(rounds):
         for ours, target in targets:
             try:
