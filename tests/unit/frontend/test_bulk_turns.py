@@ -106,6 +106,8 @@ def test_large_answers_take_turns_and_small_ones_do_not_wait(world: World) -> No
     for sink in sinks[:2]:
         sink.respond(200, (), LARGE)
     world.loop.turn()  # both are dirty; both have more than one write takes
+    assert [len(transport.writes) for _, transport, _ in peers] == [0, 0, 0]
+    assert len(world.bulk) == 2
     small = peers[2][1]
     sinks[2].respond(200, (), b"small")
     order: list[int] = []
