@@ -6,7 +6,9 @@ a write takes, and rests behind each. How long a slice is bounds what one write 
 of its time that the thread works says how many writes lose something. The share moves: it shrinks
 while syncs and the loop's timers take clearly longer than before the install, and grows again while
 they do not; far when nobody writes. What is read also says how fast the receiver works and writes
-to its disk. The share has a floor, so every install ends.
+to its disk. The share has a floor, so every install ends; and as the log that is held for it nears
+its bound, the reader rests less and in the end not at all: an install that fails there was for
+nothing, and the next one meets the same writes.
 
 Not here: when there is something to read (``install_sender``), reading (``storage.snapshot``).
 """
@@ -31,6 +33,7 @@ class Pace:
         """``tick``: seconds that should lie between two calls of ``note``."""
         self.share = limits.INSTALL_SHARE_BUSY  # of its time the reader works; any thread reads it
         self.quiet_s: float | None = None  # sync and lateness while nothing was read; None: unknown
+        self._chosen = self.share  # by what writes suffer; the log may ask for more
         self._tick = tick
         self._before: float | None = None
         self._looked = 0.0
@@ -39,7 +42,9 @@ class Pace:
         self._syncs: list[float] = []
         self._late: list[float] = []
 
-    def note(self, now: float, frames: int, sync_s: float, *, reading: bool) -> None:
+    def note(
+        self, now: float, frames: int, sync_s: float, *, reading: bool, log_bytes: int = 0
+    ) -> None:
         """What can be seen at one tick.
 
         Args:
@@ -47,10 +52,11 @@ class Pace:
             frames: written to the log since the start; one more: ``sync_s`` is news.
             sync_s: how long the newest of them took, in seconds.
             reading: whether an install is under way.
+            log_bytes: of the log that is kept.
         """
         if reading != self._reading:
             self._reading = reading
-            self.share = limits.INSTALL_SHARE_BUSY
+            self._chosen = limits.INSTALL_SHARE_BUSY
             self._forget(now)
         if self._before is not None:
             self._late.append(max(0.0, now - self._before - self._tick))
@@ -61,6 +67,7 @@ class Pace:
         if now - self._looked >= limits.INSTALL_LOOK_S:
             self._look()
             self._forget(now)
+        self.share = max(self._chosen, urgency(log_bytes))
 
     def _forget(self, now: float) -> None:
         self._looked = now
@@ -83,7 +90,7 @@ class Pace:
             self._move(1.0, limits.INSTALL_SHARE_BUSY)
 
     def _move(self, factor: float, most: float) -> None:
-        self.share = min(max(self.share * factor, limits.INSTALL_SHARE_MIN), most)
+        self._chosen = min(max(self._chosen * factor, limits.INSTALL_SHARE_MIN), most)
 
 
 class Breath:
@@ -115,6 +122,12 @@ class Breath:
             self._sleep(min(rest, limits.INSTALL_REST_S_MAX))
         if slice_s >= limits.INSTALL_SLICE_S or self._began is None:
             self._began = now
+
+
+def urgency(log_bytes: int) -> float:
+    """The least share, 0 to 1, while so much of the log is kept."""
+    low, high = limits.INSTALL_LOG_CALM_BYTES, limits.INSTALL_LOG_URGENT_BYTES
+    return min(max((log_bytes - low) / (high - low), 0.0), 1.0)
 
 
 def _mean(values: list[float]) -> float:

@@ -140,7 +140,10 @@ class InstallSender:
         member = self._member
         sending = self._sending
         wal = member.wal
-        self._pace.note(now, wal.frames_total, wal.sync_seconds_last, reading=self.busy)
+        kept = member.machine.log.bytes_retained
+        self._pace.note(
+            now, wal.frames_total, wal.sync_seconds_last, reading=self.busy, log_bytes=kept
+        )
         if sending is not None:
             # Another connection is another start of the receiver, which knows nothing of this.
             if member.net.active_since(sending.peer) != sending.connected_since:

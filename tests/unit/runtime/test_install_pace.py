@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configsvc import limits
-from configsvc.runtime.install_pace import Breath, Pace
+from configsvc.runtime.install_pace import Breath, Pace, urgency
 
 TICK = 0.05
 QUIET_S = 0.001
@@ -98,6 +98,29 @@ def test_the_share_stays_within_its_bounds(seen: list[tuple[float, float, bool, 
         assert LOW <= share <= HIGH
 
 
+CALM, URGENT = limits.INSTALL_LOG_CALM_BYTES, limits.INSTALL_LOG_URGENT_BYTES
+
+
+@pytest.mark.parametrize(
+    ("log_bytes", "share"),
+    [
+        pytest.param(0, LOW, id="none"),
+        pytest.param(CALM, LOW, id="what-is-always-kept"),
+        pytest.param((CALM + URGENT) // 2, 0.5, id="half-way"),
+        pytest.param(URGENT, 1.0, id="all-the-time"),
+        pytest.param(2 * URGENT, 1.0, id="too-late"),
+    ],
+)
+def test_S1_a_log_that_grows_too_long_outweighs_what_writes_suffer(
+    ticks: Ticks, log_bytes: int, share: float
+) -> None:
+    ticks.run(60.0, reading=True, sync_s=1.0)
+    ticks.pace.note(ticks.now, ticks.frames, 1.0, reading=True, log_bytes=log_bytes)
+    assert ticks.pace.share == share
+    assert urgency(log_bytes) <= share
+    assert ticks.run(TICK, reading=True, sync_s=1.0) == LOW, "for as long as it is so"
+
+
 class Thread:
     """A reading thread: works when told, and notes its rests."""
 
@@ -124,6 +147,7 @@ SLICE = limits.INSTALL_SLICE_S
         (0.25, SLICE, 3 * SLICE),
         (0.1, 2 * SLICE, 18 * SLICE),
         (0.1, 1.0, limits.INSTALL_REST_S_MAX),
+        (1.0, SLICE, 0.0),
     ],
 )
 def test_how_long_it_rests(share: float, worked: float, rest: float) -> None:
@@ -149,3 +173,4 @@ def test_the_bounds_fit_each_other() -> None:
     assert 0 < LOW <= BUSY <= HIGH < 1
     assert limits.INSTALL_SLICE_S * (1 / LOW - 1) < limits.INSTALL_REST_S_MAX
     assert limits.INSTALL_LOOK_S >= 10 * TICK
+    assert limits.APPLY_LAG_BYTES_MAX < CALM < URGENT < limits.LOG_RETAINED_BYTES_MAX
