@@ -59,6 +59,7 @@ class Swarm:
     churn: float = 0.0
     hasty: bool = False  # operators do not wait for one change before the next
     broken_rest: bool = False  # the heal leaves a minority broken
+    minority: bool = False  # after the heal one member is broken, and what it costs is measured
 
     def clock_rate(self, rng: random.Random) -> float:
         """How fast a member's clocks run."""
@@ -96,7 +97,7 @@ _CLASSES: Final = {
 def draw(seed: int, overrides: dict[str, Any] | None = None) -> Swarm:
     """The parameters of a seed; ``overrides`` name what is decided already."""
     rng = random.Random(f"swarm {seed}")
-    swarm = Swarm(members=rng.choice((1, 2, 3, 3, 3, 3, 5, 5)))
+    swarm = Swarm(members=rng.choice((1, 2, 3, 3, 3, 3, 5, 5)), minority=True)
     for name, choose in _CLASSES.items():
         value = choose(rng)
         if rng.random() < 0.5:

@@ -183,7 +183,8 @@ class World:
             self.nemesis.mend_rest()
             assert kernel.run(HEAL_LEADER + RESTART_AFTER[1], self._led), "I24 no leader again"
         self._prove_progress(None)
-        Minority(self, MINORITY_GAP).prove()
+        if self.swarm.minority:
+            Minority(self, MINORITY_GAP).prove()
         self.swarm.ops_per_s = 0.001
         assert kernel.run(QUIET, self._caught_up), f"I24 not caught up: {self._behind()}"
         busy: list[str] = []

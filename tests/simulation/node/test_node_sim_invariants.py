@@ -148,7 +148,7 @@ def test_a_planted_violation_is_named(name: str, monkeypatch: pytest.MonkeyPatch
     case.plant(monkeypatch)
     for seed in range(SEEDS):
         try:
-            simulate(seed, calm(**case.swarm), safety=6 * S)
+            simulate(seed, calm(minority=True, **case.swarm), safety=6 * S)
         except AssertionError as error:
             if re.search(case.red, str(error)):
                 return
@@ -159,7 +159,7 @@ def test_a_planted_violation_is_named(name: str, monkeypatch: pytest.MonkeyPatch
 def test_the_same_runs_pass_without_it() -> None:
     """Nothing but the planted violation made them red."""
     for swarm in ({}, SMALL):
-        world = simulate(0, calm(**swarm), safety=6 * S)
+        world = simulate(0, calm(minority=True, **swarm), safety=6 * S)
         assert world.counts["minorities"] == 1
 
 
