@@ -100,6 +100,7 @@ class Proposals:
         self._timeout = timeout
         self._election_timeout = election_timeout
         self._why_late = why_late
+        self._returned = False  # the leader we know said that it is none
         self._doubtful: dict[int, float] = {}  # handed on over what broke -> told so then
         self._table: dict[int, Pending] = {}
         self._bytes = 0
@@ -292,9 +293,13 @@ class Proposals:
         self._foreign = batch[: len(batch) - len(own)] + self._foreign  # they come first
 
     def forward_to(self, leader: NodeId) -> None:
-        """Send what waits to the leader and hand back what others sent us by mistake."""
+        """Send what waits to the leader and hand back what others sent us by mistake.
+
+        One that handed something back hears nothing more until it is another or a tick has passed:
+        sent again at once, it would come back as fast as the link carries it.
+        """
         self.hand_back()
-        while self._queue:
+        while self._queue and not self._returned:
             body, taken = forwarding.encode_batch(self._queue)
             if not self._forwarder.forward(leader, body):
                 return
@@ -325,6 +330,7 @@ class Proposals:
                 pending.handed_on = False
                 self._doubtful.pop(request_id, None)
                 self._queue.append(pending.queued)
+                self._returned = True
         self._wake()
 
     def refused(self, body: bytes) -> None:
@@ -370,6 +376,7 @@ class Proposals:
         for request_id, pending in lost:
             self._fail(request_id, pending, TimeoutDueToLeaderFailError())
         self._doubtful.clear()
+        self._returned = False
 
     def connection_lost(self) -> None:
         """What was handed to the leader may have been lost on its way, or its answer.
@@ -400,8 +407,12 @@ class Proposals:
         self._refuse_foreign(error, urgent_too=urgent_too)
 
     def sweep(self) -> None:
-        """Fail what is past its deadline. The oldest stand first, all wait equally long."""
+        """Fail what is past its deadline. The oldest stand first, all wait equally long.
+
+        Called every raft tick.
+        """
         now = self._clock.monotonic()
+        self._returned = False
         late = []
         for request_id, pending in self._table.items():
             if pending.deadline > now:

@@ -224,6 +224,25 @@ def test_a_leader_that_never_proposed_hands_back() -> None:
     world.table.handed_back(bytes(8))  # of nobody
 
 
+@pytest.mark.parametrize("then", ["sweep", "leadership_changed"])
+def test_who_handed_back_is_not_asked_again_at_once(then: str) -> None:
+    world = World()
+    world.put()
+    world.table.forward_to(NodeId(9))
+    other = World()
+    other.table.accept_forwarded(NodeId(7), world.forwarded[0][1])
+    other.table.hand_back()
+    world.table.handed_back(other.handed_back[0][1])
+    world.table.forward_to(NodeId(9))
+    world.put()
+    world.table.forward_to(NodeId(9))
+    assert len(world.forwarded) == 1
+    getattr(world.table, then)()
+    world.table.forward_to(NodeId(9))
+    assert len(world.forwarded) == 2
+    assert world.outcome == []
+
+
 def test_without_a_way_to_the_leader_writes_wait() -> None:
     world = World()
     world.link_up = False
@@ -273,6 +292,7 @@ def test_what_was_handed_back_is_in_no_doubt() -> None:
     member.table.connection_lost()
     leader.table.hand_back()
     member.table.handed_back(leader.handed_back[0][1])
+    member.table.sweep()  # a tick later
     member.table.forward_to(NodeId(9))
     member.put()
     member.table.connection_lost()
