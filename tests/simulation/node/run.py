@@ -3,13 +3,14 @@
 A failing seed prints the one command that replays it and is kept in ``regressions.txt``, which
 every ``make test`` replays. The figures at the end are those of ``tests/DESIGN.md``. A run of 100
 seeds or more in which some class of faults never happened fails too: a dead injector proves
-nothing.
+nothing. One seed in a hundred is run again under another hash seed and must go the same way.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 import time
 import traceback
@@ -22,11 +23,15 @@ from typing import NamedTuple
 from tests.simulation.node.sim_world import simulate
 
 HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[2]
 REGRESSIONS = HERE.parent / "regressions.txt"
+AGAIN_EVERY = 100  # one seed of so many is run twice
 CHUNK = 10
-ENOUGH = 100  # seeds that must have seen everything ...
-RARE = {"member promoted": 5_000}  # ... but for this, which needs more
+ENOUGH = 100  # seeds that must have seen everything,
+# but for these, which need more:
+RARE = {"a member declines leadership": 1_000, "member promoted": 5_000}
 WANTED = (
+    "a member declines leadership",
     "acknowledged writes",
     "compactions",
     "fault: clock jump",
@@ -46,16 +51,22 @@ WANTED = (
     "fault: transfer",
     "heals",
     "installed",
+    "leadership is handed over",
     "leases ran out",
     "lost",
     "member added",
     "fault: wipe",
     "member promoted",
     "member removed",
+    "minorities",
     "reads",
     "renewals",
     "repeated",
     "restarts",
+    "the disk hangs",
+    "the leader is silent",
+    "the process stood still",
+    "this member's clock is far from the others'",
     "unknown outcomes",
     "watches overtaken",
 )
@@ -93,8 +104,22 @@ def one(seed: int) -> Found:
     )
 
 
+def again(found: Found) -> Found:
+    """Run a seed a second time, under another hash seed: any difference is a finding."""
+    code = f"from tests.simulation.node.run import one; print(one({found.seed}).trace)"
+    hash_seed = str(found.seed % 1000 + 1)
+    environ = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environ, capture_output=True, text=True
+    )
+    if done.stdout.strip() == found.trace:
+        return found
+    return found._replace(problem="not the same run under another hash seed")
+
+
 def chunk(seeds: list[int]) -> list[Found]:
-    return [one(seed) for seed in seeds]
+    found = [one(seed) for seed in seeds]
+    return [again(f) if not f.problem and f.seed % AGAIN_EVERY == 0 else f for f in found]
 
 
 def kept() -> list[int]:

@@ -52,7 +52,17 @@ from tests.simulation.node.sim_sql import SimDir, SimHistoryWriter, SimReader, S
 if TYPE_CHECKING:
     from tests.simulation.node.sim_world import World
 
-COUNTED = ("installed", "install failed", "install discarded", "the disk hangs")
+COUNTED = (
+    "a member declines leadership",
+    "install discarded",
+    "install failed",
+    "installed",
+    "leadership is handed over",
+    "the disk hangs",
+    "the leader is silent",
+    "the process stood still",
+    "this member's clock is far from the others'",
+)
 LEVELS = audit_levels()
 WALL_AT_START = 1_700_000_000 * S
 FIRST_GENERATION = 1
