@@ -15,9 +15,11 @@ from configsvc.storage.history.batch import secret_field, secret_tail
 from configsvc.storage.history.messages import Actor, Meta, StoreIdentity
 from configsvc.storage.history.schema import ACTORS, COMMITS, PROGRESS, SMALL, STORE, TILES
 from configsvc.storage.history.small_tables import SMALL_TABLES, Kind, load_value
+from configsvc.storage.history.soundness import check_live, whole_leaf
 from configsvc.storage.history.statements import ROW_LIST, SELECT_SEAL_BATCH, compiled
 from configsvc.storage.history.tree import TileTree, load_tree
 from configsvc.storage.history.values import SALT_BYTES, SEALED_OVERHEAD, Vault
+from configsvc.storage.seal.errors import SealBroken
 
 # Live places are sorted by revision first: neighbours share a seal batch, so that opening a
 # million rows derives each batch key once, and the rows are read in file order. The limit says
@@ -84,15 +86,23 @@ def read_meta(connection: Connection, identity: StoreIdentity) -> Meta:
 
 
 def live_slices(connection: Connection, rows_max: int) -> Iterator[list[tuple[Any, ...]]]:
-    """Present rows in ``ROW_COLUMNS``, straight from the driver, in order of revision and sub."""
+    """Present rows in ``ROW_COLUMNS``, straight from the driver, in order of revision and sub.
+
+    Raises:
+        SealBroken: the tables do not agree on what is present.
+    """
+    missing = check_live(connection)
     cursor = cast(Any, connection.connection.cursor())
     try:
         cursor.arraysize = rows_max
         cursor.execute(_LIVE_ROWS.format(columns=ROW_LIST))
         while raws := cursor.fetchmany():
+            missing -= len(raws)
             yield raws
     finally:
         cursor.close()
+    if missing:
+        raise SealBroken(f"{missing} rows of present keys are not there")
 
 
 def window_bytes(connection: Connection, floor: int, row_bytes: int) -> int:
@@ -147,9 +157,18 @@ def read_tile(connection: Connection, level: int, number: int) -> bytes | None:
 
 
 def leaf_hashes(connection: Connection, start: int, end: int) -> list[bytes]:
-    """Level-0 hashes of leaves ``[start, end)``, recomputed from the leaves."""
+    """Level-0 hashes of leaves ``[start, end)``, recomputed from the leaves.
+
+    Raises:
+        SealBroken: one is not there, or no leaf.
+    """
     rows = connection.exec_driver_sql(_LEAVES, (start, end))
-    return [leaf_hash(row[0]) for row in rows]
+    found = [leaf_hash(whole_leaf(row[0])) for row in rows]
+    if len(found) != end - start:
+        raise SealBroken(
+            f"{end - start} leaves of the audit stream should be there, not {len(found)}"
+        )
+    return found
 
 
 def read_tree(connection: Connection, size: int) -> TileTree:

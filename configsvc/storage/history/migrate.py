@@ -31,15 +31,20 @@ def schema_of(connection: Connection) -> str:
 
 
 def refuse_newer(connection: Connection, path: Path) -> None:
-    """Read-only check, made before anything is touched.
+    """Read-only check of a store that is complete, made before anything is touched.
 
     Raises:
-        FatalError: exit 86, the schema or the stored bytes need a newer program.
+        FatalError: exit 86, the schema or the stored bytes need a newer program; 84, there never
+            was such a schema.
     """
     stamped = schema_of(connection)
-    if not stamped:
-        return
     # Schema ids are fixed-width numbers: comparing text compares age.
+    if len(stamped) != len(SCHEMA_ID) or not stamped.isdigit():
+        raise FatalError(
+            ExitCode.STORES_DISAGREE,
+            f"{path}: {stamped!r} is no schema id",
+            "keep the file as evidence, wipe the data directory and let the member join again",
+        )
     if stamped > SCHEMA_ID:
         raise _too_new(path, f"schema {stamped}, this program knows {SCHEMA_ID}")
     oldest = connection.execute(text("SELECT minimum_reader FROM store")).scalar()

@@ -157,7 +157,10 @@ class History:
                 self._mark_first(connection)
             else:
                 self._check_mark(mark)
-            self._tree = loading.read_tree(connection, self._meta.tree_size)
+            try:
+                self._tree = loading.read_tree(connection, self._meta.tree_size)
+            except SealBroken as error:
+                raise self._damaged(str(error)) from None
 
     def _check_mark(self, mark: bytes) -> None:
         """Progress and small tables are what the last transaction wrote, or nothing is believed."""

@@ -44,6 +44,9 @@ _NUMBER: Final = _SALTED - 1
 
 _LENGTHS: Final = struct.Struct(">HHHI")
 
+# What damaged columns of any kind do to those who take them for what they were written as.
+_NOT_AS_WRITTEN: Final = (struct.error, TypeError, OverflowError)
+
 _new = tuple.__new__  # skips the Python frame of a named tuple's constructor
 
 
@@ -109,10 +112,11 @@ class Vault:
         Raises:
             SealBroken: the bytes, or a column they are bound to, are not what was written.
         """
-        if len(blob) < HEAD.size:
-            raise SealBroken("sealed field cut short")
-        batch_id, number = HEAD.unpack_from(blob)
-        return self._batch(batch_id).open(number, prefix_of(field) + tail, blob[HEAD.size :])
+        try:
+            batch_id, number = HEAD.unpack_from(blob)
+            return self._batch(batch_id).open(number, prefix_of(field) + tail, blob[HEAD.size :])
+        except _NOT_AS_WRITTEN:
+            raise SealBroken("sealed field cut short, or of another kind") from None
 
     def open_rows(self, raws: Iterable[tuple[Any, ...]]) -> list[Row]:
         """Rows as ``ROW_COLUMNS`` of ``statements`` gives them, opened. Hot at start and on reads.
@@ -137,7 +141,7 @@ class Vault:
                 append(
                     _new(Row, (revision, sub, key, value, create, version, lease, tombstone == 1))
                 )
-        except (SealBroken, struct.error) as error:
+        except (SealBroken, *_NOT_AS_WRITTEN) as error:
             raise SealBroken(f"row {revision}.{sub} of the history cannot be opened") from error
         return rows
 
@@ -148,14 +152,15 @@ class Vault:
             SealBroken: the row is not what was written.
         """
         revision, sub, key, blob, create, version, lease, tombstone, seq = raw
-        if len(blob) < HEAD.size:
-            raise SealBroken("sealed field cut short")
-        batch_id, number = HEAD.unpack_from(blob)
-        if not number & _SALTED:
-            return None
-        tail = ROW_AAD.pack(revision, sub, create, version, lease, seq, tombstone) + key
-        bound = prefix_of(SALTED_FIELD) + tail
-        clear = self._batch(batch_id).open(number & _NUMBER, bound, blob[HEAD.size :])
+        try:
+            batch_id, number = HEAD.unpack_from(blob)
+            if not number & _SALTED:
+                return None
+            tail = ROW_AAD.pack(revision, sub, create, version, lease, seq, tombstone) + key
+            bound = prefix_of(SALTED_FIELD) + tail
+            clear = self._batch(batch_id).open(number & _NUMBER, bound, blob[HEAD.size :])
+        except _NOT_AS_WRITTEN:
+            raise SealBroken(f"row {revision}.{sub} of the history cannot be opened") from None
         return Opening(clear[-SALT_BYTES:], "", "", b"")
 
     def open_opening(self, seq: int, blob: bytes) -> Opening:

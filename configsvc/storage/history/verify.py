@@ -22,6 +22,7 @@ from configsvc.storage.history.messages import CommitInfo
 from configsvc.storage.history.questions import COMMIT_COLUMNS
 from configsvc.storage.history.schema import COMMITS, OPENINGS, REVISIONS, TILES
 from configsvc.storage.history.session import Session
+from configsvc.storage.history.soundness import whole_leaf
 from configsvc.storage.history.statements import ROW_COLUMNS, ROW_LIST, compiled
 from configsvc.storage.seal.errors import SealBroken
 
@@ -85,7 +86,8 @@ def commits(session: Session, first: int, end: int) -> list[CommitInfo]:
 
 def leaf_hashes(session: Session, first: int, end: int) -> list[bytes]:
     """Level-0 hashes of leaves ``[first, end)``."""
-    return [leaf_hash(raw[0]) for raw in session.cursor.execute(_LEAVES, (first, end))]
+    raws = session.cursor.execute(_LEAVES, (first, end))
+    return [leaf_hash(whole_leaf(raw[0])) for raw in raws]
 
 
 def tile(session: Session, level: int, number: int) -> bytes:

@@ -375,6 +375,76 @@ def test_an_edited_row_is_found_when_loading(history: History, reopen, statement
     assert caught.value.code is ExitCode.STORES_DISAGREE
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM live WHERE key = (SELECT min(key) FROM live)",
+        "UPDATE live SET revision = revision - 1 WHERE revision = (SELECT max(revision) FROM live)",
+        "UPDATE live SET sub = sub + 1 WHERE key = (SELECT max(key) FROM live)",
+        "UPDATE live SET key = CAST(key || 'x' AS BLOB) WHERE key = (SELECT max(key) FROM live)",
+        "INSERT INTO live VALUES (x'7a7a', 2, 0)",
+        "DELETE FROM versions WHERE revision = (SELECT max(revision) FROM versions)",
+        "DELETE FROM revisions WHERE revision = (SELECT max(revision) FROM live)",
+        "UPDATE versions SET tombstone = 1 WHERE key = (SELECT max(key) FROM live)",
+    ],
+)
+def test_no_key_is_hidden_or_older_than_it_is(history: History, reopen, statement: str) -> None:
+    """By what no seal covers: which row is a key's newest."""
+    world = small_world()
+    history.write(world.effects)
+    history.close()
+    history = reopen()  # everything is folded in
+    assert {row.key: row for row in history.load_live()} == world.live()
+    history.close()
+    with sqlite3.connect(history.path) as raw:
+        before = raw.total_changes
+        raw.executescript(statement)
+        assert raw.total_changes > before
+    raw.close()
+    with pytest.raises(FatalError, match=r"do not agree|are not there") as caught:
+        list(reopen().load_live())
+    assert caught.value.code is ExitCode.STORES_DISAGREE
+
+
+def test_a_deleted_key_that_was_made_anew_in_one_revision_is_present(
+    history: History, reopen
+) -> None:
+    world = World()
+    world.put(b"k", b"1")
+    world.commit([("delete", b"k", b"", 0), ("put", b"k", b"2", 0)])
+    history.write(world.effects)
+    history.close()
+    assert {row.key: row for row in reopen().load_live()} == world.live()
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_a_leaf_that_is_gone_or_no_leaf_is_refused(history: History, reopen, missing: bool) -> None:
+    history.write(small_world().effects)
+    history.close()
+    with sqlite3.connect(history.path) as raw:
+        if missing:
+            raw.execute("DELETE FROM commits WHERE seq = 1")
+        else:  # a strict table takes no NULL: the schema is bent for the moment
+            raw.execute("ALTER TABLE commits RENAME COLUMN leaf TO was")
+            raw.execute("ALTER TABLE commits ADD COLUMN leaf BLOB")
+    raw.close()
+    with pytest.raises(FatalError, match="audit stream") as caught:
+        reopen()
+    assert caught.value.code is ExitCode.STORES_DISAGREE
+
+
+@pytest.mark.parametrize("stamped", ["", " 003", "000\x13", "three", "00003"])
+def test_a_schema_that_never_was_is_refused(history: History, reopen, stamped: str) -> None:
+    history.write(small_world().effects)
+    history.close()
+    with sqlite3.connect(history.path) as raw:
+        raw.execute("UPDATE alembic_version SET version_num = ?", (stamped,))
+    raw.close()
+    with pytest.raises(FatalError) as caught:
+        reopen()
+    assert caught.value.code is ExitCode.STORES_DISAGREE
+
+
 MARKED_EDITS = (
     "UPDATE progress SET applied = applied + 1",
     "UPDATE progress SET term = term + 1",
