@@ -10,7 +10,14 @@ from configsvc.runtime.passes import Passes
 from configsvc.types import NodeId
 from tests.simulation.mutants.plant import Patch
 
-SWARM = {"members": 3, "churn": 0.15, "kills": 0.4, "partitions": 0.6, "strict_reconfig": False}
+SWARM = {
+    "members": 3,
+    "churn": 0.6,
+    "kills": 0.4,
+    "snapshot_count": 5,
+    "catchup_entries": 1,
+    "strict_reconfig": False,
+}
 
 
 def plant(patch: Patch) -> None:
