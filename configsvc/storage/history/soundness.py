@@ -40,7 +40,7 @@ def whole_leaf(leaf: object) -> bytes:
 def check_live(connection: Connection) -> int:
     """How many keys are present, by both tables.
 
-    Everything must be folded in (``folding``). Half a second for a million rows.
+    Everything must be folded in (``folding``). A second of CPU for a million keys of five versions each.
 
     Raises:
         SealBroken: the tables do not agree, so one of them is damaged.
