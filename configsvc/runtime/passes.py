@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 from configsvc.errors import OverloadedError
-from configsvc.limits import WRITES_HELD_S_MAX
+from configsvc.limits import READY_ENTRIES_MAX, WRITES_HELD_S_MAX
 from configsvc.raft.errors import ProposalDropped
 from configsvc.raft.messages import Message, MessageType
 from configsvc.types import NodeId
@@ -138,6 +138,8 @@ class Passes:
             self._held_since = None
         for peer in foreign:
             member.news.expects(peer, raft.last_index)
+        if len(batch) == READY_ENTRIES_MAX and proposals.queued:
+            self.wake()  # not when the core drops them: it would do so again, without a pause
 
     def _hold(self) -> None:
         """Writes wait for SQL or apply to catch up; for longer than a moment they are refused."""

@@ -261,8 +261,6 @@ class Proposals:
         taken, self._foreign = _parted(self._foreign, room, urgent_only=urgent_only)
         own, self._queue = _parted(self._queue, room - len(taken), urgent_only=urgent_only)
         batch = taken + own
-        if len(batch) == room and (self._queue or self._foreign):
-            self._wake()
         now = self._clock.time_ns()
         last = max(self._last_time_ns, applied_time_ns)
         out = []
