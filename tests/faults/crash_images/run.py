@@ -28,6 +28,7 @@ from tests.faults.crash_images.crash_cases import (
 THE_STORY = -1
 ENOUGH = 100_000
 SAMPLES, EXHAUSTIVE = 60, 8
+STARTS = 10  # after kills, in each story: each of them gives a hundred images
 
 
 class Found(NamedTuple):
@@ -48,7 +49,9 @@ def one(story: int) -> Found:
         trace, promises = recorded(the_story if story == THE_STORY else random_story(story))
         random = Random(story)
         images = check_all(trace, promises, random, samples=SAMPLES, exhaustive=EXHAUSTIVE)
-        images += check_starts_after_kills(trace, promises, random, samples=4, exhaustive=3)
+        images += check_starts_after_kills(
+            trace, promises, random, samples=4, exhaustive=3, points=STARTS
+        )
     except Exception as error:
         problem = f"{type(error).__name__}: {error}"
     return Found(story, images, time.process_time() - began, problem)

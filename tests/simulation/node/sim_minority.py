@@ -18,6 +18,7 @@ from configsvc.proto import rpc_pb2
 from configsvc.types import NodeId
 from tests.simulation.node.sim_clients import ACTOR
 from tests.simulation.node.sim_kernel import MS, S
+from tests.simulation.node.sim_net import LATE_NS
 
 if TYPE_CHECKING:
     from tests.simulation.node.sim_node import Life
@@ -44,6 +45,8 @@ class Minority:
     def prove(self) -> None:
         """Break one voter and measure; does nothing where that is no minority."""
         world, rng = self.world, self.kernel.rng
+        if world.swarm.duplicates:
+            self.kernel.run(LATE_NS)  # what was repeated of a leader would go on to speak for it
         leader, lives = world.leader(), world.all_up()
         if leader is None or leader.life is None or not lives:
             return
