@@ -21,6 +21,7 @@ from configsvc.storage.history.messages import StoreIdentity
 from configsvc.storage.history.migrate import refuse_newer
 from configsvc.storage.history.schema import PROGRESS
 from configsvc.storage.history.seeds import load_sealers
+from configsvc.storage.history.soundness import refuse_damaged
 from configsvc.storage.seal.keyfile import KeyFile
 
 
@@ -48,6 +49,7 @@ def look(path: Path, key_file: KeyFile) -> Found | None:
             if not loading.is_complete(connection):
                 return None
             refuse_newer(connection, path)
+            refuse_damaged(connection, path)
             identity = loading.read_identity(connection)
             load_sealers(connection, identity, key_file, path)
             columns = select(PROGRESS.c.applied, PROGRESS.c.conf_state)

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, inspect, text
 
 from configsvc.errors import ExitCode, FatalError
 from configsvc.storage.history.schema import FORMAT, SCHEMA_ID
+from configsvc.storage.history.soundness import damaged
 
 _HERE: Final = Path(__file__).resolve().parent
 
@@ -40,11 +41,7 @@ def refuse_newer(connection: Connection, path: Path) -> None:
     stamped = schema_of(connection)
     # Schema ids are fixed-width numbers: comparing text compares age.
     if len(stamped) != len(SCHEMA_ID) or not stamped.isdigit():
-        raise FatalError(
-            ExitCode.STORES_DISAGREE,
-            f"{path}: {stamped!r} is no schema id",
-            "keep the file as evidence, wipe the data directory and let the member join again",
-        )
+        raise damaged(path, f"{stamped!r} is no schema id")
     if stamped > SCHEMA_ID:
         raise _too_new(path, f"schema {stamped}, this program knows {SCHEMA_ID}")
     oldest = connection.execute(text("SELECT minimum_reader FROM store")).scalar()

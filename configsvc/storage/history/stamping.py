@@ -17,6 +17,7 @@ from configsvc.storage.history.messages import StoreIdentity
 from configsvc.storage.history.migrate import refuse_newer
 from configsvc.storage.history.schema import FORMAT, PROGRESS, STORE
 from configsvc.storage.history.seeds import load_sealers
+from configsvc.storage.history.soundness import refuse_damaged
 from configsvc.storage.seal.keyfile import KeyFile
 
 
@@ -29,6 +30,7 @@ def stamped_identity(path: Path) -> StoreIdentity | None:
         with engine.connect() as connection:
             if not loading.is_complete(connection):
                 return None
+            refuse_damaged(connection, path)
             return loading.read_identity(connection)
     finally:
         engine.dispose()
@@ -42,6 +44,7 @@ def precheck(path: Path, identity: StoreIdentity, key_file: KeyFile) -> None:
             if not loading.is_complete(connection):
                 return
             refuse_newer(connection, path)
+            refuse_damaged(connection, path)
             _compare(loading.read_identity(connection), identity, path)
             load_sealers(connection, identity, key_file, path)
     finally:

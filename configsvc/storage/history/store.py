@@ -52,6 +52,7 @@ from configsvc.storage.history.messages import Actor, Meta, StoreIdentity
 from configsvc.storage.history.migrate import migrate
 from configsvc.storage.history.schema import COMMITS, PROGRESS
 from configsvc.storage.history.seeds import choose_active, load_sealers, rewrap
+from configsvc.storage.history.soundness import damaged
 from configsvc.storage.history.stamping import precheck, stamp
 from configsvc.storage.history.values import Sealing, Vault
 from configsvc.storage.seal.errors import SealBroken
@@ -460,8 +461,4 @@ class History:
         return loading.find_batch(self._connection, batch_id)
 
     def _damaged(self, what: str) -> FatalError:
-        return FatalError(
-            ExitCode.STORES_DISAGREE,
-            f"history {self.path}: {what}",
-            "keep the file as evidence, wipe the data directory and let the member join again",
-        )
+        return damaged(self.path, what)

@@ -433,6 +433,51 @@ def test_a_leaf_that_is_gone_or_no_leaf_is_refused(history: History, reopen, mis
     assert caught.value.code is ExitCode.STORES_DISAGREE
 
 
+def bend(raw: sqlite3.Connection, table: str, was: str, now: str) -> None:
+    """Replace a part of a table's definition without touching its rows."""
+    raw.execute("PRAGMA writable_schema = ON")
+    bent = raw.execute(
+        "UPDATE sqlite_master SET sql = replace(sql, ?, ?) WHERE name = ?", (was, now, table)
+    )
+    assert bent.rowcount == 1
+    raw.execute("PRAGMA writable_schema = RESET")
+    raw.commit()
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "edit"),
+    [
+        ("progress", "digest BLOB", "NULL"),
+        ("store", "cluster_id BLOB", "NULL"),
+        ("store", "epoch INTEGER", "'one'"),
+        ("roles", "name TEXT", "x'00'"),
+        ("seeds", "created_s INTEGER", "'late'"),
+        ("seal_batches", "info BLOB", "7"),
+    ],
+)
+def test_a_column_of_another_type_is_refused(
+    history: History, reopen, table: str, column: str, edit: str
+) -> None:
+    """As a turned bit in a page leaves it: no program writes it."""
+    world = small_world()
+    first = world.effects[0]
+    role = TableChange("roles", ("dev",), ())
+    history.write([first._replace(tables=(*first.tables, role)), *world.effects[1:]])
+    history.close()
+    with sqlite3.connect(history.path) as raw:
+        bend(raw, table, f"{column} NOT NULL", column.split()[0] + " ANY")
+    raw.close()
+    with sqlite3.connect(history.path) as raw:
+        raw.execute(f"UPDATE {table} SET {column.split()[0]} = {edit}")
+    raw.close()
+    with sqlite3.connect(history.path) as raw:
+        bend(raw, table, column.split()[0] + " ANY", f"{column} NOT NULL")
+    raw.close()
+    with pytest.raises(FatalError, match=f"table {table}") as caught:
+        reopen()
+    assert caught.value.code is ExitCode.STORES_DISAGREE
+
+
 @pytest.mark.parametrize("stamped", ["", " 003", "000\x13", "three", "00003"])
 def test_a_schema_that_never_was_is_refused(history: History, reopen, stamped: str) -> None:
     history.write(small_world().effects)
