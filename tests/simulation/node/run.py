@@ -29,7 +29,11 @@ AGAIN_EVERY = 100  # one seed of so many is run twice
 CHUNK = 10
 ENOUGH = 100  # seeds that must have seen everything,
 # but for these, which need more:
-RARE = {"a member declines leadership": 1_000, "member promoted": 5_000}
+RARE = {
+    "a member declines leadership": 1_000,
+    "member promoted": 5_000,
+    "refused for load": 1_000,
+}
 WANTED = (
     "a member declines leadership",
     "acknowledged writes",
@@ -60,6 +64,8 @@ WANTED = (
     "member removed",
     "minorities",
     "reads",
+    "refused at once",
+    "refused for load",
     "renewals",
     "repeated",
     "restarts",

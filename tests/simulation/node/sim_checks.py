@@ -180,6 +180,8 @@ class Checks:
         self._one_change_at_a_time(life)
         proposals = life.member.proposals
         assert proposals.waiting <= 2 * limits.PROPOSALS_WAITING_MAX, "I14 proposals"
+        foreign = len(proposals._foreign)
+        assert foreign <= 2 * limits.PROPOSALS_WAITING_MAX, "I14 proposals of others"
         assert life.member.reads.waiting <= limits.PENDING_READS_MAX, "I14 reads"
 
     # --- entries ----------------------------------------------------------------------------------

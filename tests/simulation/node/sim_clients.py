@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from configsvc.apply.commands import Effects, Granted, Refused
 from configsvc.codec import command as codec
-from configsvc.errors import CompactedError, ConfigServiceError
+from configsvc.errors import CompactedError, ConfigServiceError, OverloadedError
 from configsvc.mvcc.messages import RangeOp
 from configsvc.proto import rpc_pb2
 from configsvc.runtime.watch_hub import Watcher, WatchStream
@@ -120,7 +120,8 @@ class Client:
             op.returned = self.kernel.now
             if isinstance(result, ConfigServiceError):
                 self.node = None
-                self.world.count("unknown outcomes")
+                refused = isinstance(result, OverloadedError)
+                self.world.count("refused for load" if refused else "unknown outcomes")
                 return
             self._answered(op, told[0])
 
@@ -129,6 +130,7 @@ class Client:
             waiting = life.member.proposals.submit(ACTOR, field, request, encode)
         except ConfigServiceError:
             op.impossible = True
+            self.world.count("refused at once")
             return
         waiting.bind(finish)
 

@@ -16,13 +16,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from configsvc import limits
 from configsvc.apply.commands import Effects
 from configsvc.apply.digest import GENESIS
 from configsvc.audit.checkpoint import Checkpoint
 from configsvc.audit.merkle import Frontier, leaf_hash, node_hash
 from configsvc.audit.proofs import NodeReader
 from configsvc.errors import ConfigServiceError, DecodeError, ensure
-from configsvc.limits import SQL_LAG_ENTRIES_MAX, SQL_LAG_S_MAX
 from configsvc.mvcc.messages import Event, KeyValue, Row
 from configsvc.storage.history.messages import Actor, EventPage, Lag, Meta, StoreIdentity
 from configsvc.storage.local.heads import Head
@@ -249,11 +249,12 @@ class SimHistoryWriter:
         for effect in effects[:-1]:
             self._pending.append((effect, None, now))
         self._pending.append((effects[-1], conf_state, now))
-        assert len(self._pending) <= SQL_LAG_ENTRIES_MAX + 512, "I14 history lag"
+        assert len(self._pending) <= limits.SQL_LAG_ENTRIES_MAX + 512, "I14 history lag"
         self._schedule(self._node.sql_linger())
 
     def has_room(self) -> bool:
-        return len(self._pending) < SQL_LAG_ENTRIES_MAX and self.lag_seconds() < SQL_LAG_S_MAX
+        lag = len(self._pending)
+        return lag < limits.SQL_LAG_ENTRIES_MAX and self.lag_seconds() < limits.SQL_LAG_S_MAX
 
     def lag(self) -> Lag:
         return Lag(len(self._pending), 256 * len(self._pending))

@@ -94,6 +94,16 @@ _CLASSES: Final = {
 }
 
 
+# Bounds of queues -> what a seed may draw instead: so small that they are met (I14).
+_BOUNDS: Final = {
+    "APPLY_LAG_ENTRIES_MAX": (8, 5_000),
+    "PENDING_READS_MAX": (4, 10_000),
+    "PROPOSALS_WAITING_MAX": (4, 16, 10_000),
+    "READY_ENTRIES_MAX": (2, 512),
+    "SQL_LAG_ENTRIES_MAX": (8, 40, 5_000),
+}
+
+
 def draw(seed: int, overrides: dict[str, Any] | None = None) -> Swarm:
     """The parameters of a seed; ``overrides`` name what is decided already."""
     rng = random.Random(f"swarm {seed}")
@@ -121,6 +131,9 @@ def draw(seed: int, overrides: dict[str, Any] | None = None) -> Swarm:
         }
     if rng.random() < 0.5:
         swarm.limits = {"WATCH_CATCHUP_REVISIONS": rng.choice((1, 2, 10))}
+    bounds = random.Random(f"bounds {seed}")
+    if bounds.random() < 0.25:
+        swarm.limits |= {name: bounds.choice(values) for name, values in _BOUNDS.items()}
     for name, value in (overrides or {}).items():
         setattr(swarm, name, value)
     return swarm

@@ -30,6 +30,7 @@ SELDOM = {
     "leadership is handed over",
     "member promoted",
     "member removed",
+    "refused for load",
     "watches overtaken",
 }
 

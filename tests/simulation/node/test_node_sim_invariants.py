@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from configsvc import limits
 from configsvc.raft.messages import ConfState
 from configsvc.raft.readqueue import ReadQueue
 from configsvc.raft.storage import MemoryLog
 from configsvc.runtime.housekeeping import Housekeeping
+from configsvc.runtime.proposals import Proposals
 from configsvc.storage.wal.current import CurrentSegment, SegmentMaker
 from configsvc.storage.wal.segments import SPARE_NAME, segment_name
 from configsvc.storage.wal.spare import Spare
@@ -126,6 +128,18 @@ def slow_elections(patch: Patch) -> None:
     patch.setattr(sim_minority, "KINDS", ("isolated",))
 
 
+def writes_without_a_bound(patch: Patch) -> None:
+    prepare = Proposals.prepare
+
+    def unbounded(self: Proposals, *args: Any, **kwargs: Any) -> Any:
+        with Patch.context() as inside:
+            inside.setattr(limits, "PROPOSALS_WAITING_MAX", 10_000)
+            return prepare(self, *args, **kwargs)
+
+    patch.setattr(Proposals, "prepare", unbounded)
+
+
+FEW_WRITES = {"limits": {"PROPOSALS_WAITING_MAX": 1}, "ops_per_s": 200.0, "slow_disks": 1.0}
 SMALL = {"segment_bytes": 16 * 1024, "snapshot_count": 5, "catchup_entries": 1, "ops_per_s": 60.0}
 CASES = {
     "reads without rounds": Case("I13", reads_without_rounds),
@@ -138,6 +152,7 @@ CASES = {
     "other bytes under an index": Case("I2 ", another_entry_under_the_same_index),
     "a log cut too far": Case("I9 the log ends", a_log_cut_at_what_sql_has_applied),
     "slow elections": Case("I25", slow_elections),
+    "writes without a bound": Case("I14 proposals", writes_without_a_bound, FEW_WRITES),
 }
 SEEDS = 4
 
@@ -158,7 +173,7 @@ def test_a_planted_violation_is_named(name: str, monkeypatch: pytest.MonkeyPatch
 
 def test_the_same_runs_pass_without_it() -> None:
     """Nothing but the planted violation made them red."""
-    for swarm in ({}, SMALL):
+    for swarm in ({}, SMALL, FEW_WRITES):
         world = simulate(0, calm(minority=True, **swarm), safety=6 * S)
         assert world.counts["minorities"] == 1
 
