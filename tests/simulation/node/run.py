@@ -142,6 +142,18 @@ def keep(found: Found) -> None:
             file.write(f"{found.seed} {found.problem[:100]}\n")
 
 
+def failure(found: Found) -> str:
+    """What was found, and the one command that shows it again, of this very commit."""
+    asked = ("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD")
+    try:
+        commit = subprocess.run(asked, capture_output=True, text=True).stdout.strip()
+    except OSError:
+        commit = ""
+    at = f"  # commit {commit}" if commit else ""
+    replay = f"make sim SEEDS=1 SEED_START={found.seed}"
+    return f"seed {found.seed}: {found.problem}\n  replay: {replay}{at}"
+
+
 def summary(all_found: Iterable[Found]) -> tuple[list[Found], list[str], str]:
     """(failures, what never happened, the line of figures)."""
     found = list(all_found)
@@ -185,8 +197,7 @@ def main(argv: list[str] | None = None) -> int:
                 found.append(result)
                 if result.problem:
                     keep(result)
-                    print(f"seed {result.seed}: {result.problem}", flush=True)
-                    print(f"  replay: make sim SEEDS=1 SEED_START={result.seed}", flush=True)
+                    print(failure(result), flush=True)
     failures, missing, line = summary(found)
     print(line)
     for what in missing:

@@ -102,6 +102,15 @@ def test_a_run_that_depends_on_the_hash_seed_is_a_failure() -> None:
     assert run.summary([other])[0] == [other]
 
 
+def test_a_failing_seed_prints_the_command_that_replays_it() -> None:
+    found = run.Found(4711, "I1 two leaders", "", 0.0, 0.0, 0, Counter())
+    what, replay = run.failure(found).splitlines()
+    assert what == "seed 4711: I1 two leaders"
+    assert replay.startswith("  replay: make sim SEEDS=1 SEED_START=4711")
+    rule = (ROOT / "Makefile").read_text()
+    assert "tests.simulation.node.run --seeds $(SEEDS) --start $(SEED_START)" in rule
+
+
 def test_a_dead_injector_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run in which a class of faults never happens is no proof, and says so."""
     found = run.Found(1, "", "", 1.0, 1.0, 0, Counter(dict.fromkeys(run.WANTED, 1)))
