@@ -8,14 +8,8 @@ from configsvc.raft.errors import Compacted, Unavailable
 from configsvc.raft.log import RaftLog
 from tests.simulation.mutants.plant import Patch
 
-SWARM = {
-    "members": 3,
-    "snapshot_count": 5,
-    "catchup_entries": 1,
-    "lossy": 0.3,
-    "kills": 0.3,
-    "raft": {"inflight_messages": 1},
-}
+HARNESS = "unit"  # the log is held back for slow peers: seeds come to it too rarely
+TESTS = "tests/unit/raft/test_raft_log.py"
 
 
 def plant(patch: Patch) -> None:
