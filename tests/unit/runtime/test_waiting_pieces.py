@@ -38,7 +38,9 @@ def test_who_does_not_take_pieces_is_handed_the_whole(early: bool) -> None:
         assert got == [told]
 
 
-@pytest.mark.parametrize("result", [b"x", PIECES, OverloadedError()], ids=lambda each: type(each).__name__)
+@pytest.mark.parametrize(
+    "result", [b"x", PIECES, OverloadedError()], ids=lambda each: type(each).__name__
+)
 def test_a_slot_that_follows_another_has_its_result(result: Any) -> None:
     behind, outer, got = Waiting(), Waiting(), list[Any]()
     outer.bind_pieces(got.append)
