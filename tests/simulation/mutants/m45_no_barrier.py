@@ -9,4 +9,4 @@ SWARM = {"members": 3, "churn": 1.0, "strict_reconfig": False, "ops_per_s": 30.0
 
 
 def plant(patch: Patch) -> None:
-    RawNode.conf_change_unapplied = property(lambda self: False)  # type: ignore[method-assign, assignment]
+    patch.attribute(RawNode, "conf_change_unapplied", property(lambda self: False))

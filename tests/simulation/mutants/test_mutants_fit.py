@@ -54,6 +54,11 @@ class Passing(Patch):
             except TypeError as error:
                 self.misfits.append(f"{name}: {error}")
 
+    @property
+    def planted(self) -> bool:
+        """Whether there is anything to take back."""
+        return bool(self._undo)
+
     def take_back(self) -> None:
         while self._undo:
             self._undo.pop()()
@@ -83,6 +88,7 @@ def patch() -> Iterator[Passing]:
 def test_a_mutant_fits_the_product(name: str, patch: Passing) -> None:
     module = run.load(name)
     module.plant(patch)
+    assert patch.planted, "planted past the patch, it would stay for the tests that follow"
     assert not patch.misfits
     if run._harness(module) == "node":
         known = {field.name for field in dataclasses.fields(Swarm)}
