@@ -12,5 +12,5 @@ SWARM = {"members": 3, "churn": 2.0, "hasty": True, "strict_reconfig": False, "s
 
 def plant(patch: Patch) -> None:
     patch.attribute(proposing, "_may_change", lambda raft, entry: True)
-    RawNode.conf_change_unapplied = property(lambda self: False)  # type: ignore[method-assign, assignment]
-    Member.change_pending = property(lambda self: False, lambda self, _: None)  # type: ignore[assignment]
+    patch.attribute(RawNode, "conf_change_unapplied", property(lambda self: False))
+    patch.hide(Member, "change_pending", property(lambda self: False, lambda self, _: None))

@@ -27,6 +27,10 @@ class Patch:
         setattr(where, name, what)
         return before
 
+    def hide(self, where: type, name: str, what: property) -> None:
+        """Put a property before an attribute that instances have and the class does not."""
+        setattr(where, name, what)
+
     def item(self, where: dict[Any, Any], key: Any, what: Any) -> Any:
         """As ``attribute``, of a dictionary."""
         before = where[key]

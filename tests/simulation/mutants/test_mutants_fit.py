@@ -35,6 +35,11 @@ class Passing(Patch):
         self._compare(name, before, what)
         return before
 
+    def hide(self, where: type, name: str, what: property) -> None:
+        assert name not in vars(where)
+        super().hide(where, name, what)
+        self._undo.append(lambda: delattr(where, name))
+
     def item(self, where: dict[Any, Any], key: Any, what: Any) -> Any:
         before = super().item(where, key, what)
         self._undo.append(lambda: where.__setitem__(key, before))
