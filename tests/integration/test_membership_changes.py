@@ -206,7 +206,7 @@ def test_etcdctl_changes_members(make_cluster: Callable[[int], MemberCluster]) -
     cluster.members.append(joiner)
     deadline = time.monotonic() + 20
     while ", started," not in _line(cluster, joiner):
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, joiner.log_text()[-3000:]
         time.sleep(0.2)
     promote(cluster, joiner.id)
     etcdctl(cluster, "member", "update", f"{joiner.id:x}", f"--peer-urls={joiner.peer_url}")
