@@ -153,3 +153,13 @@ def as_kv(row: Row) -> KeyValue:
 def files_of(path: Path) -> dict[str, bytes]:
     """Content of the database and its side files."""
     return {file.name: file.read_bytes() for file in path.parent.glob(path.name + "*")}
+
+
+def small_world() -> World:
+    world = World()
+    world.put(b"/a", b"1")
+    world.put(b"/b", b"2", lease=77)
+    world.commit([("put", b"/a", b"3", 0), ("put", b"/c", b"", 0), ("delete", b"/b", b"", 0)])
+    world.bookkeeping(TableChange("leases", (-5,), (10, "user", 3)))
+    world.put(b"/b", b"again")
+    return world
