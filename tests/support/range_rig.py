@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -12,21 +11,9 @@ from configsvc.mvcc.store import Store
 from configsvc.runtime.slices import Slices
 from configsvc.runtime.waiting import Waiting
 from configsvc.types import KeySpan
+from tests.support.turns import Turns
 
 HEADER = b"\x0a\x02\x18\x05"
-
-
-class Loop:
-    """What is called soon, by hand."""
-
-    def __init__(self) -> None:
-        self.soon: deque[Callable[[], None]] = deque()
-
-    def call_soon(self, callback: Callable[[], None], /) -> None:
-        self.soon.append(callback)
-
-    def turn(self) -> None:
-        self.soon.popleft()()
 
 
 class Gate:
@@ -53,7 +40,7 @@ class Member:
 
     def __init__(self) -> None:
         self.store = Store()
-        self.loop = Loop()
+        self.loop = Turns()
         self.gate = Gate()
         self.reader: Any = None
         self.slices = Slices(self.loop)
@@ -77,4 +64,4 @@ class Member:
 
     def run(self) -> None:
         while self.loop.soon:
-            self.loop.turn()
+            self.loop.next()

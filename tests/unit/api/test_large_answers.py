@@ -20,7 +20,8 @@ from configsvc.proto import rpc_pb2
 from configsvc.runtime.slices import Slices
 from configsvc.runtime.waiting import Pieces, Waiting
 from configsvc.types import KeySpan
-from tests.support.range_rig import HEADER, Loop, Member
+from tests.support.range_rig import HEADER, Member
+from tests.support.turns import Turns
 
 ALL = KeySpan(b"", None)
 PIECE = 4
@@ -92,12 +93,12 @@ def test_slices_say_what_one_go_says(
         _, got = member.ask(op)
         for ops in during:
             if member.loop.soon:
-                member.loop.turn()
+                member.loop.next()
             write(ops)
             member.store.trim_tail(member.store.revision)
         for _ in range(200):
             if member.loop.soon:
-                member.loop.turn()
+                member.loop.next()
     assert got == [wanted]
     assert not member.loop.soon
     assert member.store.tail._pins == {}
@@ -126,7 +127,7 @@ def test_no_slice_brings_more_than_its_bound(
         turns = 0
         while not got:
             before = len(encoded), len(looked_up)
-            member.loop.turn()
+            member.loop.next()
             turns += 1
             assert sum(encoded[before[0] :]) <= PIECE
             assert sum(looked_up[before[1] :]) <= PIECE
@@ -161,7 +162,7 @@ def test_a_deletion_tells_its_previous_values_in_slices(member: Member) -> None:
     waiting.bind_pieces(got.append)
     turns = 0
     while not got:
-        member.loop.turn()
+        member.loop.next()
         turns += 1
     (pieces,) = got
     assert turns == len(pieces.parts) == len(prevs) // PIECE + 1
@@ -181,7 +182,7 @@ def test_two_large_ranges_take_turns(member: Member) -> None:
     assert len(member.slices) == 2
     while member.slices:
         assert len(member.loop.soon) == 1  # one slice a turn, however many ranges there are
-        member.loop.turn()
+        member.loop.next()
     assert order == ["a", "b"]
 
 
@@ -196,7 +197,7 @@ def test_few_answers_are_made_at_once_and_the_others_keep_their_revision(
     asked[3][0].cancel()
     ended: list[int] = []
     while member.loop.soon:
-        member.loop.turn()
+        member.loop.next()
         assert len(member.slices) <= 2
         ended += [n for n, (_, got) in enumerate(asked) if got and n not in ended]
     assert ended == [0, 1, 2, 4]
@@ -242,7 +243,7 @@ def test_who_waited_until_memory_forgot_is_answered_by_history(
 
     member.reader = Reader()
     while not first:
-        member.loop.turn()
+        member.loop.next()
     member.drop(b"k", b"l")
     member.store.tail.trim(member.store.revision, member.store.revision + 1)
     member.run()
@@ -264,19 +265,19 @@ def test_no_more_wait_than_their_bound(member: Member, monkeypatch: pytest.Monke
 
 def test_nothing_is_read_for_nobody(member: Member) -> None:
     waiting, got = member.ask(RangeOp(ALL))
-    member.loop.turn()
+    member.loop.next()
     assert member.store.tail._pins
     outer = Waiting()
     outer.follow(waiting)
     outer.cancel()  # as the connection does, which knows the outermost slot only
-    member.loop.turn()
+    member.loop.next()
     assert (got, len(member.loop.soon), member.store.tail._pins) == ([], 0, {})
 
 
 def test_an_install_sends_a_range_to_history(member: Member) -> None:
     _, got = member.ask(RangeOp(ALL))
     revision = member.store.revision
-    member.loop.turn()
+    member.loop.next()
     asked: list[int] = []
 
     class Reader:
@@ -345,7 +346,7 @@ def test_portions_bound_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_who_fails_leaves_the_others_their_turns() -> None:
-    loop = Loop()
+    loop = Turns()
     slices = Slices(loop)
     done: list[str] = []
 
@@ -359,7 +360,7 @@ def test_who_fails_leaves_the_others_their_turns() -> None:
     slices.add(bad)
     slices.add(good)
     with pytest.raises(OverloadedError):
-        loop.turn()
-    loop.turn()
-    loop.turn()
+        loop.next()
+    loop.next()
+    loop.next()
     assert (done, len(slices), len(loop.soon)) == (["x", "x"], 0, 0)

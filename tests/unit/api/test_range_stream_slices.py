@@ -103,7 +103,7 @@ def test_chunks_grow_and_the_last_one_sums_up(member: Member) -> None:
     rig.ask()
     turns = 0
     while member.loop.soon:
-        member.loop.turn()
+        member.loop.next()
         turns += 1
     assert turns >= 10  # slices of four
     assert [len(chunk.kvs) for chunk in rig.sink.chunks] == [10, 20, 10]
@@ -160,7 +160,7 @@ def test_one_revision_whatever_is_written(
         for ops in during:
             rig.sink.reads = reads.pop() if reads else True
             if member.loop.soon:
-                member.loop.turn()
+                member.loop.next()
             write(ops)
             rig.stream.on_writable()
         rig.sink.reads = True
@@ -229,7 +229,7 @@ def test_a_revision_before_memory_is_counted_and_read_from_history(member: Membe
 def test_a_compaction_ends_it(member: Member) -> None:
     rig = Rig(member)
     rig.ask()
-    member.loop.turn()
+    member.loop.next()
     member.put(b"new")
     member.store.compact(member.store.revision)
     member.run()
@@ -251,7 +251,7 @@ def test_rights_are_judged_once_at_the_beginning(member: Member) -> None:
 def test_cancelling_ends_the_work(member: Member) -> None:
     rig = Rig(member)
     rig.ask()
-    member.loop.turn()
+    member.loop.next()
     assert member.store.tail._pins
     rig.stream.on_cancel()
     assert member.store.tail._pins == {}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -18,20 +16,9 @@ from configsvc.runtime.slices import Slices
 from tests.support import http2_frames as h2
 from tests.support.frontend_fakes import FakeApi, FakeHttp
 from tests.support.http2_frames import Client
+from tests.support.turns import Turns
 
 LARGE = b"x" * (3 * OUTPUT_PASS_BYTES_MAX)
-
-
-class Loop:
-    def __init__(self) -> None:
-        self.soon: deque[Callable[[], None]] = deque()
-
-    def call_soon(self, callback: Callable[[], None], /) -> None:
-        self.soon.append(callback)
-
-    def turn(self) -> None:
-        for _ in range(len(self.soon)):
-            self.soon.popleft()()
 
 
 class Transport:
@@ -58,7 +45,7 @@ class Transport:
 
 class World:
     def __init__(self) -> None:
-        self.loop = Loop()
+        self.loop = Turns()
         self.http = FakeHttp()
         self.bulk = Slices(self.loop)
         nothing = SimpleNamespace(
@@ -105,7 +92,7 @@ def test_large_answers_take_turns_and_small_ones_do_not_wait(world: World) -> No
     sinks = [world.waits(connection, client) for connection, _, client in peers]
     for sink in sinks[:2]:
         sink.respond(200, (), LARGE)
-    world.loop.turn()  # both are dirty; both have more than one write takes
+    world.loop.all_waiting()  # both are dirty; both have more than one write takes
     assert [len(transport.writes) for _, transport, _ in peers] == [0, 0, 0]
     assert len(world.bulk) == 2
     small = peers[2][1]
@@ -113,7 +100,7 @@ def test_large_answers_take_turns_and_small_ones_do_not_wait(world: World) -> No
     order: list[int] = []
     while world.loop.soon:
         before = [len(transport.writes) for _, transport, _ in peers]
-        world.loop.turn()
+        world.loop.all_waiting()
         wrote = [len(t.writes) - n for (_, t, _), n in zip(peers, before, strict=True)]
         assert sum(wrote[:2]) <= 1  # of all large answers, one piece a turn
         order += [number for number, count in enumerate(wrote) if count]
@@ -130,11 +117,11 @@ def test_large_answers_take_turns_and_small_ones_do_not_wait(world: World) -> No
 def test_a_lost_connection_leaves_the_line(world: World) -> None:
     connection, transport, client = world.connect()
     world.waits(connection, client).respond(200, (), LARGE)
-    world.loop.turn()
+    world.loop.all_waiting()
     assert len(world.bulk) == 1
     connection.connection_lost(None)
     wrote = len(transport.writes)
-    world.loop.turn()
+    world.loop.all_waiting()
     assert (len(world.bulk), len(transport.writes), len(world.loop.soon)) == (0, wrote, 0)
 
 
@@ -145,11 +132,11 @@ def test_an_end_waits_until_everything_is_written(
     connection, transport, client = world.connect()
     sink = world.waits(connection, client)
     connection.drain()
-    world.loop.turn()
+    world.loop.all_waiting()
     connection.finish_drain()
     sink.respond(200, (), LARGE)
     while world.loop.soon and not transport.closed:
-        world.loop.turn()
+        world.loop.all_waiting()
     answer = client.answers(b"".join(transport.writes))[1]
     assert (answer.body, answer.ended, transport.closed) == (LARGE, True, True)
 
@@ -157,13 +144,13 @@ def test_an_end_waits_until_everything_is_written(
 def test_a_full_socket_is_left_alone(world: World) -> None:
     connection, transport, client = world.connect()
     world.waits(connection, client).respond(200, (), LARGE)
-    world.loop.turn()
+    world.loop.all_waiting()
     connection.pause_writing()
     wrote = len(transport.writes)
     while world.loop.soon:
-        world.loop.turn()
+        world.loop.all_waiting()
     assert len(transport.writes) == wrote
     connection.resume_writing()
     while world.loop.soon:
-        world.loop.turn()
+        world.loop.all_waiting()
     assert client.answers(b"".join(transport.writes))[1].body == LARGE
