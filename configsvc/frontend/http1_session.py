@@ -25,6 +25,7 @@ from configsvc.frontend.exchanges import Exchange, Fields, clean
 from configsvc.frontend.progress import Progress
 from configsvc.frontend.refusals import CROWDED, FLOOD, MALFORMED, SLOW
 from configsvc.frontend.shared import Shared
+from configsvc.http2.outbox import take
 from configsvc.http2.request import BAD_IN_VALUE
 from configsvc.limits import (
     HEADER_FIELDS_MAX,
@@ -221,16 +222,7 @@ class Http1Session:
 
     def _one_pass(self) -> bytes:
         """As much of the output as goes out in one write."""
-        out, left = self._out, OUTPUT_PASS_BYTES_MAX
-        parts: list[bytes | memoryview] = []
-        while out and left:
-            part = out.popleft()
-            if len(part) > left:
-                view = memoryview(part)
-                out.appendleft(view[left:])
-                part = view[:left]
-            parts.append(part)
-            left -= len(part)
+        parts, _ = take(self._out, OUTPUT_PASS_BYTES_MAX)
         return b"".join(parts)
 
     def _read_head(self, head: bytes) -> bool:

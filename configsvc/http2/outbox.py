@@ -42,6 +42,21 @@ _CODE: Final = Struct(">I")
 _CREDIT_SHIFT: Final = 10  # one more WINDOW_UPDATE is earned per KiB sent
 
 
+def take(queue: deque[bytes | memoryview], limit: int) -> tuple[list[bytes | memoryview], int]:
+    """Up to ``limit`` bytes off a queue's front, and how many; the last part may be cut in two."""
+    parts: list[bytes | memoryview] = []
+    left = limit
+    while queue and left:
+        part = queue.popleft()
+        if len(part) > left:
+            view = memoryview(part)
+            queue.appendleft(view[left:])
+            part = view[:left]
+        parts.append(part)
+        left -= len(part)
+    return parts, limit - left
+
+
 class Outbox:
     """The sending half of a connection. Attributes are read and written by ``grpc``'s hot path."""
 
@@ -223,17 +238,7 @@ class Outbox:
         queue = stream.queue
         if queue is None:  # cannot be: it is in ``ready``
             return
-        parts: list[bytes | memoryview] = []
-        left = limit
-        while queue and left:
-            part = queue.popleft()
-            if len(part) > left:
-                view = memoryview(part)
-                queue.appendleft(view[left:])
-                part = view[:left]
-            parts.append(part)
-            left -= len(part)
-        size = limit - left
+        parts, size = take(queue, limit)
         self.room -= size
         self.window -= size
         self.held -= size
