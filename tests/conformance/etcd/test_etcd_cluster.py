@@ -83,6 +83,7 @@ def cluster() -> list[Step]:
 def _learner_id(client: Client) -> Outcome:
     client.unary("Cluster.MemberList", {})
     found = [m.ID for m in client.notes["last"].members if m.isLearner]
+    assert found, f"no learner at {client.notes['target']}"  # the port says which server
     client.notes["learner"] = found[0]
     return len(found)
 
