@@ -32,6 +32,11 @@ def write(cluster: MemberCluster, count: int, prefix: str, *members: MemberProce
             client.do(operations.put(f"{prefix}{number:06d}".encode(), b"v%d" % number))
 
 
+def wait_for_cut() -> None:
+    """The log is looked at every second, and cut behind a checkpoint; nobody tells when it was."""
+    time.sleep(2.5)
+
+
 class Background(threading.Thread):
     """Writes until told to stop; what fails is counted.
 
@@ -72,6 +77,7 @@ def test_lagging_member_is_installed_while_writes_go_on(
     write(cluster, 50, "/before/")
     away.kill()
     write(cluster, 1_000, "/while/", leader, other)
+    wait_for_cut()
     load = Background(cluster, [leader, other])
     load.start()
     away.start()
@@ -117,7 +123,7 @@ def test_watches_go_on_through_an_install(make_cluster: Callable[[int], MemberCl
             paused.signal(signal.SIGSTOP)
             time.sleep(2.5)  # a quorum check finds it silent; the log is not kept for it any more
             write(cluster, 1_000, "/w/b", leader, other)
-            time.sleep(2.5)  # the log is looked at every second, and cut behind a checkpoint
+            wait_for_cut()
             paused.signal(signal.SIGCONT)
             while len(seen) < 1_005:
                 seen += [event.kv.key for event in next(watch).events]
