@@ -178,6 +178,10 @@ RANGE_PIECE_KEYS: Final = 250  # keys looked up and encoded
 RANGE_PIECE_BYTES: Final = 256 * KIB  # encoded, and one key more
 JSON_PIECE_VALUES: Final = 64  # of a list, written as JSON
 RANGE_PIECE_ROWS: Final = 1_000  # changes since its revision that are undone
+# How long a thread waits for the interpreter before it asks for it: threads in SQLite must not hold
+# up the loop, and a loop that works slice by slice must not hold up the log's thread.
+SWITCH_INTERVAL_S: Final = 0.001
+SWITCH_INTERVAL_LONG_WORK_S: Final = 0.000_03
 APPLY_PIECE_ROWS: Final = 2_000  # an entry that changes more is applied piece by piece
 # Committed entries that wait for such an entry, or for the history; then the log waits, too. A
 # leader stops taking writes before (APPLY_LAG_ENTRIES_MAX), so that it goes on being heard.

@@ -31,6 +31,7 @@ from configsvc.runtime.install_frames import (
     window_open,
 )
 from configsvc.runtime.install_pace import Breath, Pace
+from configsvc.runtime.interpreter import INTERPRETER
 from configsvc.storage.snapshot.source import InstallSource
 from configsvc.types import NodeId
 
@@ -104,6 +105,7 @@ class InstallSender:
         source = InstallSource(member.reader.current, Breath(self._pace))
         self._sending = sending = _Sending(peer, install, snapshot.index, source, now)
         sending.connected_since = member.net.active_since(peer)
+        INTERPRETER.long_work_begins()
         member.report.info(
             "install", "install begins", peer=f"{peer:016x}", index=snapshot.index, install=install
         )
@@ -204,6 +206,7 @@ class InstallSender:
         if sending is not self._sending:
             return
         self._sending = None
+        INTERPRETER.long_work_ends()
         member = self._member
         now = member.clock.monotonic()
         fields = {

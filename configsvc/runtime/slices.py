@@ -3,7 +3,8 @@
 What takes a hundred milliseconds in one go holds up every put for as long. Cut into slices, it
 holds each step of a put up by one slice, however many pieces of long work there are.
 
-Always true: a turn of the loop is asked for exactly while somebody waits, and runs one slice.
+Always true: a turn of the loop is asked for exactly while somebody waits, and runs one slice; and
+meanwhile other threads get the interpreter soon (``interpreter``).
 
 Not here: how much one slice is (whoever works bounds it in ``limits``).
 """
@@ -13,6 +14,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
+
+from configsvc.runtime.interpreter import INTERPRETER, Interpreter
 
 Slice = Callable[[], bool]  # does a little; whether there is more to do
 
@@ -26,8 +29,9 @@ class Soon(Protocol):
 class Slices:
     """Who has long work to do, in turns."""
 
-    def __init__(self, loop: Soon) -> None:
+    def __init__(self, loop: Soon, interpreter: Interpreter = INTERPRETER) -> None:
         self._loop = loop
+        self._interpreter = interpreter
         self._waiting: deque[Slice] = deque()
 
     def __len__(self) -> int:
@@ -37,6 +41,7 @@ class Slices:
         """Call ``work`` once per turn that comes to it, until it says that nothing is left."""
         self._waiting.append(work)
         if len(self._waiting) == 1:
+            self._interpreter.long_work_begins()
             self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
@@ -52,3 +57,5 @@ class Slices:
                 waiting.append(work)
             if waiting:
                 self._loop.call_soon(self._turn)
+            else:
+                self._interpreter.long_work_ends()

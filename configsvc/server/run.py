@@ -29,6 +29,7 @@ from configsvc.frontend.refusals import KINDS
 from configsvc.frontend.server import Frontend, raise_descriptor_limit
 from configsvc.gateway.app import Gateway
 from configsvc.gateway.metrics import Traffic
+from configsvc.runtime.interpreter import INTERPRETER
 from configsvc.runtime.member import Member
 from configsvc.runtime.scrubbing import Scrubber
 from configsvc.runtime.watchdog import Watchdog
@@ -50,7 +51,6 @@ STOP_GRACE_S: Final = 0.6
 # Collections of young objects cost a tenth of a busy loop at the interpreter's 700: what a write
 # leaves behind lives until SQL has it, and nothing of it is cyclic. A full one is rare (H5).
 GC_THRESHOLDS: Final = (20_000, 20, 100)
-SWITCH_INTERVAL_S: Final = 0.001  # of the interpreter: threads in SQLite must not hold up the loop
 
 
 class Server:
@@ -253,7 +253,7 @@ def main(config: ServerConfig, warnings: tuple[str, ...]) -> int:
         harden(config)
         for warning in warnings:
             log.warn("settings", warning)
-        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        INTERPRETER.set_up()
         uvloop.run(Server(config, log).serve())
     except FatalError as error:
         log.line("fatal", "server", str(error), exit=int(error.code), remedy=error.remedy)
