@@ -30,20 +30,25 @@ CHUNK = 10
 ENOUGH = 100  # seeds that must have seen everything,
 # but for these, which need more:
 RARE = {
+    "a peer's queue is full": 1_000,
     "a member declines leadership": 1_000,
     "member promoted": 5_000,
     "refused for load": 1_000,
 }
 WANTED = (
     "a member declines leadership",
+    "a peer's queue is full",
     "acknowledged writes",
     "compactions",
     "fault: clock jump",
+    "fault: clog",
     "fault: crash between two steps",
     "fault: failing disk",
     "fault: full disk",
+    "fault: half-open link",
     "fault: hung disk",
     "fault: kill",
+    "fault: narrow link",
     "fault: partition",
     "fault: pause",
     "fault: power",
@@ -54,6 +59,7 @@ WANTED = (
     "fault: slow link",
     "fault: transfer",
     "heals",
+    "held and then at once",
     "installed",
     "leadership is handed over",
     "leases ran out",
@@ -74,6 +80,7 @@ WANTED = (
     "the process stood still",
     "this member's clock is far from the others'",
     "unknown outcomes",
+    "vanished",
     "watches overtaken",
 )
 

@@ -33,6 +33,9 @@ class Nemesis:
             (swarm.partitions, self._partition),
             (swarm.slow_links, self._slow_link),
             (swarm.resets, self._reset),
+            (swarm.half_open, self._half_open),
+            (swarm.bandwidth, self._narrow),
+            (swarm.clogs, self._clog),
             (swarm.kills, self._kill),
             (swarm.power, self._cut_power),
             (swarm.restart_all, self._restart_all),
@@ -202,6 +205,42 @@ class Nemesis:
             one, other = self.rng.sample(ids, 2)
             self._fault("reset")
             self.world.net.reset(one, other)
+
+    def _half_open(self) -> None:
+        """A member's end of a connection is gone, or of all: nobody tells its peers."""
+        world, ids = self.world, sorted(self.world.nodes)
+        loser = self.rng.choice(ids)
+        peers = [who for who in ids if who != loser]
+        if self.rng.random() < 0.6 and peers:
+            peers = [self.rng.choice(peers)]
+        lost = sum(world.net.half_open(peer, loser) for peer in peers)
+        if lost:
+            self._fault("half-open link", loser=world.nodes[loser].name, links=lost)
+
+    def _narrow(self) -> None:
+        """A link takes so many bytes per second, and appends and installs wait before it."""
+        link = self._link()
+        if link is not None:
+            rate = self.rng.choice((1, 4, 20, 200, 1000)) * 1024
+            self._fault("narrow link", kib_per_s=rate // 1024)
+            self.world.net.bandwidth[link] = rate
+            self._later(self.rng.randrange(1, 8) * S, lambda: self.world.net.widen(link))
+
+    def _clog(self) -> None:
+        """Everything on a link is held for a while, and arrives at once."""
+        link = self._link()
+        if link is not None:
+            duration = int(self.rng.choice((0.1, 0.5, 2.0, 5.0)) * S)
+            self._fault("clog", ms=duration // MS)
+            self.world.net.clog(link)
+            self._later(duration, lambda: self.world.net.unclog(link))
+
+    def _link(self) -> tuple[NodeId, NodeId] | None:
+        ids = sorted(self.world.nodes)
+        if len(ids) < 2:
+            return None
+        one, other = self.rng.sample(ids, 2)
+        return one, other
 
     # --- processes --------------------------------------------------------------------------------
 

@@ -5,19 +5,26 @@ product's connections. Frames (forwarded writes, calls, installs) keep the order
 and are lost only with it, because the rooms above rely on that. A connection stands while both
 ends live and may reach each other; it begins with the hello that the product would judge.
 
-Not here: what is cut when (``sim_faults``), TLS and framing (tests of ``transport``).
+A link may be slow (``bandwidth``: what is sent waits in the product's own queue), clogged (all that
+arrives is held, and then comes at once) or half-open: one end has lost its connection and dials
+again, while the other one's words go to a connection that nobody has, until that was silent for so
+long that it is closed (L5).
+
+Not here: what is cut when (``sim_faults``), queues (``sim_lanes``), TLS (tests of ``transport``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
+from configsvc.limits import PEER_SILENCE_S
 from configsvc.raft.messages import Message, MessageType
 from configsvc.transport.admission import REMOVED
 from configsvc.transport.hello import Refusal
 from configsvc.types import NodeId
 from tests.simulation.node.sim_kernel import MS, S
+from tests.simulation.node.sim_lanes import Lane, is_bulk, lane_of
 
 if TYPE_CHECKING:
     from tests.simulation.node.sim_node import Life
@@ -40,6 +47,7 @@ class Connection:
         self.blocked_since: int | None = None
         self.broken = False
         self.last: dict[tuple[NodeId, bool], int] = {}  # (to, bulk) -> when its last frame arrives
+        self.lanes: dict[tuple[NodeId, bool], Lane] = {}  # (from, bulk), once the link was slow
 
 
 class Net:
@@ -53,6 +61,9 @@ class Net:
         self.delay: dict[Pair, int] = {}  # longest, beyond the ordinary
         self.duplicates = 0.0
         self.reorder = False
+        self.bandwidth: dict[Pair, int] = {}  # bytes per second
+        self._clogged: dict[Pair, list[tuple[Callable[..., None], tuple[Any, ...]]]] = {}
+        self._void: dict[Pair, Connection] = {}  # who believes in it, and the end that lost it
         self._connections: dict[Pair, Connection] = {}
         self._retry_at: dict[Pair, int] = {}
         self.kernel.at(LOOK_NS, self._look)
@@ -66,13 +77,68 @@ class Net:
         self.delay.clear()
         self.duplicates = 0.0
         self.reorder = False
+        for link in list(self.bandwidth):
+            self.widen(link)
+        for link in list(self._clogged):
+            self.unclog(link)
+        for way in list(self._void):
+            self._silent(way, self._void[way])
+
+    def widen(self, link: Pair) -> None:
+        """The link takes everything again."""
+        self.bandwidth.pop(link, None)
+        connection = self.standing(*link)
+        for bulk in (False, True):
+            lane = connection.lanes.get((link[0], bulk)) if connection is not None else None
+            if lane is not None:
+                lane.hurry()
+
+    def clog(self, link: Pair) -> None:
+        """What arrives from now on is held."""
+        self._clogged.setdefault(link, [])
+
+    def unclog(self, link: Pair) -> None:
+        """What was held arrives at once, in order."""
+        held = self._clogged.pop(link, [])
+        for arrive, args in held:
+            self.kernel.at(0, arrive, *args)
+        if held:
+            self.world.count("held and then at once")
+
+    def half_open(self, believer: NodeId, loser: NodeId) -> bool:
+        """One end loses its connections without a word to the other; False: there is none."""
+        way, connection = (believer, loser), self.standing(believer, loser)
+        if connection is None or way in self._void or way[::-1] in self._void:
+            return False
+        self._void[way] = connection
+        connection.broken = True
+        self._retry_at[_pair(*way)] = self.kernel.now + self.kernel.rng.randrange(BACKOFF_NS)
+        self._told_unreachable(loser, believer)
+        self.kernel.at(int(PEER_SILENCE_S * S), self._silent, way, connection)
+        return True
+
+    def _silent(self, way: Pair, connection: Connection) -> None:
+        """The believer gives up what nobody answers on; it may have another way by now."""
+        if self._void.get(way) is connection:
+            del self._void[way]
+            self._told_unreachable(*way)
+
+    def _told_unreachable(self, who: NodeId, peer: NodeId) -> None:
+        life = self.world.nodes[who].life
+        if life is not None:
+            life.post(0, life.member.on_unreachable, peer)
 
     def reset(self, one: NodeId, other: NodeId) -> None:
         """The connection breaks; both sides notice at once."""
         self._break(_pair(one, other))
+        for way in ((one, other), (other, one)):
+            if way in self._void:
+                self._silent(way, self._void[way])
 
     def gone(self, who: NodeId, *, silently: bool) -> None:
         """A process ended: its peers see it at once, or after a silence if its machine went."""
+        for way in [way for way in self._void if way[0] == who]:
+            del self._void[way]  # the belief went with the believer
         for pair, connection in self._connections.items():
             if who in pair:
                 if silently:
@@ -88,6 +154,8 @@ class Net:
 
     def started(self, who: NodeId) -> None:
         """Whoever held on to a connection of the start before learns that it is gone."""
+        for way in [way for way in self._void if who in way]:
+            self._silent(way, self._void[way])  # a newer start replaces what was (L3)
         for pair in self._connections:
             if who in pair:
                 self._break(pair)
@@ -100,6 +168,10 @@ class Net:
     def standing(self, one: NodeId, other: NodeId) -> Connection | None:
         connection = self._connections.get(_pair(one, other))
         return None if connection is None or connection.broken else connection
+
+    def believed(self, one: NodeId, other: NodeId) -> Connection | None:
+        """What ``one`` holds for its connection: the other end may have lost it."""
+        return self._void.get((one, other)) or self.standing(one, other)
 
     def _look(self) -> None:
         """Break what is silent, connect what may be."""
@@ -166,9 +238,7 @@ class Net:
         connection.broken = True
         self._retry_at[pair] = self.kernel.now + self.kernel.rng.randrange(BACKOFF_NS)
         for who, peer in (pair, pair[::-1]):
-            life = self.world.nodes[who].life
-            if life is not None:
-                life.post(0, life.member.on_unreachable, peer)
+            self._told_unreachable(who, peer)
 
     # --- traffic ----------------------------------------------------------------------------------
 
@@ -179,18 +249,38 @@ class Net:
         for message in messages:
             groups.setdefault(message.to, []).append(message)
         for peer, group in groups.items():
-            if not sender.knows(peer) and self.standing(one, peer) is None:
+            if (one, peer) in self._void:
+                self.world.count("vanished")
                 continue
-            if self.standing(one, peer) is None:
-                sender.post(0, sender.member.on_unreachable, peer)
+            connection = self.standing(one, peer)
+            if connection is None:
+                if sender.knows(peer):
+                    sender.post(0, sender.member.on_unreachable, peer)
                 continue
+            if connection.lanes or (one, peer) in self.bandwidth:
+                group = self._queued(connection, sender, peer, group)
+                if not group:
+                    continue
             if self.reorder:
                 for message in group:
-                    self._datagram(one, peer, (message,))
+                    self.datagram(one, peer, (message,))
             else:
-                self._datagram(one, peer, tuple(group))
+                self.datagram(one, peer, tuple(group))
 
-    def _datagram(self, one: NodeId, peer: NodeId, group: tuple[Message, ...]) -> None:
+    def _queued(
+        self, connection: Connection, sender: Life, peer: NodeId, group: list[Message]
+    ) -> list[Message]:
+        """Messages of a slow link wait; what is left need not."""
+        rest = []
+        for message in group:
+            lane = lane_of(self, connection, sender, peer, bulk=is_bulk(message))
+            if lane is None:
+                rest.append(message)
+            elif not lane.send_message(message) and is_bulk(message):
+                sender.post(0, sender.member.on_unreachable, peer)
+        return rest
+
+    def datagram(self, one: NodeId, peer: NodeId, group: tuple[Message, ...]) -> None:
         rng, link = self.kernel.rng, (one, peer)
         if rng.random() < self.loss.get(link, 0.0):
             self.world.count("lost")
@@ -208,6 +298,8 @@ class Net:
         return rng.randrange(*ORDINARY_DELAY) + extra
 
     def _arrive(self, one: NodeId, peer: NodeId, group: tuple[Message, ...]) -> None:
+        if self._hold((one, peer), self._arrive, one, peer, group):
+            return
         node = self.world.nodes.get(peer)
         if (one, peer) in self.cut or node is None or node.life is None:
             return
@@ -215,18 +307,44 @@ class Net:
             return  # its connection would not have been accepted
         node.life.post(0, node.life.hear, one, group)
 
+    def _hold(self, link: Pair, arrive: Callable[..., None], *args: Any) -> bool:
+        held = self._clogged.get(link)
+        if held is None:
+            return False
+        held.append((arrive, args))
+        return True
+
     def frame(self, sender: Life, peer: NodeId, kind: int, body: bytes, bulk: bool) -> bool:
         one = sender.node.id
+        if (one, peer) in self._void:
+            self.world.count("vanished")
+            return True
         connection = self.standing(one, peer)
         if connection is None:
             return False
+        lane = lane_of(self, connection, sender, peer, bulk=bulk)
+        if lane is not None:
+            return lane.send_frame(kind, body)
+        self.carry(connection, one, peer, kind, body, bulk=bulk)
+        return True
+
+    def carry(
+        self,
+        connection: Connection,
+        one: NodeId,
+        peer: NodeId,
+        kind: int,
+        body: bytes,
+        *,
+        bulk: bool,
+    ) -> None:
+        """A frame is on its way: behind the one before it."""
         lane = (peer, bulk)
         arrives = max(
             connection.last.get(lane, 0) + 1, self.kernel.now + self._latency((one, peer))
         )
         connection.last[lane] = arrives
         self._deliver_at(arrives, connection, one, peer, kind, body)
-        return True
 
     def _deliver_at(
         self, at: int, connection: Connection, one: NodeId, peer: NodeId, kind: int, body: bytes
@@ -236,6 +354,8 @@ class Net:
     def _frame(
         self, connection: Connection, one: NodeId, peer: NodeId, kind: int, body: bytes
     ) -> None:
+        if self._hold((one, peer), self._frame, connection, one, peer, kind, body):
+            return
         life = self.world.nodes[peer].life
         if connection.broken or life is None:
             return
@@ -285,7 +405,7 @@ class SimLink:
                 self._net.dismiss(self._life, who)
 
     def active_since(self, peer: NodeId) -> float | None:
-        connection = self._net.standing(self._life.node.id, peer)
+        connection = self._net.believed(self._life.node.id, peer)
         if connection is None:
             return None
         known = self._since.get(peer)
@@ -297,7 +417,7 @@ class SimLink:
         return since
 
     def connected(self, peer: NodeId) -> bool:
-        return self._net.standing(self._life.node.id, peer) is not None
+        return self._net.believed(self._life.node.id, peer) is not None
 
 
 def _refused_dial(life: Life, who: NodeId) -> None:

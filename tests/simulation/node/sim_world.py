@@ -34,6 +34,7 @@ from tests.simulation.node.sim_checks import Checks, LeaseChecks
 from tests.simulation.node.sim_clients import ACTOR, Client, WatchClient
 from tests.simulation.node.sim_faults import Nemesis
 from tests.simulation.node.sim_kernel import MS, Kernel, S, SimExecutor
+from tests.simulation.node.sim_lanes import small_queues
 from tests.simulation.node.sim_minority import Minority
 from tests.simulation.node.sim_net import Net
 from tests.simulation.node.sim_node import Life, Node
@@ -408,6 +409,7 @@ def doors(world: World) -> Iterator[None]:
             replace(random, name, _poison(getattr(random, name)))
         for name, value in world.swarm.limits.items():
             replace(limits, name, value)
+        put(small_queues(world.swarm))
         sim_sql.forget_chunks()
         collecting = gc.isenabled()
         gc.disable()
