@@ -20,6 +20,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.simulation.node.sim_damage import KINDS
 from tests.simulation.node.sim_world import simulate
 
 HERE = Path(__file__).resolve().parent
@@ -31,28 +32,38 @@ ENOUGH = 100  # seeds that must have seen everything,
 # but for these, which need more:
 RARE = {
     "a peer's queue is full": 1_000,
+    "an old copy was told": 400,
+    "fault: wipe": 400,
+    **{f"damage: {kind}": 400 for kind in KINDS},
     "a member declines leadership": 1_000,
     "member promoted": 5_000,
     "refused for load": 1_000,
 }
 WANTED = (
+    *(f"damage: {kind}" for kind in KINDS),
     "a member declines leadership",
     "a peer's queue is full",
     "acknowledged writes",
     "compactions",
     "fault: clock jump",
     "fault: clog",
+    "a damaged log was refused",
+    "a damaged log was used",
+    "an old copy was told",
     "fault: crash between two steps",
+    "fault: damage",
     "fault: failing disk",
     "fault: full disk",
     "fault: half-open link",
     "fault: hung disk",
     "fault: kill",
     "fault: narrow link",
+    "fault: old copy",
     "fault: partition",
     "fault: pause",
     "fault: power",
     "fault: power for all",
+    "fault: read-only disk",
     "fault: reset",
     "fault: slow disk",
     "fault: slow history",

@@ -98,6 +98,7 @@ class Checks:
             assert hard.vote == durable.hard.vote, "I7 the vote was forgotten over a restart"
         log = life.log
         self._compare(durable, log)
+        self.world.nemesis.losses.started(life)
         self._configuration_at_start(life)
         self.reads.watch(life)
         durable.recovered(hard, log)  # copied forward and synced (W7)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from configsvc.raft.messages import Role
 from configsvc.types import NodeId
 from tests.simulation.node.sim_kernel import MS, S
+from tests.simulation.node.sim_losses import Losses
 
 if TYPE_CHECKING:
     from tests.simulation.node.sim_node import Node
@@ -28,6 +29,7 @@ class Nemesis:
         self.kernel = world.kernel
         self.rng = world.kernel.rng
         self.running = False
+        self.losses = Losses(world)
         swarm = world.swarm
         self._processes: list[tuple[float, Callable[[], None]]] = [
             (swarm.partitions, self._partition),
@@ -44,6 +46,9 @@ class Nemesis:
             (swarm.hung_disks, self._hang_disk),
             (swarm.failed_syncs, self._fail_disk),
             (swarm.full_disks, self._fill_disk),
+            (swarm.read_only, self._write_protect),
+            (swarm.old_copies, self.losses.plan_copy),
+            (swarm.damage, self.losses.damage),
             (swarm.slow_sql, self._slow_sql),
             (swarm.clock_jumps, self._jump_clock),
         ]
@@ -68,7 +73,7 @@ class Nemesis:
         for node in self.world.nodes.values():
             node.slow_disk_until = node.hang_until = node.slow_sql_until = 0
             node.disk.fail_at = None
-            node.disk.full = False
+            node.disk.full = node.disk.read_only = False
             node.wall_offset = 0
             if node.life is not None and node.life.paused:
                 node.life.resume()
@@ -142,7 +147,7 @@ class Nemesis:
             return self.rng.choice(leaders)
         return self.rng.choice(up)
 
-    def _may_fall(self) -> bool:
+    def may_fall(self) -> bool:
         """Whether one more may be down: a majority stays, except in small clusters."""
         total = len(self.world.nodes) - len(self.world.gone)
         down = sum(n.life is None for n in self.world.nodes.values()) - len(self.world.gone)
@@ -194,10 +199,11 @@ class Nemesis:
         link = (self.rng.choice(ids), self.rng.choice(ids))
         self._fault("slow link")
         self.world.net.delay[link] = self.rng.choice((50, 200, 1000)) * MS
-        self._later(
-            self.rng.randrange(1, 5) * S,
-            lambda: self.world.net.delay.pop(link, None),  # type: ignore[func-returns-value]
-        )
+
+        def heal() -> None:
+            self.world.net.delay.pop(link, None)
+
+        self._later(self.rng.randrange(1, 5) * S, heal)
 
     def _reset(self) -> None:
         ids = sorted(self.world.nodes)
@@ -246,13 +252,13 @@ class Nemesis:
 
     def _kill(self) -> None:
         victim = self._victim()
-        if victim is not None and self._may_fall():
+        if victim is not None and self.may_fall():
             self._fault("kill", node=victim.name)
             victim.kill()
 
     def _cut_power(self) -> None:
         victim = self._victim()
-        if victim is not None and self._may_fall():
+        if victim is not None and self.may_fall():
             self._fault("power", node=victim.name)
             victim.cut_power()
 
@@ -290,7 +296,7 @@ class Nemesis:
     def _fail_disk(self) -> None:
         """The next operations but a few fail: a write, a sync, a rename."""
         victim = self._victim()
-        if victim is not None and self._may_fall():
+        if victim is not None and self.may_fall():
             self._fault("failing disk", node=victim.name)
             disk = victim.disk
             disk.fail_errno = errno.EIO
@@ -306,6 +312,18 @@ class Nemesis:
             node.disk.full = False
 
         self._later(self.rng.randrange(1, 6) * S, free)
+
+    def _write_protect(self) -> None:
+        """The log's file system turns read-only for a while, as after an error of the device."""
+        victim = self._victim()
+        if victim is not None and self.may_fall():
+            self._fault("read-only disk", node=victim.name)
+            victim.disk.read_only = True
+
+            def mend() -> None:
+                victim.disk.read_only = False
+
+            self._later(self.rng.randrange(1, 6) * S, mend)
 
     def _slow_sql(self) -> None:
         node = self.rng.choice(list(self.world.nodes.values()))

@@ -32,13 +32,19 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class NodeDisk(SimDisk):
-    """A disk that can be full: what exists can be overwritten, nothing new can be made."""
+    """A disk that can be full: what exists can be overwritten, nothing new can be made; or
+    read-only, where nothing can be done at all.
+    """
 
     def __init__(self, image: Image | None = None) -> None:
         super().__init__(image, record=False)
         self.full = False
+        self.read_only = False
 
     def do(self, op: Op) -> None:
+        if self.read_only:
+            self.done += 1
+            raise OSError(errno.EROFS, "the simulated file system is read-only")
         if self.full and self._needs_space(op):
             self.done += 1
             raise OSError(errno.ENOSPC, "no space left on the simulated disk")
@@ -269,5 +275,5 @@ def power_loss(state: State, rng: Random) -> Image:
 def after_power_loss(disk: NodeDisk, rng: Random) -> NodeDisk:
     """The disk that the next start finds."""
     fresh = NodeDisk(power_loss(disk.state, rng))
-    fresh.full = disk.full
+    fresh.full, fresh.read_only = disk.full, disk.read_only
     return fresh

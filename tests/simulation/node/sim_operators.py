@@ -105,7 +105,8 @@ class Operators:
         rng, membership = self.kernel.rng, life.member.membership
         known = sorted(life.member.state.members.by_id)
         learners = [m.id for m in membership.all() if m.is_learner]
-        if self.wiped & set(known):
+        losses = self.world.nemesis.losses
+        if self.wiped & set(known) or losses.undecided():
             return  # who lost a disk is seen to first
         what = rng.choice(("add", "learner", "remove", "remove", "promote", "wipe"))
         if what == "promote" and learners:
@@ -148,6 +149,8 @@ class Operators:
         voters = life.member.machine.conf_state.voters
         enough = len(up) == len(self.world.nodes) - len(self.world.gone) and len(voters) > 2
         quiet = self.kernel.now - self._last_change > 10 * S  # nothing is asked for any more
+        if self.world.nemesis.losses.hit:
+            return  # one loss in a run is what a quorum surely survives
         if not (able and enough and quiet) or len(self.wiped) >= WIPES_MAX:
             return
         victim = self.kernel.rng.choice(able)

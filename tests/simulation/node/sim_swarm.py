@@ -61,6 +61,9 @@ class Swarm:
     bandwidth: float = 0.0
     queue_bytes: int = 0  # bound of a peer connection's queue; 0: the product's
     clogs: float = 0.0
+    read_only: float = 0.0
+    old_copies: float = 0.0  # copies that are taken; few are put back
+    damage: float = 0.0  # tried; few are allowed
     hasty: bool = False  # operators do not wait for one change before the next
     broken_rest: bool = False  # the heal leaves a minority broken
     minority: bool = False  # after the heal one member is broken, and what it costs is measured
@@ -103,6 +106,9 @@ _LATER: Final = {
     "half_open": lambda r: r.choice((0.05, 0.2)),
     "bandwidth": lambda r: r.choice((0.1, 0.4)),
     "clogs": lambda r: r.choice((0.1, 0.4)),
+    "read_only": lambda r: r.choice((0.02, 0.1)),
+    "old_copies": lambda r: r.choice((0.1, 0.3)),
+    "damage": lambda r: r.choice((0.1, 0.4)),
 }
 
 

@@ -107,6 +107,8 @@ class World:
         if code is ExitCode.REMOVED:
             self.gone.add(node.id)
             return node.id in self.operators.removed
+        if self.nemesis.losses.explains(node, code):
+            return True
         lost = (ExitCode.WRONG_IDENTITY, ExitCode.WENT_BACK)
         if code in lost and node.id in self.operators.wiped:
             self.gone.add(node.id)

@@ -26,7 +26,17 @@ FIRST_SEED = 700_000  # others than those that `make sim` begins with
 # What so few seeds may miss; `make sim` demands it of a hundred.
 SELDOM = {
     "a member declines leadership",
+    "a damaged log was refused",
+    "a damaged log was used",
     "a peer's queue is full",
+    "an old copy was told",
+    "damage: bit flip",
+    "damage: lost write",
+    "damage: misdirected write",
+    "damage: truncated file",
+    "damage: zeroed page",
+    "fault: damage",
+    "fault: old copy",
     "fault: wipe",
     "leadership is handed over",
     "member promoted",
