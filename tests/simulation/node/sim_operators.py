@@ -33,6 +33,7 @@ class Operators:
         self.kernel = world.kernel
         self.removed: set[NodeId] = set()
         self.wiped: set[NodeId] = set()
+        self._replaced: set[NodeId] = set()  # another one was asked for in its place
         self.running = False
         self._number = world.swarm.members
         self._busy = False
@@ -89,8 +90,18 @@ class Operators:
         known = life.member.state.members
         for who in sorted(self.wiped & self.world.gone):
             waits = self._busy or self.kernel.now - self._last_change < S
-            if who in known.by_id and not waits:
+            hit = who in self.world.nemesis.losses.hit
+            if waits:
+                continue
+            if who in known.by_id:
                 life.post(0, self._change, life, life.member.membership.plan_remove(who))
+            elif (
+                self.running and who in self.world.nemesis.losses.hit and who not in self._replaced
+            ):
+                self._replaced.add(who)
+                life.post(0, self._add, life)
+                self.world.count("member replaced")
+                return
 
     def _start_added(self, lives: list[Life]) -> None:
         """Also where nobody leads: with two voters of which one never started, nobody will."""
@@ -116,9 +127,12 @@ class Operators:
         elif what == "wipe":
             self._wipe(life)
         elif what in ("add", "learner") and len(known) < MEMBERS_MAX:
-            self._number += 1
-            url = f"http://127.0.0.1:{2380 + self._number}"
-            self._change(life, membership.plan_add((url,), is_learner=what == "learner"))
+            self._add(life, is_learner=what == "learner")
+
+    def _add(self, life: Life, *, is_learner: bool = False) -> None:
+        self._number += 1
+        url = f"http://127.0.0.1:{2380 + self._number}"
+        self._change(life, life.member.membership.plan_add((url,), is_learner=is_learner))
 
     def _change(self, life: Life, op: MemberChangeOp) -> None:
         self.world.fault(f"member {op.action}")

@@ -16,6 +16,7 @@ from configsvc.runtime.membership import Membership
 from configsvc.storage.seal.keyfile import KeyFile
 from configsvc.storage.wal.format import FrameKind
 from configsvc.storage.wal.wal import Wal
+from configsvc.types import LogIndex
 from tests.simulation.node import sim_damage, sim_world
 from tests.simulation.node.sim_kernel import MS, S
 from tests.simulation.node.sim_losses import DAMAGE_CODES, Losses
@@ -38,6 +39,7 @@ def test_an_old_copy_ends_itself_and_is_replaced() -> None:
     assert counts["fault: old copy"] > 2
     assert counts["an old copy was told"] == counts["exit 87"] > 0
     assert counts["member removed"] >= counts["exit 87"]
+    assert 0 < counts["member replaced"] <= counts["member added"]
 
 
 def test_an_old_copy_that_nobody_tells_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,7 +49,8 @@ def test_an_old_copy_that_nobody_tells_is_noticed(monkeypatch: pytest.MonkeyPatc
     hear = dispatch._FOLLOWER[MessageType.HEARTBEAT]
 
     def trusting(raft: Raft, message: Message) -> None:
-        hear(raft, message._replace(commit=min(message.commit, raft.log.last_index)))
+        known = LogIndex(min(message.commit, raft.log.last_index))
+        hear(raft, message._replace(commit=known))
 
     monkeypatch.setitem(dispatch._FOLLOWER, MessageType.HEARTBEAT, trusting)
     monkeypatch.setattr(sim_world, "HEAL_WRITE", 2 * S)  # both go on asking, without a pause
