@@ -95,9 +95,7 @@ class Operators:
                 continue
             if who in known.by_id:
                 life.post(0, self._change, life, life.member.membership.plan_remove(who))
-            elif (
-                self.running and who in self.world.nemesis.losses.hit and who not in self._replaced
-            ):
+            elif self.running and hit and who not in self._replaced:
                 self._replaced.add(who)
                 life.post(0, self._add, life)
                 self.world.count("member replaced")
