@@ -87,6 +87,13 @@ class Checks:
     def _voted(self, voter: NodeId, term: int, candidate: NodeId) -> None:
         assert self.votes.setdefault((voter, term), candidate) == candidate, "I7 two votes"
 
+    def forgotten(self, voter: NodeId, since: int) -> None:
+        """An old copy of ``voter`` knows of no vote in terms from ``since`` on. That two of its
+        votes make no two leaders is I1's.
+        """
+        for who, term in [key for key in self.votes if key[0] == voter and key[1] >= since]:
+            del self.votes[who, term]
+
     # --- members ----------------------------------------------------------------------------------
 
     def began(self, node: Node, life: Life) -> None:

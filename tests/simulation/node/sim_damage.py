@@ -123,6 +123,8 @@ def damage(image: Image, key: KeyFile, kind: str, rng: Random) -> Damaged | None
         if kind == "bit flip":
             data[block.offset + rng.randrange(block.size)] ^= 1 << rng.randrange(8)
         else:
+            if block.offset < FIRST_FRAME <= len(data) and rng.random() < 0.5:
+                block = Extent(block.name, 0, FIRST_FRAME)  # both copies of a header
             data[block.offset : block.offset + block.size] = bytes(block.size)
         out[block.name] = bytes(data)
         return Damaged(out, found, last)

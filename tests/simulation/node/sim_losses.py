@@ -2,8 +2,9 @@
 
 What is lost stays recoverable: the *atlas* (``may_lose``) lets it happen to a minority of the
 voters of a run, and only while so many others hold durably whatever the victim acknowledged that
-every quorum without its copy has one. Never to a vote: a member that forgets one may cast it twice
-until members greet each other before they vote (G3, later).
+every quorum without its copy has one. A vote is forgotten only where nobody can use a second one:
+every other voter is durably in the newest of the terms, and none of them is a candidate in it. In
+general it could be cast twice, until members greet each other before they vote (G3, later).
 
 The member must end itself: with 87 where its leader can prove what is missing (G2), with 82 to 84
 where its log is damaged. Where nobody can prove anything, or the damage hit what is not used, it
@@ -17,7 +18,7 @@ import copy
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from configsvc.errors import ExitCode
-from configsvc.raft.messages import HardState
+from configsvc.raft.messages import HardState, Role
 from configsvc.storage.history.messages import StoreIdentity
 from configsvc.types import NodeId
 from tests.simulation.node import sim_damage
@@ -95,6 +96,21 @@ class Losses:
             for index, term in held.terms.items()
         )
 
+    def _votes_are_over(self, node: Node) -> bool:
+        """Whether no term that ``node`` has voted in can still be won with its vote."""
+        leader = self.world.leader()
+        if leader is None or leader.life is None or leader is node:
+            return False
+        term = node.durable.hard.term
+        voters = leader.life.member.machine.conf_state.voters
+        others = [n for n in self.world.nodes.values() if n is not node]
+        running = [n.life.member.machine for n in others if n.life is not None]
+        return (
+            leader.life.member.term >= term
+            and all(n.durable.hard.term >= term for n in others if n.id in voters)
+            and not any(machine.role is Role.CANDIDATE for machine in running)
+        )
+
     def explains(self, node: Node, code: ExitCode) -> bool:
         """Whether a member may end itself so; the operators replace it."""
         back = code is ExitCode.WENT_BACK and node.id in self.put_back
@@ -125,16 +141,19 @@ class Losses:
             return
         now, then = node.durable, kept.durable
         same = (now.hard.term, now.hard.vote) == (then.hard.term, then.hard.vote)
-        same = same and node.store_id == kept.store_id
-        behind = now.last > then.last
-        able = node.life is not None and self.world.nemesis.may_fall()
-        if not (same and behind and able and self.may_lose(node, then.last)):
+        able = node.store_id == kept.store_id and now.last > then.last
+        able = able and node.life is not None and self.world.nemesis.may_fall()
+        able = able and (same or self._votes_are_over(node))
+        if not (able and self.may_lose(node, then.last)):
             self.kernel.at(TRY_NS, self._put_back, node, kept)
             return
         self.world.fault("old copy", node=node.name, lost=now.last - then.last)
         self.hit[node.id] = now.last
         self.unseen.add(node.id)
         self.put_back.add(node.id)
+        if not same:
+            self.world.count("a vote was forgotten")
+            self.world.checks.forgotten(node.id, then.hard.term)
         node.kill()
         node.lost.append(now)
         node.durable = then
