@@ -178,6 +178,7 @@ RANGE_PIECE_KEYS: Final = 250  # keys looked up and encoded
 RANGE_PIECE_BYTES: Final = 256 * KIB  # encoded, and one key more
 JSON_PIECE_VALUES: Final = 64  # of a list, written as JSON
 RANGE_PIECE_ROWS: Final = 1_000  # changes since its revision that are undone
+SLICE_REST_S: Final = 0.002  # after each slice of long work while a write waits
 # How long a thread waits for the interpreter before it asks for it: threads in SQLite must not hold
 # up the loop, and a loop that works slice by slice must not hold up the log's thread.
 SWITCH_INTERVAL_S: Final = 0.001

@@ -33,7 +33,6 @@ from configsvc.mvcc.shape import check_request, quota_cost
 from configsvc.mvcc.store import NeedHistory
 from configsvc.proto import rpc_pb2
 from configsvc.runtime.member import Member
-from configsvc.runtime.slices import Slices
 from configsvc.runtime.waiting import Waiting
 
 
@@ -42,8 +41,7 @@ class KvService(Service):
 
     def __init__(self, member: Member) -> None:
         super().__init__(member)
-        self.slices = Slices(member.loop)  # of all that is long here
-        self.ranges = LargeRanges(self.slices)
+        self.ranges = LargeRanges(member.slices)
 
     # --- reads -----------------------------------------------------------------------------------
 
@@ -103,7 +101,7 @@ class KvService(Service):
         result: Any = effects.result
         header = self.header_at(result.revision)
         if len(result.prevs) > RANGE_PIECE_KEYS:
-            return large_deletion(self.slices, header, result)
+            return large_deletion(self.member.slices, header, result)
         return header + answers.delete_body(result)
 
     def txn(self, caller: Caller, raw: bytes) -> bytes | Waiting:
@@ -163,7 +161,7 @@ class KvService(Service):
 
     def range_stream(self, caller: Caller, sink: StreamSink) -> StreamHandler:
         """RangeStream (S1–S6)."""
-        return RangeStream(self, self.slices, caller, sink)
+        return RangeStream(self, self.member.slices, caller, sink)
 
 
 def _may_write(op: TxnOp) -> bool:

@@ -44,6 +44,7 @@ class Frontend:
         refuse: Refuse | None = None,
         traffic: ClientTraffic | None = None,
         ages: Ages | None = None,
+        slices: Slices | None = None,
     ) -> None:
         """Nothing is opened yet.
 
@@ -57,6 +58,7 @@ class Frontend:
             refuse: Tells a refused gRPC call its status once that is recorded; None: at once.
             traffic: Where bytes of HTTP/2 are counted; None: nobody looks.
             ages: How long connections may last; None: as ``limits`` has it.
+            slices: Where large answers stand in line; None: in a line of their own.
         """
         loop = asyncio.get_running_loop()
         self.admission = Admission()
@@ -70,7 +72,7 @@ class Frontend:
         self._refuse = refuse
         self._traffic = traffic
         self.answers = Gathering(loop)  # corked by whoever completes many calls at once
-        self._bulk = Slices(loop)
+        self._bulk = Slices(loop) if slices is None else slices  # an empty line is false
         self._sweeper = Sweeper(loop)
         self._calendar = Calendar(loop, ages or Ages())
 

@@ -63,7 +63,7 @@ class Gateway:
         """What others count for the metrics: ``refused``, peers cut off, by kind; ``traffic``."""
         self._member = member
         self._api = api
-        self._calls = Calls(member.loop, api.status_of)
+        self._calls = Calls(member.loop, api.status_of, member.slices)
         self._origin = OriginGuard(member.config)
         self._health = Health(member)
         self._metrics = Metrics(

@@ -45,10 +45,10 @@ TOO_LATE: Final = "context deadline exceeded"
 class Calls:
     """Runs the methods that JSON requests name; knows how many wait, and of whom (LIM-5)."""
 
-    def __init__(self, loop: AbstractEventLoop, status_of: StatusOf) -> None:
+    def __init__(self, loop: AbstractEventLoop, status_of: StatusOf, slices: Slices) -> None:
         self.loop = loop
         self.status_of = status_of
-        self.slices = Slices(loop)  # of long answers
+        self.slices = slices  # of long answers
         self.waiting = 0
         self._waiting_of: dict[str, int] = {}
 

@@ -51,6 +51,7 @@ from configsvc.runtime.publishing import Publishing
 from configsvc.runtime.readiness import Readiness
 from configsvc.runtime.reads import Reads
 from configsvc.runtime.rpc import PeerCalls
+from configsvc.runtime.slices import Slices
 from configsvc.runtime.standing import Standing
 from configsvc.runtime.timing import Timing
 from configsvc.runtime.waiting import Waiting
@@ -68,6 +69,7 @@ class Member:
         self.report = parts.report
         self.clock = parts.clock
         self.loop = parts.loop
+        self.slices = Slices(parts.loop, self.writes_wait)  # of all that is long
         self.self_id = parts.self_id
         self.cluster_id = parts.cluster_id
         self.store_id = parts.store_id
@@ -245,6 +247,10 @@ class Member:
     @property
     def lead(self) -> NodeId:
         return self.machine.lead
+
+    def writes_wait(self) -> bool:
+        """Whether somebody's write is on its way through this member."""
+        return self.machine.writing or self.proposals.waiting > 0
 
     @property
     def is_leader(self) -> bool:

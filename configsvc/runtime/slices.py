@@ -3,8 +3,12 @@
 What takes a hundred milliseconds in one go holds up every put for as long. Cut into slices, it
 holds each step of a put up by one slice, however many pieces of long work there are.
 
-Always true: a turn of the loop is asked for exactly while somebody waits, and runs one slice; and
-meanwhile other threads get the interpreter soon (``interpreter``).
+Always true:
+  * A turn of the loop is asked for exactly while somebody waits, and runs one slice.
+  * Meanwhile other threads get the interpreter soon (``interpreter``).
+  * While a write waits, each slice is followed by a rest: the write's other steps are done by other
+    threads and processes, which want the core that the slices would keep busy. Long work goes on
+    all the same, if writes never end.
 
 Not here: how much one slice is (whoever works bounds it in ``limits``).
 """
@@ -15,6 +19,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from configsvc.limits import SLICE_REST_S
 from configsvc.runtime.interpreter import INTERPRETER, Interpreter
 
 Slice = Callable[[], bool]  # does a little; whether there is more to do
@@ -25,12 +30,21 @@ class Soon(Protocol):
 
     def call_soon(self, callback: Callable[[], None], /) -> object: ...
 
+    def call_later(self, delay: float, callback: Callable[[], None], /) -> object: ...
+
 
 class Slices:
     """Who has long work to do, in turns."""
 
-    def __init__(self, loop: Soon, interpreter: Interpreter = INTERPRETER) -> None:
+    def __init__(
+        self,
+        loop: Soon,
+        writes_wait: Callable[[], bool] = lambda: False,
+        interpreter: Interpreter = INTERPRETER,
+    ) -> None:
+        """``writes_wait``: whether some write of this member is on its way."""
         self._loop = loop
+        self._writes_wait = writes_wait
         self._interpreter = interpreter
         self._waiting: deque[Slice] = deque()
 
@@ -55,7 +69,9 @@ class Slices:
             waiting.popleft()
             if more:
                 waiting.append(work)
-            if waiting:
-                self._loop.call_soon(self._turn)
-            else:
+            if not waiting:
                 self._interpreter.long_work_ends()
+            elif self._writes_wait():
+                self._loop.call_later(SLICE_REST_S, self._turn)
+            else:
+                self._loop.call_soon(self._turn)

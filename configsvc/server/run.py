@@ -159,6 +159,7 @@ class Server:
             refused_counts=refused,
             refuse=api.refusals.refuse,
             traffic=clients,
+            slices=self.member.slices,
         )
         self.member.passes.answers = frontend.answers
         self._client_urls = listen_clients(self.config, frontend, tls, gateway.probes)

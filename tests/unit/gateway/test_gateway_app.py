@@ -19,6 +19,7 @@ from configsvc.errors import (
 from configsvc.gateway.app import Gateway
 from configsvc.gateway.routes import ROUTES
 from configsvc.proto import rpc_pb2
+from configsvc.runtime.slices import Slices
 from configsvc.types import NO_SOURCE, SYSTEM_PRINCIPAL
 from tests.support.gateway_fakes import FakeLoop, FakeMember, FakeSink
 
@@ -88,6 +89,7 @@ class World:
     def __init__(self) -> None:
         self.member = FakeMember()
         self.member.loop = FakeLoop()  # type: ignore[attr-defined]
+        self.member.slices = Slices(self.member.loop)  # type: ignore[attr-defined]
         self.member.applied = 0  # type: ignore[attr-defined]
         self.api = FakeApi()
         self.connection = FakeConnection()

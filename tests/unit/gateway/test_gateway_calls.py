@@ -24,6 +24,7 @@ from configsvc.gateway.calls import Calls
 from configsvc.gateway.json_out import to_json
 from configsvc.limits import JSON_PIECE_VALUES, UNARY_IN_FLIGHT_MAX, UNARY_PER_IDENTITY_MAX
 from configsvc.proto import kv_pb2, rpc_pb2
+from configsvc.runtime.slices import Slices
 from configsvc.runtime.waiting import Pieces, Waiting
 from configsvc.types import NO_SOURCE, SYSTEM_PRINCIPAL
 from tests.support.gateway_fakes import FakeLoop, FakeSink
@@ -67,7 +68,7 @@ class Handler:
 class World:
     def __init__(self) -> None:
         self.loop = FakeLoop()
-        self.calls = Calls(cast(Any, self.loop), told)
+        self.calls = Calls(cast(Any, self.loop), told, Slices(cast(Any, self.loop)))
         self.sink = FakeSink()
         self.waiting = Waiting()
         self.handler: Handler | None = None

@@ -1,11 +1,13 @@
-"""The switch interval is short while long work is under way, and the ordinary one otherwise."""
+"""Long work in slices: who wants the interpreter gets it, and writes that wait get the core."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import pytest
 
 from configsvc.errors import InvariantViolationError
-from configsvc.limits import SWITCH_INTERVAL_LONG_WORK_S, SWITCH_INTERVAL_S
+from configsvc.limits import SLICE_REST_S, SWITCH_INTERVAL_LONG_WORK_S, SWITCH_INTERVAL_S
 from configsvc.runtime.interpreter import Interpreter
 from configsvc.runtime.slices import Slices
 from tests.support.turns import Turns
@@ -17,7 +19,7 @@ class World:
         self.interpreter = Interpreter(self.intervals.append)
         self.interpreter.set_up()
         self.loop = Turns()
-        self.slices = Slices(self.loop, self.interpreter)
+        self.slices = Slices(self.loop, interpreter=self.interpreter)
 
     @property
     def short(self) -> bool:
@@ -59,8 +61,40 @@ def test_the_last_one_that_ends_restores_it() -> None:
     world.interpreter.long_work_begins()
     world.interpreter.long_work_begins()
     world.interpreter.long_work_ends()
-    assert world.short
+    assert world.intervals == [SWITCH_INTERVAL_S, SWITCH_INTERVAL_LONG_WORK_S]
     world.interpreter.long_work_ends()
-    assert not world.short
+    assert world.intervals[2:] == [SWITCH_INTERVAL_S]
     with pytest.raises(InvariantViolationError):
         world.interpreter.long_work_ends()
+
+
+def test_slices_rest_while_a_write_waits_and_go_on_all_the_same() -> None:
+    class Loop(Turns):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rests: list[float] = []
+
+        def call_later(self, delay: float, callback: Callable[[], None], /) -> None:
+            self.rests.append(delay)
+            self.call_soon(callback)
+
+    loop, waits, done = Loop(), [True], [0]
+    slices = Slices(loop, lambda: waits[0], Interpreter(lambda _: None))
+
+    def work() -> bool:
+        done[0] += 1
+        return done[0] < 6
+
+    slices.add(work)
+    assert not loop.rests  # the first slice does not wait
+    loop.next()
+    loop.next()
+    assert (done[0], loop.rests) == (2, [SLICE_REST_S] * 2)
+    waits[0] = False
+    loop.next()
+    loop.next()
+    assert (done[0], len(loop.rests)) == (4, 2)
+    waits[0] = True
+    while loop.soon:
+        loop.next()
+    assert (done[0], len(loop.rests)) == (6, 3)  # it ends although writes do not
