@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from tests.simulation.node.sim_world import World
 
 LOOK_NS: Final = 100 * MS
-SILENCE_NS: Final = 1 * S  # a connection without progress for so long is closed (L5)
+SILENCE_NS: Final = 1 * S  # a connection without progress for so long is closed (L5);
+# what fits into the socket's buffer makes progress, and then it takes PEER_SILENCE_S
 BACKOFF_NS: Final = 500 * MS
 ORDINARY_DELAY: Final = (100_000, 2 * MS)
 LATE_NS: Final = 10 * S  # how late a repeated message may come
@@ -61,6 +62,7 @@ class Net:
         self.delay: dict[Pair, int] = {}  # longest, beyond the ordinary
         self.duplicates = 0.0
         self.reorder = False
+        self.silence = int(PEER_SILENCE_S * S) if world.swarm.long_silence else SILENCE_NS
         self.bandwidth: dict[Pair, int] = {}  # bytes per second
         self._clogged: dict[Pair, list[tuple[Callable[..., None], tuple[Any, ...]]]] = {}
         self._void: dict[Pair, Connection] = {}  # who believes in it, and the end that lost it
@@ -190,7 +192,7 @@ class Net:
                     connection.blocked_since = None
                 elif connection.blocked_since is None:
                     connection.blocked_since = now
-                elif now - connection.blocked_since > SILENCE_NS:
+                elif now - connection.blocked_since > self.silence:
                     self._break(pair)
 
     def _reachable(self, one: NodeId, other: NodeId) -> bool:

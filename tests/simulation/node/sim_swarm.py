@@ -61,6 +61,7 @@ class Swarm:
     bandwidth: float = 0.0
     queue_bytes: int = 0  # bound of a peer connection's queue; 0: the product's
     clogs: float = 0.0
+    long_silence: bool = False  # broken connections are noticed late
     read_only: float = 0.0
     old_copies: float = 0.0  # copies that are taken; few are put back
     damage: float = 0.0  # tried; few are allowed
@@ -106,6 +107,7 @@ _LATER: Final = {
     "half_open": lambda r: r.choice((0.05, 0.2)),
     "bandwidth": lambda r: r.choice((0.1, 0.4)),
     "clogs": lambda r: r.choice((0.1, 0.4)),
+    "long_silence": lambda r: True,
     "read_only": lambda r: r.choice((0.02, 0.1)),
     "old_copies": lambda r: r.choice((0.1, 0.3)),
     "damage": lambda r: r.choice((0.1, 0.4)),

@@ -97,6 +97,19 @@ def test_a_narrow_link_makes_appends_wait_and_fills_the_queue() -> None:
         assert leader.member.applied - other.member.applied < 10
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_a_connection_that_is_cut_is_noticed_after_its_silence(late: bool) -> None:
+    world = World(5, calm(long_silence=late))
+    with doors(world):
+        leader, other = running(world)
+        world.net.cut.add((leader.node.id, other.node.id))
+        world.kernel.run(3 * S)
+        noticed = world.net.standing(leader.node.id, other.node.id) is None
+        assert noticed is not late
+        world.kernel.run(3 * S)
+        assert world.net.standing(leader.node.id, other.node.id) is None
+
+
 def test_a_queue_without_a_bound_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PeerConnection, "_has_room", lambda *_: True)
     swarm = {"bandwidth": 1.0, "queue_bytes": 2048, "ops_per_s": 30.0}
