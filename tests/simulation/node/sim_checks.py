@@ -31,6 +31,7 @@ from configsvc.raft.messages import (
 )
 from configsvc.types import NodeId
 from tests.simulation.node.sim_read_checks import ReadChecks
+from tests.simulation.node.sim_upkeep import AlarmChecks
 
 if TYPE_CHECKING:
     from configsvc.raft.storage import MemoryLog
@@ -53,6 +54,7 @@ class Checks:
         self.acked = 0  # highest revision that a client was told
         self.elections = 0
         self.reads = ReadChecks(world)
+        self.alarms = AlarmChecks()
         self._before: dict[tuple[int, int], tuple[int, int, bytes]] = {}  # (index, term) -> entry
         self._seen: dict[NodeId, tuple[int, int, int]] = {}  # term, commit, applied of this start
         self._office: dict[NodeId, tuple[int, int]] = {}  # term and commit index of a leader
@@ -225,6 +227,7 @@ class Checks:
             assert not again, "I18 one request took effect twice"
             self.results[effect.request_id] = effect
         self.world.leases.applied(effect)
+        self.alarms.applied(effect)
 
     def _quorum(self, life: Life, index: int, term: int) -> None:
         """I5: a majority of each half of the configuration holds the entry durably.

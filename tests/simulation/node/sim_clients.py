@@ -9,9 +9,11 @@ Not here: what the answers must have been (``tests.simulation.checkers``).
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from configsvc.apply.commands import Effects, Granted, Refused
+from configsvc.apply.state import NO_SPACE
 from configsvc.codec import command as codec
 from configsvc.errors import CompactedError, ConfigServiceError, OverloadedError
 from configsvc.mvcc.messages import RangeOp
@@ -126,6 +128,12 @@ class Client:
             self._answered(op, told[0])
 
         self.world.operations.append(op)
+        if op.kind != "delete" and life.member.state.over_quota(len(request)):
+            op.impossible = True
+            self.world.count("over the quota")
+            with suppress(ConfigServiceError):
+                life.member.raise_alarm(NO_SPACE)
+            return
         try:
             waiting = life.member.proposals.submit(ACTOR, field, request, encode)
         except ConfigServiceError:

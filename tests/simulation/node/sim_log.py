@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 from collections import deque
+from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -113,6 +114,7 @@ class SimLogWriter:
         self._current: Submission | None = None
         self._written = False
         self._compact_to = 0
+        self._jobs: deque[Callable[[Wal], object]] = deque()
         self._seal_planned = False
         self._began = 0
         self._space = True
@@ -136,6 +138,12 @@ class SimLogWriter:
         self._compact_to = max(self._compact_to, up_to)
         if self._current is None:
             self._life.thread(MS, self._idle)
+
+    def run_job(self, job: Callable[[Wal], object]) -> bool:
+        """Between frames; as often as not right before the next one."""
+        self._jobs.append(job)
+        self._life.thread(MS, self._idle)
+        return True
 
     def oldest_unsynced_age(self, now: float) -> float:
         waiting = self._current or (self._waiting[0] if self._waiting else None)
@@ -203,6 +211,8 @@ class SimLogWriter:
             up_to, self._compact_to = self._compact_to, 0
             self._life.checks.let_go(self._life, up_to)
             self._guarded(self._wal.compact, up_to)
+        elif self._jobs:
+            self._guarded(self._jobs.popleft(), self._wal)
         if not (self._wal.spare_ready and self._space):
             self._guarded(self._prepare)
         if not self._seal_planned:

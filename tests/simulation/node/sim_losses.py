@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from configsvc.errors import ExitCode
 from configsvc.raft.messages import HardState, Role
 from configsvc.storage.history.messages import StoreIdentity
+from configsvc.storage.seal.keyfile import KeyFile
 from configsvc.types import NodeId
 from tests.simulation.node import sim_damage
 from tests.simulation.node.sim_kernel import MS, S
@@ -49,6 +50,7 @@ class Copy(NamedTuple):
     durable: Durable
     fresh: bool
     store_id: bytes
+    key: KeyFile  # that opens it
 
 
 class Losses:
@@ -142,6 +144,7 @@ class Losses:
         now, then = node.durable, kept.durable
         same = (now.hard.term, now.hard.vote) == (then.hard.term, then.hard.vote)
         able = node.store_id == kept.store_id and now.last > then.last
+        able = able and node.key_file is kept.key and node.new_key is None
         able = able and node.life is not None and self.world.nemesis.may_fall()
         able = able and (same or self._votes_are_over(node))
         if not (able and self.may_lose(node, then.last)):
@@ -169,7 +172,7 @@ class Losses:
         node = rng.choice([n for n in world.nodes.values() if n.id not in world.gone])
         if node.life is not None and not world.nemesis.may_fall():
             return
-        if not node.durable.last or not self.may_lose(node):
+        if not node.durable.last or node.new_key is not None or not self.may_lose(node):
             return
         kind = rng.choice(sim_damage.KINDS)
         result = sim_damage.damage(node.disk.image(), node.key_file, kind, rng)
@@ -212,6 +215,8 @@ def take(node: Node, *, synced: bool) -> Copy | None:
     """A copy of a directory: of what is durable, or of what a reader sees."""
     image = node.disk.durable_image() if synced else node.disk.image()
     files: dict[int, SqlFile] = {}
+    if node.new_key is not None:
+        return None  # two keys
     for number, file in sorted(node.files.items()):
         if not file.complete:
             return None  # an install is under way
@@ -231,6 +236,7 @@ def take(node: Node, *, synced: bool) -> Copy | None:
         durable,
         node.fresh,
         node.store_id,
+        node.key_file,
     )
 
 

@@ -40,7 +40,7 @@ from configsvc.storage.history.messages import StoreIdentity
 from configsvc.storage.local.heads import NO_HEAD
 from configsvc.storage.seal.keyfile import KeyFile
 from configsvc.storage.wal.recovery import WalIdentity
-from configsvc.storage.wal.wal import Recovered, Wal, WalOptions
+from configsvc.storage.wal.wal import Recovered, SqlApplied, Wal, WalOptions
 from configsvc.transport.hello import CONTROL, Hello
 from configsvc.types import LogIndex, NodeId
 from tests.simulation.node.sim_kernel import MS, Died, Fn, NodeLoop, S, SimExecutor
@@ -48,6 +48,7 @@ from tests.simulation.node.sim_local import SimLocal, SimLocalWriter
 from tests.simulation.node.sim_log import Durable, NodeDisk, SimLogWriter, after_power_loss
 from tests.simulation.node.sim_net import SimLink
 from tests.simulation.node.sim_sql import SimDir, SimHistoryWriter, SimReader, SqlFile
+from tests.simulation.node.sim_upkeep import use_new_key
 
 if TYPE_CHECKING:
     from tests.simulation.node.sim_world import World
@@ -116,6 +117,7 @@ class Node:
         self.uptime_offset = rng.randrange(1_000_000) / 7
         self.wall_offset = 0
         self.key_file = KeyFile(rng.randbytes(32))
+        self.new_key: KeyFile | None = None  # while a change of keys is under way
         self.token_key = TokenKey(Ed25519PrivateKey.from_private_bytes(rng.randbytes(32)))
         self.log_key = TokenKey(Ed25519PrivateKey.from_private_bytes(rng.randbytes(32)))
         self.life: Life | None = None
@@ -255,6 +257,7 @@ class Life:
         self.conf_before = ConfState()  # in force after the entries that the history was given
         self.log = MemoryLog()
         self.member: Member
+        self.writer: SimLogWriter
 
     # --- the kernel's side ------------------------------------------------------------------------
 
@@ -375,11 +378,11 @@ class Life:
                 hard = hard._replace(commit=LogIndex(meta.applied))
         self.started_applied = meta.applied
         self.conf_before = conf
-        state = ApplyState(quota_bytes=-1)
+        state = ApplyState(quota_bytes=self.world.operators.upkeep.quota)
         if meta.applied:
             adopt(state, read_stored(history), history.load_live())  # type: ignore[arg-type]
         self.loop.worker_delay = lambda: self.kernel.rng.randrange(100_000, 5 * MS)
-        writer = SimLogWriter(node, self, wal)
+        writer = self.writer = SimLogWriter(node, self, wal)
         sql = SimHistoryWriter(node, self, history)
         self.member = Member(
             Parts(
@@ -452,10 +455,24 @@ class Life:
             opened.append(node.files[generation])
             return opened[0].meta().applied
 
+        if node.new_key is not None:
+            self._end_key_change(sql_applied, options)
         wal, recovered = Wal.open(
             node.disk, node.key_file, sql_applied=sql_applied, options=options
         )
         return wal, recovered, opened[0]
+
+    def _end_key_change(self, sql_applied: SqlApplied, options: WalOptions) -> None:
+        """As ``server.rekeying`` does before a start."""
+        node, old = self.node, self.node.key_file
+        assert node.new_key is not None
+        wal, _ = Wal.open(
+            node.disk, node.new_key, sql_applied=sql_applied, older_keys=(old,), options=options
+        )
+        wal.rewrap(node.new_key, (old,))
+        wal.close()
+        use_new_key(node)
+        self.world.count("key change ended by a start")
 
     def _raft(self, hard: HardState, conf: ConfState, applied: int) -> RawNode:
         config = self.node.config

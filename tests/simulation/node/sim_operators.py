@@ -17,6 +17,7 @@ from configsvc.proto import rpc_pb2
 from configsvc.types import NodeId
 from tests.simulation.node.sim_clients import ACTOR
 from tests.simulation.node.sim_kernel import MS, S
+from tests.simulation.node.sim_upkeep import Upkeep
 
 if TYPE_CHECKING:
     from tests.simulation.node.sim_node import Life
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 LOOK_NS = 100 * MS
 MEMBERS_MAX = 6
 WIPES_MAX = 1  # in one run
+DISARM = 0.2  # of the looks at a cluster with an alarm
 
 
 class Operators:
@@ -36,6 +38,7 @@ class Operators:
         self._replaced: set[NodeId] = set()  # another one was asked for in its place
         self.running = False
         self._number = world.swarm.members
+        self.upkeep = Upkeep(world, self)
         self._busy = False
         self._last_change = -10 * S
 
@@ -45,6 +48,7 @@ class Operators:
 
     def stop(self) -> None:
         self.running = False
+        self.upkeep.lift_quota()
 
     def _act(self) -> None:
         self.kernel.at(LOOK_NS, self._act)
@@ -56,12 +60,16 @@ class Operators:
             self._start_added(self.world.lives())
             return
         self._look_after(life)
+        if life.member.state.alarms and rng.random() < DISARM:
+            life.post(0, self.upkeep.disarm, life)
         if not self.running:
             return
         if not self._busy and rng.random() < swarm.churn * per_look:
             life.post(0, self._churn, life)
         if rng.random() < swarm.compactions * per_look:
             life.post(0, self._compact, life)
+        if swarm.key_changes and rng.random() < swarm.key_changes * per_look:
+            self.upkeep.change_key(rng.choice(list(self.world.nodes.values())))
         if rng.random() < swarm.transfers * per_look and len(self.world.nodes) > 1:
             self.world.fault("transfer")
             target = rng.choice([n for n in self.world.nodes if n != life.node.id])
@@ -79,7 +87,7 @@ class Operators:
         if revision <= max(store.compact_revision, 1):
             return
         request = rpc_pb2.CompactionRequest(revision=revision).SerializeToString()
-        self._submit(life, codec.OP_COMPACTION, request)
+        self.submit(life, codec.OP_COMPACTION, request)
         self.world.count("compactions")
 
     # --- members ----------------------------------------------------------------------------------
@@ -172,7 +180,7 @@ class Operators:
         victim.kill()
         victim.wipe()
 
-    def _submit(self, life: Life, field: int, request: bytes) -> None:
+    def submit(self, life: Life, field: int, request: bytes) -> None:
         try:
             life.member.proposals.submit(ACTOR, field, request, lambda _: b"done").bind(
                 lambda _: None

@@ -65,6 +65,8 @@ class Swarm:
     read_only: float = 0.0
     old_copies: float = 0.0  # copies that are taken; few are put back
     damage: float = 0.0  # tried; few are allowed
+    quota_bytes: int = -1  # negative: none
+    key_changes: float = 0.0
     hasty: bool = False  # operators do not wait for one change before the next
     broken_rest: bool = False  # the heal leaves a minority broken
     minority: bool = False  # after the heal one member is broken, and what it costs is measured
@@ -160,6 +162,7 @@ def draw(seed: int, overrides: dict[str, Any] | None = None, *, later: bool = Tr
         swarm.limits |= {name: bounds.choice(values) for name, values in _BOUNDS.items()}
     if later:
         _draw_later(swarm, random.Random(f"world {seed}"))
+        _draw_upkeep(swarm, random.Random(f"upkeep {seed}"))
     for name, value in (overrides or {}).items():
         setattr(swarm, name, value)
     return swarm
@@ -172,6 +175,13 @@ def _draw_later(swarm: Swarm, rng: random.Random) -> None:
             setattr(swarm, name, value)
     if swarm.bandwidth and rng.random() < 0.5:
         swarm.queue_bytes = rng.choice((2, 8, 32)) * KIB
+
+
+def _draw_upkeep(swarm: Swarm, rng: random.Random) -> None:
+    if rng.random() < 0.5:
+        swarm.key_changes = rng.choice((0.05, 0.2))
+    if rng.random() < 0.25:
+        swarm.quota_bytes = rng.choice((1_000, 2_000))
 
 
 def calm(**overrides: Any) -> Swarm:
