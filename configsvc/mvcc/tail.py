@@ -149,25 +149,27 @@ class Tail:
         rows = self._rows
         most = bisect_right(rows, limit, key=_revision_of)
         count = min(most, bisect_left(rows, compact_revision, key=_revision_of))
+        count = max(count, min(most, len(rows) - TAIL_ROWS_MAX))
         held = self._bytes
         for row in rows[:count]:
             held -= TAIL_ROW_OVERHEAD + len(row[2]) + len(row[3])
-        while count < most and (len(rows) - count > TAIL_ROWS_MAX or held > TAIL_BYTES_MAX):
+        while count < most and held > TAIL_BYTES_MAX:
             row = rows[count]
             held -= TAIL_ROW_OVERHEAD + len(row[2]) + len(row[3])
             count += 1
-        return self._drop(count)
+        return self._drop(count, held)
 
-    def _drop(self, count: int) -> int:
+    def _drop(self, count: int, held: int) -> int:
+        """Let go of the first ``count`` rows; ``held``: the bytes of those behind them."""
         rows = self._rows
         # A revision is never split: the rest of the last one goes too, for SQL holds it whole.
         while 0 < count < len(rows) and rows[count][0] == rows[count - 1][0]:
+            held -= TAIL_ROW_OVERHEAD + len(rows[count][2]) + len(rows[count][3])
             count += 1
         if not count:
             return 0
         self.floor = rows[count - 1][0]
-        for row in rows[:count]:
-            self._bytes -= TAIL_ROW_OVERHEAD + len(row[2]) + len(row[3])
+        self._bytes = held
         del rows[:count]
         del self._prevs[:count]
         self._dropped += count

@@ -62,10 +62,11 @@ class Following:
         changed = conf is not self._conf_submitted
         self._conf_submitted = conf
         member.history.submit(effects, encode_conf_state(conf) if changed else None)
-        accepted = [c.envelope.accepted_by if c is not None else 0 for c in commands]
         if member.is_leader:
             self._as_leader(effects)
-        member.proposals.answer(effects, accepted)
+        if member.proposals.waiting:  # a follower mostly is asked by nobody
+            accepted = [c.envelope.accepted_by if c is not None else 0 for c in commands]
+            member.proposals.answer(effects, accepted)
         member.hub.feed(effects)
         member.housekeeping.note_digest(effects[-1].index, effects[-1].digest)
         member.reads.applied(effects[-1].index)
