@@ -160,7 +160,8 @@ class PeerTransport:
         """
         for url in urls:
             _, host, port = split_url(url)
-            self._listeners.append(PeerListener(self._loop, bind(host, port), self._accept))
+            socks = bind(host, port)
+            self._listeners.append(PeerListener(self._loop, socks, self._accept, self._report))
         self._look()
 
     @property

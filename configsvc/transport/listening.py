@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 from configsvc.limits import ACCEPT_PAUSE_S, ACCEPTS_PER_PASS_MAX
 from configsvc.net.sockets import accepted
+from configsvc.transport.ports import Report
 
 
 class PeerListener:
@@ -25,11 +26,14 @@ class PeerListener:
         loop: asyncio.AbstractEventLoop,
         socks: Sequence[socket.socket],
         make: Callable[[], asyncio.Protocol],
+        report: Report,
     ) -> None:
-        """``make``: the protocol of the next connection."""
+        """``make``: the protocol of the next connection. ``report``: log lines."""
         self._loop = loop
         self._socks = tuple(socks)
         self._make = make
+        self._report = report
+        self._complained = False
         self._arriving: set[asyncio.Task[None]] = set()  # no transport yet
         self._pause: asyncio.TimerHandle | None = None
         self._resume()
@@ -57,6 +61,9 @@ class PeerListener:
 
     def _rest(self) -> None:
         """Out of descriptors: look away for a moment, the backlog waits in the kernel (N37)."""
+        if not self._complained:
+            self._complained = True
+            self._report.warn("transport", "out of file descriptors: new connections wait")
         for sock in self._socks:
             self._loop.remove_reader(sock.fileno())
         if self._pause is None:
@@ -64,6 +71,7 @@ class PeerListener:
 
     def _accept(self, listening: socket.socket) -> None:
         for sock, _ in accepted(listening, ACCEPTS_PER_PASS_MAX, self._rest):
+            self._complained = False
             task = self._loop.create_task(self._attach(sock))
             self._arriving.add(task)
             task.add_done_callback(self._arriving.discard)

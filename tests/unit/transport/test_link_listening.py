@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from link_members import LinkMember, until
+from link_members import LinkMember, LogLines, until
 
 from configsvc.net.sockets import bind
 from configsvc.transport import listening
@@ -59,7 +59,7 @@ def test_a_socket_without_its_transport_is_named_by_close() -> None:
     async def scenario() -> None:
         made: list[Met] = []
         loop = asyncio.get_running_loop()
-        listener = PeerListener(loop, bind("127.0.0.1", 0), lambda: Met(made))
+        listener = PeerListener(loop, bind("127.0.0.1", 0), lambda: Met(made), LogLines())
         with socket.create_connection(listener.addresses[0]):
             listener._accept(listener._socks[0])
             arriving = listener.close()
@@ -89,10 +89,13 @@ def test_without_descriptors_it_waits_and_goes_on(monkeypatch: pytest.MonkeyPatc
         poor.bind(("127.0.0.1", 0))
         poor.listen()
         poor.setblocking(False)
-        listener = PeerListener(asyncio.get_running_loop(), [poor], lambda: Met(made))
+        told = LogLines()
+        loop = asyncio.get_running_loop()
+        listener = PeerListener(loop, [poor], lambda: Met(made), told)
         with socket.create_connection(listener.addresses[0]):
             await until(lambda: made and made[0].lost)
         assert 3 <= Poor.tries < 20, "it does not spin"
+        assert len(told.lines) == 1, "once, not at each try"
         listener.close()
 
     run(scenario)
