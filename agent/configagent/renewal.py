@@ -38,6 +38,7 @@ RETRY_S: Final = (60.0, 3600.0)
 REQUEST: Final = "renew.csr"
 _NEW: Final = ".new"
 _SAID_CHARS_MAX: Final = 300  # of what a failed command printed
+_ISSUERS_MAX: Final = 4  # between a leaf and its root
 _CERTIFICATE: Final = re.compile(
     r"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----"
 )
@@ -80,7 +81,7 @@ def make_request(current: x509.Certificate) -> Request:
 
 
 def judge(printed: str, current: x509.Certificate, request: Request, now_ns: int) -> bytes:
-    """The new certificate out of what a command printed, as PEM.
+    """The new certificate out of what a command printed, with the issuers that follow it, as PEM.
 
     Raises:
         RenewalError: it is none, of another key or name, not valid now, or ends no later.
@@ -102,7 +103,26 @@ def judge(printed: str, current: x509.Certificate, request: Request, now_ns: int
         raise RenewalError("the new certificate is not valid yet: compare the clocks")
     if fresh.not_valid_after_utc <= current.not_valid_after_utc:
         raise RenewalError("the new certificate ends no later than the old one")
-    return found[0].encode() + b"\n"
+    return b"".join(pem + b"\n" for pem in _chain(found[0], printed[found.end() :], fresh))
+
+
+def _chain(leaf: str, rest: str, fresh: x509.Certificate) -> list[bytes]:
+    """The leaf and, as far as they were printed in their order, those that vouch for it.
+
+    A member that trusts only the root needs those between; the root itself is left out.
+    """
+    chain, last = [leaf.encode()], fresh
+    for found in _CERTIFICATE.findall(rest)[:_ISSUERS_MAX]:
+        try:
+            issuer = x509.load_pem_x509_certificate(found.encode())
+            last.verify_directly_issued_by(issuer)
+        except Exception:  # noqa: BLE001  # not an issuer of ours: it is of no use
+            break
+        if issuer.subject == issuer.issuer:
+            break
+        chain.append(found.encode())
+        last = issuer
+    return chain
 
 
 def install(cert: str, key: str, cert_pem: bytes, key_pem: bytes) -> None:

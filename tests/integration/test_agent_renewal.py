@@ -183,6 +183,29 @@ def test_an_issuer_that_gives_another_name_is_not_believed(tmp_path: Path) -> No
         renewal.judge(files[0].read_text(), other, fake, time.time_ns())
 
 
+def test_the_issuers_that_are_printed_with_it_are_kept(tmp_path: Path) -> None:
+    """A member that trusts the root alone could not follow a leaf without them."""
+    node = Node(tmp_path, 0.7)
+    current = x509.load_pem_x509_certificate(node.cert.read_bytes())
+    request = renewal.make_request(current)
+    files = issue(node.pki, "agent", "n1", out=tmp_path / "pki", stem="next", lifetime_s=LIFE)
+    held = serialization.load_pem_private_key(files[1].read_bytes(), None)
+    request = request._replace(key=held)
+    leaf = files[0].read_text()
+    names = "ca-client.pem", "root.pem", "ca-peer.pem"
+    issuer, root, foreign = ((node.pki / name).read_text() for name in names)
+
+    def kept(printed: str) -> list[x509.Certificate]:
+        return x509.load_pem_x509_certificates(
+            renewal.judge(printed, current, request, time.time_ns())
+        )
+
+    fresh, own = (x509.load_pem_x509_certificate(pem.encode()) for pem in (leaf, issuer))
+    assert kept(leaf) == [fresh]
+    assert kept(leaf + issuer + root) == [fresh, own], "in order, without the root"
+    assert kept(leaf + foreign + issuer) == [fresh], "none that does not vouch for it"
+
+
 def crash_after(calls: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """The power goes before one of the renames."""
     real, left = os.rename, [calls]
