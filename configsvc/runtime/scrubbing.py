@@ -6,7 +6,7 @@ raises the CORRUPT alarm of this member: the copy is replaced while the others s
 
 Always true:
   * A segment that compaction gave up while it was read is no finding.
-  * A pass ends, whatever it finds; the next one begins a day later.
+  * A pass ends, whatever it finds or fails at; the next one begins a day later.
 
 Not here: what a bad frame or row is (``storage.wal.inspect``, ``storage.history``), the audit tree
 (``configctl audit verify``), rows of the small tables, which every transaction seals.
@@ -55,7 +55,11 @@ class Scrubber:
         # Members that were started together do not all read at the same time.
         await self._pause(SCRUB_FIRST_S * (1 + self._member.self_id % 97 / 97))
         while True:
-            await self.run_once()
+            try:
+                await self.run_once()
+            except Exception as error:  # noqa: BLE001  # nobody awaits us: the next pass must come
+                reason = type(error).__name__
+                self._member.report.error("runtime", "stored data was not read", reason=reason)
             await self._pause(SCRUB_EVERY_S)
 
     async def run_once(self) -> None:

@@ -5,6 +5,7 @@ Both only read. A member may be running: what it writes meanwhile may or may not
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -94,6 +95,10 @@ def scrub(disk: Disk) -> Iterator[Scrubbed]:
             yield Scrubbed(number, 0, 0, str(error))
         except FileNotFoundError:
             continue  # given up by compaction meanwhile
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise  # says nothing about what is stored
+            yield Scrubbed(number, 0, 0, f"{segment_name(number)}: the disk cannot read it")
         else:
             yield Scrubbed(number, size, frames, "")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,7 +19,7 @@ from configsvc.storage.seal.keyfile import KeyFile
 from configsvc.storage.wal.recovery import WalIdentity
 from configsvc.storage.wal.segments import segment_name
 from configsvc.storage.wal.wal import Wal, WalOptions
-from tests.support.simdisk import SimDisk
+from tests.support.simdisk import SimDisk, SimFile
 
 SEGMENTS = 4
 
@@ -116,6 +117,24 @@ def test_a_bad_segment_is_told_and_raises_the_alarm() -> None:
     assert store.lines[-1][1]["bad"] == 1  # and the rest was read
 
 
+def test_a_sector_that_the_disk_cannot_read_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store()
+    real, calls = SimFile.pread, []
+
+    def pread(file: SimFile, length: int, offset: int) -> bytes:
+        if length > 8192:  # a segment's frames, not its header
+            calls.append(length)
+            if len(calls) == 2:
+                raise OSError(errno.EIO, "bad sector")
+        return real(file, length, offset)
+
+    monkeypatch.setattr(SimFile, "pread", pread)
+    assert store.scrub().bad_total == 1
+    assert store.alarms == [CORRUPT]
+    assert segment_name(2) in store.lines[0][1]["reason"]
+    assert len(calls) == SEGMENTS - 1, "the others are read"
+
+
 def test_rows_that_do_not_open_raise_the_alarm_and_the_others_are_read() -> None:
     store = Store(bad=(3, 200))
     scrubber = store.scrub()
@@ -158,6 +177,35 @@ def test_a_history_that_closes_ends_the_pass() -> None:
     scrubber = store.scrub()
     assert (scrubber.passes_total, scrubber.bad_total) == (1, 0)
     assert store.lines[-1][1]["revisions"] == 0
+
+
+def test_a_pass_that_fails_is_said_and_the_next_one_comes() -> None:
+    store = Store(revision=SCRUB_PAGE_REVISIONS)
+    names, failing = store.disk.names, [OSError(errno.EMFILE, "too many open files")]
+
+    def scarce() -> list[str]:
+        if failing:
+            raise failing.pop()
+        return names()
+
+    store.disk.names = scarce  # type: ignore[method-assign]
+
+    async def two() -> Scrubber:
+        scrubber = store.scrubber()
+
+        async def pause(seconds: float) -> None:
+            store.pauses.append(seconds)
+            if store.pauses.count(SCRUB_EVERY_S) == 2:
+                raise asyncio.CancelledError
+
+        scrubber._pause = pause
+        with pytest.raises(asyncio.CancelledError):
+            await scrubber.run()
+        return scrubber
+
+    assert asyncio.run(two()).passes_total == 1
+    assert store.lines[0] == ("stored data was not read", {"reason": "OSError"})
+    assert store.alarms == [], "a shortage of ours says nothing about the disk"
 
 
 def test_the_first_pass_comes_late_and_the_next_a_day_after() -> None:
