@@ -145,7 +145,12 @@ class Member:
             heartbeat=parts.config.heartbeat_interval_ms / 1000,
             why_late=self.lost_leader.why_late,
         )
-        self.calls = PeerCalls(clock=parts.clock, frames=self.peering, timeout=timeout)
+        self.calls = PeerCalls(
+            clock=parts.clock,
+            frames=self.peering,
+            timeout=timeout,
+            incarnation=parts.incarnation,
+        )
         self.gate = HistoryGate(
             parts.loop, parts.executor, self.report_failure, self.keeping.damaged
         )

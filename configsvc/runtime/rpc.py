@@ -26,7 +26,8 @@ from configsvc.runtime.waiting import Waiting
 from configsvc.types import NodeId
 
 CALLS_MAX: Final = 20_000  # open calls of one member; NoLeaderError beyond
-_HEAD = struct.Struct("<IB")
+_HEAD = struct.Struct("<QB")
+_CALLS_BITS: Final = 32  # of a call's number; the start it belongs to stands above
 _OK: Final = 0
 _ERROR: Final = 1
 
@@ -71,13 +72,16 @@ class _Open(NamedTuple):
 class PeerCalls:
     """Both ends of the calls of one member."""
 
-    def __init__(self, *, clock: Clock, frames: Frames, timeout: float) -> None:
+    def __init__(self, *, clock: Clock, frames: Frames, timeout: float, incarnation: int) -> None:
+        """``timeout``: seconds. ``incarnation``: of this start, whose calls are ours."""
         self._clock = clock
         self._frames = frames
         self._timeout = timeout
         self._servers: dict[int, Server] = {}
         self._open: dict[int, _Open] = {}
-        self._next = 1
+        # An answer to a call of the start before may come on a connection of this one.
+        self._first = incarnation % (1 << _CALLS_BITS) << _CALLS_BITS
+        self._next = 0
 
     def serve(self, method: PeerMethod, server: Server) -> None:
         """Answer calls of ``method``; registered once, at start."""
@@ -86,8 +90,8 @@ class PeerCalls:
     def call(self, peer: NodeId, method: PeerMethod, body: bytes) -> Waiting:
         """Ask ``peer``; the answer is its bytes or an error."""
         waiting = Waiting()
-        call_id = self._next
-        self._next = call_id % 0xFFFFFFFF + 1
+        call_id = self._first | self._next
+        self._next = (self._next + 1) % (1 << _CALLS_BITS)
         if len(self._open) >= CALLS_MAX or not self._frames.send_call(
             peer, _HEAD.pack(call_id, method) + body
         ):

@@ -143,7 +143,7 @@ def test_nothing_is_sent_to_a_leader_that_is_silent(silent: bool) -> None:
 def test_what_only_a_leader_answers_fails_with_it() -> None:
     results: list[tuple[PeerMethod, type]] = []
     frames: Any = SimpleNamespace(send_call=lambda peer, body: True)
-    calls = PeerCalls(clock=FakeClock(), frames=frames, timeout=5.0)
+    calls = PeerCalls(clock=FakeClock(), frames=frames, timeout=5.0, incarnation=1)
     for peer in (2, 3):
         for method in PeerMethod:
             calls.call(NodeId(peer), method, b"").bind(
