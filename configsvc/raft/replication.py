@@ -55,7 +55,9 @@ def take_heartbeat(raft: Raft, message: Message) -> None:
             f"but it ends at {raft.log.last_index}",
             "replace this member; never restore the data directory of one member",
         )
-    raft.log.commit_to(message.commit)
+    # The leader counts on what we acknowledged before a restart. In a directory of yesterday the
+    # same index may hold an entry that was replaced since: only appends tell (#48).
+    raft.log.commit_to(min(message.commit, raft.verified))
     raft.send(
         Message(
             MessageType.HEARTBEAT_RESP,
@@ -94,6 +96,8 @@ def _restore(raft: Raft, snapshot: Snapshot) -> bool:
 
 
 def _acknowledge(raft: Raft, message: Message, index: int) -> None:
+    if index > raft.verified:
+        raft.verified = index
     raft.outbox_after_append.append(append_answer(message.from_, raft.id, raft.term, index))
 
 

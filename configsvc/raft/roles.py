@@ -82,6 +82,7 @@ def _start(raft: Raft, term: Term) -> None:
     if term != raft.term:
         raft.term = term
         raft.vote = NOBODY  # one vote per term: only a new term frees it
+        raft.verified = 0
     raft.lead = NOBODY
     raft.votes.clear()
     raft.transferee = NOBODY

@@ -72,6 +72,7 @@ class Raft:
         "term",
         "transferee",
         "uncommitted_bytes",
+        "verified",
         "vote",
         "voters",
         "votes",
@@ -90,6 +91,9 @@ class Raft:
         self.lead = NOBODY
         self.role = Role.FOLLOWER
         self.votes: dict[NodeId, bool] = {}
+        self.verified = (
+            0  # up to here the log is this term's leader's: appends of this start say so
+        )
         # What membership.switching owns.
         self.conf = ConfState()
         self.voters: tuple[NodeId, ...] = ()  # of either half, ascending

@@ -38,3 +38,22 @@ def test_a_follower_acknowledges_what_was_compared(
     core.step(append._replace(index=LogIndex(1), log_term=Term(1), entries=entries))
     answers = [m for m in core.ready().messages if m.type is MessageType.APP_RESP]
     assert [(m.index, m.reject) for m in answers] == [(acknowledged, False)]
+
+
+def test_a_heartbeat_commits_only_what_an_append_of_this_start_has_verified() -> None:
+    """A directory of yesterday may hold entries that were replaced since, below what the leader
+    was told before: a commit index alone would make them outcomes (#48).
+    """
+    core = longer_follower()
+    heartbeat = Message(MessageType.HEARTBEAT, to=ONE, from_=TWO, term=Term(3), commit=LogIndex(3))
+    core.step(heartbeat)
+    assert core.commit_index == 0
+    append = Message(MessageType.APP, to=ONE, from_=TWO, term=Term(3))
+    core.step(append._replace(index=LogIndex(1), log_term=Term(1), entries=(entry(1, 2),)))
+    core.step(heartbeat)
+    assert core.commit_index == 2
+    core.step(append._replace(index=LogIndex(2), log_term=Term(1), entries=(entry(3, 3),)))
+    core.step(heartbeat)
+    assert core.commit_index == 3
+    core.step(heartbeat._replace(term=Term(4)))
+    assert core.commit_index == 3
