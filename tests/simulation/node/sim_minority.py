@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from configsvc.codec import command as codec
 from configsvc.errors import ConfigServiceError
 from configsvc.proto import rpc_pb2
+from configsvc.raft.messages import Role
 from configsvc.types import NodeId
 from tests.simulation.node.sim_clients import ACTOR
 from tests.simulation.node.sim_kernel import MS, S
@@ -54,6 +55,8 @@ class Minority:
         conf = leader.life.member.machine.conf_state
         if len(ids) < 3 or sorted(conf.voters) != ids or conf.voters_outgoing:
             return
+        if any(life.member.machine.conf_state != conf for life in lives):
+            return  # for those who have not heard of a removal, one more is missing
         victim = leader.id if rng.random() < 0.5 else rng.choice(ids)
         kind = rng.choice(KINDS)
         self._rest = set(ids) - {victim}
@@ -76,8 +79,12 @@ class Minority:
 
     def _allowed(self) -> int:
         lives = [x for x in self.world.lives() if x.node.id in self._rest]
-        terms = max((x.member.term for x in lives), default=0) - self._term
-        return self._bound + ROUND_NS * max(0, terms - 1)
+        newest = max((x.member.term for x in lives), default=0)
+        rounds = newest - self._term - 1
+        leads = any(x.member.machine.role is Role.LEADER for x in lives if x.member.term == newest)
+        if newest > self._term and not leads:
+            rounds += 1  # the votes of this term were split, and the next one has not begun
+        return self._bound + ROUND_NS * max(0, rounds)
 
     def _break(self, victim: NodeId, kind: str) -> None:
         world = self.world
