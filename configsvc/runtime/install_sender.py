@@ -101,6 +101,12 @@ class InstallSender:
             member.loop.call_soon(self._report, peer, False)
             return
         install = self._next
+        offer = encode_offer(Offer(install, message.term))
+        if not member.net.send_frame(peer, FRAME_INSTALL_OFFER, offer, bulk=True):
+            # A member that just came up is often reached on one lane before the other: nothing
+            # failed that a pause would mend, and it joins no sooner than its first install.
+            member.loop.call_soon(self._report, peer, False)
+            return
         self._next += 1
         source = InstallSource(member.reader.current, Breath(self._pace))
         self._sending = sending = _Sending(peer, install, snapshot.index, source, now)
@@ -109,10 +115,6 @@ class InstallSender:
         member.report.info(
             "install", "install begins", peer=f"{peer:016x}", index=snapshot.index, install=install
         )
-        offer = encode_offer(Offer(install, message.term))
-        if not member.net.send_frame(peer, FRAME_INSTALL_OFFER, offer, bulk=True):
-            member.loop.call_soon(self._end, sending, "the link has no room")
-            return
         member.loop.call_soon(self._pump, sending)
 
     def answered(self, peer: NodeId, answer: Answer) -> None:

@@ -191,6 +191,21 @@ def test_a_member_that_fails_again_and_again_is_waited_for(world: World) -> None
     assert world.sender.busy
 
 
+def test_a_member_whose_second_lane_is_not_up_is_not_waited_for(world: World) -> None:
+    """One that joins is reached on one lane first; its first install must not come seconds late."""
+    world.room = False
+    for _ in range(3):
+        world.begin()
+        assert world.reports == [(WHO, False)]
+        world.reports.clear()
+    assert world.sender.failed_total == 0
+    world.room = True
+    world.begin()
+    assert world.sender.busy
+    world.answered(InstallStatus.DONE, 3)
+    assert world.reports == [(WHO, True)]
+
+
 def test_S1_the_log_is_held_until_the_member_acknowledged_beyond_it(world: World) -> None:
     assert world.sender.hold() is None
     world.begin()
