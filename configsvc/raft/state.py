@@ -91,9 +91,7 @@ class Raft:
         self.lead = NOBODY
         self.role = Role.FOLLOWER
         self.votes: dict[NodeId, bool] = {}
-        self.verified = (
-            0  # up to here the log is this term's leader's: appends of this start say so
-        )
+        self.verified = 0  # up to here appends of this start and term say what the log holds
         # What membership.switching owns.
         self.conf = ConfState()
         self.voters: tuple[NodeId, ...] = ()  # of either half, ascending

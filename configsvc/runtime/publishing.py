@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from configsvc.runtime.member import Member
 
 UID_BYTES: Final = 16  # of the user that the bootstrap entry creates
-RETRY_S: Final = 0.5  # a step whose entry got lost is proposed again after this long
+RETRY_S: Final = 0.5  # between two tries, once the outcome of the first is known to be none
 
 
 class Publishing:

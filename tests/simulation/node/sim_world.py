@@ -158,6 +158,13 @@ class World:
 
     # --- a run ------------------------------------------------------------------------------------
 
+    def serve(self, duration: int = WARM_UP) -> None:
+        """For tests that plant their own faults: members and clients, and nothing else."""
+        for node in self.nodes.values():
+            node.start()
+        self.kernel.at(0, self._traffic)
+        self.kernel.run(duration)
+
     def run(self, safety: int = SAFETY) -> None:
         for node in self.nodes.values():
             node.start()

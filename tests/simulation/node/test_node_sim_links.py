@@ -10,15 +10,12 @@ from configsvc.transport.connection import PeerConnection
 from tests.simulation.node.sim_kernel import MS, S
 from tests.simulation.node.sim_node import Life
 from tests.simulation.node.sim_swarm import calm
-from tests.simulation.node.sim_world import WARM_UP, World, doors, simulate
+from tests.simulation.node.sim_world import World, doors, simulate
 
 
 def running(world: World) -> tuple[Life, Life]:
     """A cluster that serves: its leader and somebody else."""
-    for node in world.nodes.values():
-        node.start()
-    world.kernel.at(0, world._traffic)
-    world.kernel.run(WARM_UP)
+    world.serve()
     leader = world.leader()
     assert leader is not None
     follower = next(n for n in world.nodes.values() if n is not leader)

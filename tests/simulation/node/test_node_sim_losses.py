@@ -21,7 +21,7 @@ from tests.simulation.node import sim_damage, sim_world
 from tests.simulation.node.sim_kernel import MS, S
 from tests.simulation.node.sim_losses import DAMAGE_CODES, Losses
 from tests.simulation.node.sim_swarm import calm
-from tests.simulation.node.sim_world import WARM_UP, World, doors, simulate
+from tests.simulation.node.sim_world import World, doors, simulate
 from tests.support.simdisk import Image, SimDisk
 from tests.support.wal_cases import IDENTITY, KEY, hard, options, run_of
 
@@ -99,10 +99,7 @@ def test_a_damaged_log_that_is_believed_is_noticed(monkeypatch: pytest.MonkeyPat
 def test_a_read_only_disk_ends_a_member_until_it_is_mended() -> None:
     world = World(2, calm())
     with doors(world):
-        for node in world.nodes.values():
-            node.start()
-        world.kernel.at(0, world._traffic)
-        world.kernel.run(WARM_UP)
+        world.serve()
         leader = world.leader()
         assert leader is not None
         leader.disk.read_only = True
@@ -120,10 +117,7 @@ def test_a_read_only_disk_ends_a_member_until_it_is_mended() -> None:
 def test_the_atlas_spares_whoever_the_quorum_needs() -> None:
     world = World(3, calm())
     with doors(world):
-        for node in world.nodes.values():
-            node.start()
-        world.kernel.at(0, world._traffic)
-        world.kernel.run(15 * S)
+        world.serve(15 * S)
         one, other, third = world.nodes.values()
         world.net.cut = {(a, third.id) for a in (one.id, other.id)}
         world.kernel.run(3 * S)

@@ -72,7 +72,7 @@ def file() -> SqlFile:
 
 
 def test_a_history_is_the_same_in_sqlite(file: SqlFile) -> None:
-    assert sim_sqlite.replay(file, Random(1)) == 2 * sim_sqlite.IMAGES
+    assert sim_sqlite.IMAGES < sim_sqlite.replay(file, Random(1)) <= 2 * sim_sqlite.IMAGES
 
 
 @pytest.mark.parametrize("what", ["load_live", "load_actors"])

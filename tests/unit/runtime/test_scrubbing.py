@@ -91,6 +91,21 @@ class Store:
         return asyncio.run(once())
 
 
+async def two_passes(store: Store) -> Scrubber:
+    """A scrubber that is cancelled when its second pass is over, or has failed."""
+    scrubber = store.scrubber()
+
+    async def pause(seconds: float) -> None:
+        store.pauses.append(seconds)
+        if store.pauses.count(SCRUB_EVERY_S) == 2:
+            raise asyncio.CancelledError
+
+    scrubber._pause = pause
+    with pytest.raises(asyncio.CancelledError):
+        await scrubber.run()
+    return scrubber
+
+
 def test_what_is_well_is_read_whole_and_slowly() -> None:
     store = Store()
     scrubber = store.scrub()
@@ -190,20 +205,7 @@ def test_a_pass_that_fails_is_said_and_the_next_one_comes() -> None:
 
     store.disk.names = scarce  # type: ignore[method-assign]
 
-    async def two() -> Scrubber:
-        scrubber = store.scrubber()
-
-        async def pause(seconds: float) -> None:
-            store.pauses.append(seconds)
-            if store.pauses.count(SCRUB_EVERY_S) == 2:
-                raise asyncio.CancelledError
-
-        scrubber._pause = pause
-        with pytest.raises(asyncio.CancelledError):
-            await scrubber.run()
-        return scrubber
-
-    assert asyncio.run(two()).passes_total == 1
+    assert asyncio.run(two_passes(store)).passes_total == 1
     assert store.lines[0] == ("stored data was not read", {"reason": "OSError"})
     assert store.alarms == [], "a shortage of ours says nothing about the disk"
 
@@ -211,18 +213,5 @@ def test_a_pass_that_fails_is_said_and_the_next_one_comes() -> None:
 def test_the_first_pass_comes_late_and_the_next_a_day_after() -> None:
     store = Store(revision=SCRUB_PAGE_REVISIONS)
 
-    async def a_while() -> None:
-        scrubber = store.scrubber()
-
-        async def pause(seconds: float) -> None:
-            store.pauses.append(seconds)
-            if store.pauses.count(SCRUB_EVERY_S) == 2:
-                raise asyncio.CancelledError
-
-        scrubber._pause = pause
-        with pytest.raises(asyncio.CancelledError):
-            await scrubber.run()
-        assert scrubber.passes_total == 2
-
-    asyncio.run(a_while())
+    assert asyncio.run(two_passes(store)).passes_total == 2
     assert SCRUB_FIRST_S <= store.pauses[0] <= 2 * SCRUB_FIRST_S
