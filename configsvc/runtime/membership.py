@@ -244,13 +244,15 @@ class Membership:
 
     def judge_hello(self, peer: NodeId, hello: Hello) -> Refusal | str:
         """Why to refuse a peer that certificate and cluster let in; "" to accept it (L3, G1)."""
+        # Also of a peer that is not in our list yet: once it is, its next words are not its first,
+        # and what it acknowledged meanwhile may have overtaken them on another connection.
+        first = self._incarnations.get(peer) != hello.incarnation
+        self._incarnations[peer] = hello.incarnation
         known = self._list.by_id.get(peer)
         if known is None:
             return ""  # this member's list may lag
         if known.store_id and known.store_id != hello.store_id:
             return LOST_STORE
-        first = self._incarnations.get(peer) != hello.incarnation
-        self._incarnations[peer] = hello.incarnation
         return WENT_BACK if first and self._went_back(peer, hello) else ""
 
     def _went_back(self, peer: NodeId, hello: Hello) -> bool:
