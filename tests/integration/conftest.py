@@ -35,6 +35,8 @@ def make_cluster(pki: Path, tmp_path: Path) -> Iterator[Callable[[int], MemberCl
 def trio(pki: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MemberCluster]:
     """Three members that a module's tests share; no test may leave one stopped."""
     cluster = MemberCluster(tmp_path_factory.mktemp("trio"), pki, 3)
-    cluster.start()
-    yield cluster
-    cluster.stop()
+    try:  # members that did come up must not outlive one that did not
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()

@@ -19,9 +19,11 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def shared_arena(pki: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
     arena = Arena(tmp_path_factory.mktemp("arena"), pki, 3)
-    arena.start()
-    yield arena
-    arena.stop()
+    try:  # members that did come up must not outlive one that did not
+        arena.start()
+        yield arena
+    finally:
+        arena.stop()
 
 
 @pytest.fixture
