@@ -48,8 +48,9 @@ class Rights:
         self.roles: tuple[str, ...] = ()
         # By identity of the principal object: one decoded actor writes many entries.
         self._actors: dict[int, _Actor] = {}
-        # lease -> (view, epoch): keys up to that epoch are writable under that view.
-        self._lease_views: dict[int, tuple[View, int]] = {}
+        # (view, lease, epoch) by the lease's id: its keys up to that epoch are writable under that
+        # view. An id may be granted anew: then it is another lease, with epochs of its own.
+        self._lease_views: dict[int, tuple[View, Lease, int]] = {}
 
     def forget(self) -> None:
         """Before an entry: nobody has decided anything."""
@@ -176,9 +177,8 @@ class Rights:
                 self.rule = "default"
                 raise PermissionDeniedError
             return
-        judged_view, judged = self._lease_views.get(lease.id, (None, 0))
-        if judged_view is not view:
-            judged = 0
+        known = self._lease_views.get(lease.id)
+        judged = known[2] if known is not None and known[0] is view and known[1] is lease else 0
         rule = self.rule
         certain = True
         # Newest keys come last: what was judged before is not judged again.
@@ -195,7 +195,7 @@ class Rights:
         if certain:
             if len(self._lease_views) >= LEASES_REMEMBERED_MAX:
                 self._lease_views.clear()
-            self._lease_views[lease.id] = (view, lease.epoch)
+            self._lease_views[lease.id] = (view, lease, lease.epoch)
 
     def judge_lease(
         self, principal: Principal, source: Source, lease_id: int, time_ns: int

@@ -269,6 +269,20 @@ def test_lease_keys_are_judged_again_when_rights_change() -> None:
     assert isinstance(world.refused(ADA, put(b"/c", lease=1)), PermissionDeniedError)
 
 
+def test_an_id_that_is_granted_anew_is_another_lease() -> None:
+    """What is remembered of the old one's keys says nothing about the new one's."""
+    world = leased()
+    for i in range(3):
+        world.ok(ADA, put(b"/a/%d" % i, lease=1))
+    world.ok(ADA, c.LeaseRevokeOp((1,)))
+    world.ok(ROOT, c.LeaseGrantOp(10, 1))
+    world.ok(ROOT, put(b"/secret", lease=1))
+    assert isinstance(world.refused(ADA, put(b"/a/0", lease=1)), PermissionDeniedError)
+    assert isinstance(world.refused(ADA, c.LeaseRevokeOp((1,))), PermissionDeniedError)
+    with pytest.raises(PermissionDeniedError):
+        world.state.rights.judge_lease(ADA, SOURCE, 1, 0)
+
+
 def test_only_writers_grant_leases() -> None:
     world = World()
     world.user(ADA, (READ, b"/a/", b"/a0"))
