@@ -20,6 +20,7 @@ STATIC: Final = frozenset(
 )
 CHANGE: Final = frozenset({"change.reason_required", "change.ticket_prefix"})
 FORMAT_FACT: Final = "value.format"
+UNSURE: Final = "?"  # behind a format that some values have, or that nobody looked for
 
 
 def holds(condition: Condition, request: Request, roles: tuple[str, ...]) -> bool | None:
@@ -86,7 +87,9 @@ def _has_format(request: Request, formats: tuple[str, ...]) -> bool | None:
     if fact is None:
         return None
     found = fact.split(",")
-    return any(wanted in found for wanted in formats)
+    if any(wanted in found for wanted in formats):
+        return True
+    return None if any(wanted + UNSURE in found for wanted in formats) else False
 
 
 def _in_networks(address: str, networks: tuple[str, ...]) -> bool | None:

@@ -10,7 +10,8 @@ import json
 from collections.abc import Iterable
 from typing import Final
 
-from configsvc.auth.conditions import FORMAT_FACT
+from configsvc.auth.conditions import FORMAT_FACT, UNSURE
+from configsvc.auth.operands import FORMATS
 from configsvc.auth.rules import Policy
 from configsvc.auth.toml_guard import parse_guarded
 from configsvc.errors import PolicyInvalidError
@@ -29,17 +30,22 @@ def facts_wanted(policy: Policy) -> bool:
 
 
 def format_facts(values: Iterable[bytes]) -> tuple[tuple[str, str], ...]:
-    """Formats that *every* value of the request has, for the envelope; nothing without values.
+    """Formats of the values of a request, for the envelope; nothing without values.
 
-    A value longer than ``FACT_VALUE_BYTES_MAX`` counts as having none.
+    A format that not *every* value has is ``UNSURE``: it neither allows nor excuses anything, and
+    does not take a value out of a deny that names it. So is every format of a value longer than
+    ``FACT_VALUE_BYTES_MAX``, at which nobody looks.
     """
     common: frozenset[str] | None = None
+    some = _NONE
     for value in values:
         found = formats_of(value)
         common = found if common is None else common & found
+        some |= FORMATS if len(value) > FACT_VALUE_BYTES_MAX else found
     if common is None:
         return ()
-    return ((FORMAT_FACT, ",".join(sorted(common))),)
+    unsure = {each + UNSURE for each in some - common}
+    return ((FORMAT_FACT, ",".join(sorted(common | unsure))),)
 
 
 def formats_of(value: bytes) -> frozenset[str]:

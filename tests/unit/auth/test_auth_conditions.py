@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configsvc.auth.conditions import holds, parse_address, parse_network
+from configsvc.auth.decide import decide
 from configsvc.auth.facts import facts_wanted, format_facts, formats_of
-from configsvc.auth.messages import Request
+from configsvc.auth.messages import WRITE, Request
 from configsvc.auth.rules import NO_POLICY, Condition, Policy, Rule
-from tests.support.auth_cases import HOME, principal
+from configsvc.types import KeySpan
+from tests.support.auth_cases import HOME, principal, state_with
 
 ASKED = Request(principal(), HOME, "kv.put", reason="why", ticket="CHG-7", value_bytes=10)
 
@@ -119,8 +121,30 @@ def test_formats(value: bytes, formats: set[str]) -> None:
 
 def test_a_fact_holds_for_every_value() -> None:
     assert format_facts([b"{}", b'"x"']) == (("value.format", "json,utf8"),)
-    assert format_facts([b"{}", b"\xff"]) == (("value.format", ""),)
+    assert format_facts([b"\xfe", b"\xff"]) == (("value.format", ""),)
     assert format_facts([]) == ()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pytest.param([b"a = 1", b"\xff"], id="beside-another"),
+        pytest.param([b"a = 1\n" + b"#" * (64 * 1024)], id="too-long-to-look"),
+    ],
+)
+def test_a_format_that_some_value_may_have_cannot_be_told(values: list[bytes]) -> None:
+    """POL-4: no allow, a deny, no help from ``unless``; a second value hides nothing."""
+    asked = ASKED._replace(facts=dict(format_facts(values)))
+    toml = Condition("value.format", ("toml",))
+    assert holds(toml, asked, ()) is None
+    for rule, allowed in (
+        (Rule("r", "deny", ("kv.put",), (), (toml,), ()), False),
+        (Rule("r", "deny", ("kv.put",), (), (), (toml,)), False),
+        (Rule("r", "allow", ("kv.put",), (), (toml,), ()), False),
+        (Rule("r", "allow", ("kv.put",), (), (), ()), True),
+    ):
+        decision = decide(state_with(rule), asked._replace(span=KeySpan(b"k", b"k\0"), perm=WRITE))
+        assert decision.allowed is allowed
 
 
 def test_facts_are_worked_out_only_when_wanted() -> None:
