@@ -202,6 +202,8 @@ class WatchHub:
             progress=progress,
             fragment=fragment,
         )
+        if stream.ended:  # the notice was one too many for its reader
+            return watcher
         self._watchers[key] = watcher
         stream.ids[watch_id] = watcher
         if watcher.next_revision >= following and not stream.blocked:
@@ -310,6 +312,8 @@ class WatchHub:
                 if not stream.sink.send(common):
                     stream.blocked = True
             else:
+                # It may have been quiet for long; should it fall behind, it lacks nothing older.
+                watcher.next_revision = revision
                 self._send(watcher, head, body, events, revision + 1)
 
     def _send(
@@ -320,7 +324,10 @@ class WatchHub:
         events: Sequence[Event],
         next_revision: int,
     ) -> bool:
-        """One batch to one watcher; False when it may not see it or its reader is slow."""
+        """One batch to one watcher; False when it may not see it or its reader is slow.
+
+        What was sent moves ``next_revision``; a reader that was slow before is sent nothing.
+        """
         stream = watcher.stream
         if stream.blocked:
             self._fall_behind(watcher)
@@ -369,34 +376,36 @@ class WatchHub:
         True when more could be fed now.
         """
         self._feeding.go_on()
-        turn = [w for w in self._behind.values() if not w.loading and not w.stream.blocked]
+        turn = [w for w in self._behind.values() if _can_go_on(w)]
+        refused = False
         for watcher in turn[:CATCH_UP_SLICE]:
-            self._advance(watcher)
-        return (
-            self._feeding.busy
-            or len(turn) > CATCH_UP_SLICE
-            or any(not w.loading and not w.stream.blocked for w in self._behind.values())
-        )
+            # What the ones before it were sent may have filled its stream, or ended it.
+            if watcher.key in self._behind and _can_go_on(watcher):
+                refused |= not self._advance(watcher)
+        # Who was refused by history asks again when another answer or the next tick is there.
+        more = not refused and any(map(_can_go_on, self._behind.values()))
+        return self._feeding.busy or more
 
-    def _advance(self, watcher: Watcher) -> None:
+    def _advance(self, watcher: Watcher) -> bool:
+        """One step for a watcher that is behind; False: history takes no more questions now."""
         store = self._store
         start = watcher.next_revision
         if start > store.revision:
             self._behind.pop(watcher.key, None)
             self._sync(watcher)
-            return
+            return True
         if start < store.compact_revision:
             self.park(watcher)
             watcher.stream.on_refused(watcher, CompactedError())
-            return
+            return True
         try:
             found = store.events_since(start, limits.WATCH_CATCHUP_REVISIONS, watcher.span)
         except NeedHistory:
-            self._ask_history(watcher, start)
-            return
+            return self._ask_history(watcher, start)
         self._hand_over(watcher, found.batches, found.next_revision)
+        return True
 
-    def _ask_history(self, watcher: Watcher, start: int) -> None:
+    def _ask_history(self, watcher: Watcher, start: int) -> bool:
         watcher.loading = True
         to_revision = self._store.revision
         limit = limits.WATCH_CATCHUP_REVISIONS
@@ -424,6 +433,8 @@ class WatchHub:
             )
         except ConfigServiceError:
             watcher.loading = False  # too many questions at once: its turn comes again
+            return False
+        return True
 
     def _hand_over(self, watcher: Watcher, batches: Batches, next_revision: int) -> None:
         """Send a page of history; one message, whole revisions (W14)."""
@@ -433,8 +444,6 @@ class WatchHub:
             head = self._header(self._store.revision)
             self.events_total += len(events)
             if not self._send(watcher, head, body, events, next_revision):
-                if watcher.key in self._watchers:
-                    watcher.next_revision = max(watcher.next_revision, next_revision)
                 return
         watcher.next_revision = next_revision
         if next_revision > self._store.revision and watcher.key in self._watchers:
@@ -456,6 +465,10 @@ class WatchHub:
                 if not watcher.stream.blocked:
                     watcher.stream.sink.send(self._header(current) + mark)
             watcher.quiet = True
+
+
+def _can_go_on(watcher: Watcher) -> bool:
+    return not watcher.loading and not watcher.stream.blocked
 
 
 def _hidden(event: Event, filters: int) -> bool:
