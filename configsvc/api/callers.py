@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 from urllib.parse import unquote
 
-from configsvc.api.contract import Ahead, Caller
+from configsvc.api.contract import NEVER_NS, Ahead, Caller
 from configsvc.auth.state import AuthState
 from configsvc.codec.command import encode_actor
 from configsvc.errors import (
@@ -30,6 +30,7 @@ from configsvc.identity.certificate import (
     CertificateRejected,
     LeafIdentity,
     check_time,
+    kind_and_name,
     parse_common_name,
     parse_leaf,
     principal_of,
@@ -49,6 +50,7 @@ from configsvc.types import (
 
 CLIENT_KINDS: Final = frozenset({KIND_USER, KIND_AGENT, KIND_SERVICE})
 TOKEN_BYTES_MAX: Final = 4_096
+FOREIGN_GATEWAY: Final = b"grpcgateway-"  # what etcd's gateway calls the fields it passes on
 NS: Final = 1_000_000_000
 ANONYMOUS: Final = Principal(KIND_NONE, "anonymous", "", "", "", "", "", "insecure-dev", "", "", 0)
 
@@ -194,7 +196,7 @@ class Connection:
         self._etcd_tokens = etcd_tokens
         self._leaf = leaf
         self._source = source
-        self._expires_ns = leaf.not_after * NS if leaf is not None else 1 << 63
+        self._expires_ns = leaf.not_after * NS if leaf is not None else NEVER_NS
         self.key = leaf.uri if leaf is not None else ""
         # The last caller, as long as metadata and the state of rights stay the same.
         self._metadata: Metadata | None = None
@@ -205,16 +207,15 @@ class Connection:
         """The caller of one request; with ``ahead`` set it is to be asked for again later.
 
         Raises:
-            CertificateNotAcceptableError: the leaf ran out while the connection was open.
+            CertificateNotAcceptableError: the leaf ran out, or was denied, while the connection
+                was open.
             InvalidAuthTokenError: a token that is not good, doubled or contradicting.
             UserEmptyError: a foreign gateway without a token.
             InvalidArgumentError: a reason or ticket that cannot be used.
         """
         now_ns = self._cluster.time_ns()
         if now_ns >= self._expires_ns:
-            error = CertificateNotAcceptableError()
-            error.detail = "expired while connected"
-            raise error
+            raise expired()
         version = self._cluster.auth.version
         known = self._caller
         if (
@@ -223,6 +224,7 @@ class Connection:
             and (metadata is self._metadata or metadata == self._metadata)
         ):
             return known
+        self._check_denied(now_ns)
         asked = read_metadata(metadata)
         ahead = self._ahead(asked.token)
         if ahead:
@@ -239,6 +241,16 @@ class Connection:
         principal = principal_of(self._leaf) if self._leaf is not None else ANONYMOUS
         return principal, self._source
 
+    def _check_denied(self, now_ns: int) -> None:
+        """PKI-13 for every request, also for those to which a certificate is enough."""
+        leaf, auth = self._leaf, self._cluster.auth
+        if leaf is None or not auth.denied:
+            return
+        if auth.is_denied("serial", leaf.serial_hex, now_ns) or (
+            leaf.uri and auth.is_denied("identity", leaf.uri, now_ns)
+        ):
+            raise CertificateNotAcceptableError
+
     def _ahead(self, token: str) -> int:
         """The index in a token that this member has not applied yet; 0 if there is none."""
         if not token or self._etcd_tokens is None:
@@ -250,6 +262,7 @@ class Connection:
         name, client_version = asked.client
         source = self._source._replace(client_name=name, client_version=client_version)
         caller = Caller(principal, source, encode_actor(principal, source))
+        caller.expires_ns = self._expires_ns
         caller.reason = asked.reason
         caller.ticket = asked.ticket
         caller.has_leader = asked.has_leader
@@ -286,9 +299,10 @@ class Connection:
         except InvalidToken as reason:
             raise _bad_token(reason) from None
         base = principal_of(leaf) if leaf is not None else ANONYMOUS
+        kind, name = kind_and_name(claims.sub)
         return base._replace(
-            kind=KIND_USER,
-            name=claims.sub,
+            kind=kind,
+            name=name,
             user=claims.sub,
             uid=claims.uid,
             method="token",
@@ -311,6 +325,13 @@ class Connection:
         )
 
 
+def expired() -> CertificateNotAcceptableError:
+    """A certificate ran out while its connection was open."""
+    error = CertificateNotAcceptableError()
+    error.detail = "expired while connected"
+    return error
+
+
 def _bad_token(reason: InvalidToken) -> InvalidAuthTokenError:
     error = InvalidAuthTokenError()
     error.detail = str(reason)
@@ -330,7 +351,7 @@ def read_metadata(metadata: Metadata) -> Asked:
             client = client_of(value)
         elif name == b"hasleader":
             has_leader = value == b"true"
-        elif name == b"grpcgateway-accept":
+        elif name.startswith(FOREIGN_GATEWAY):  # which of them come is up to the gateway's client
             via_gateway = True
         elif name == b"client-api-version":
             _check_utf8(value)

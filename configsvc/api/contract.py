@@ -14,7 +14,7 @@ Not here: which status an error travels with (``api.status``), framing (``http2`
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from configsvc.api.call_counts import UNCOUNTED, CallCounts
 from configsvc.errors import ConfigServiceError, RequestError
@@ -22,6 +22,8 @@ from configsvc.runtime.waiting import Answer, Finish, Pieces, Waiting
 from configsvc.types import Principal, Source
 
 __all__ = ["Answer", "Finish", "Pieces", "Waiting"]
+
+NEVER_NS: Final = 1 << 63  # later than any time there is
 
 
 class Caller:
@@ -34,6 +36,7 @@ class Caller:
     __slots__ = (
         "ahead",
         "envelope",
+        "expires_ns",
         "has_leader",
         "principal",
         "reason",
@@ -46,6 +49,7 @@ class Caller:
         self.principal = principal
         self.source = source
         self.envelope = envelope
+        self.expires_ns = NEVER_NS  # from then on its certificate is none, on open streams too
         self.reason = ""
         self.ticket = ""
         self.has_leader = False  # metadata ``hasleader: true``

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from configsvc.api.callers import expired
 from configsvc.api.contract import Caller
 from configsvc.apply.commands import Effects, Refused
 from configsvc.audit.record import Resource
@@ -122,7 +123,10 @@ class Service:
         principal = caller.principal
         if principal.kind == KIND_NONE and state.enabled:
             raise UserEmptyError
-        check_principal(state, principal, self.member.time_ns())
+        now_ns = self.member.time_ns()
+        if now_ns >= caller.expires_ns:
+            raise expired()
+        check_principal(state, principal, now_ns)
 
     def may_read(self, caller: Caller, span: KeySpan, *, again: bool = False) -> None:
         """READ on the whole span, now. ``again``: a stream of before asks, which one of etcd's

@@ -16,7 +16,8 @@ from configsvc.errors import InvalidArgumentError, InvalidAuthTokenError
 
 Fields = tuple[tuple[bytes, bytes], ...]
 
-_AS_THEY_ARE: Final = frozenset((b"authorization", b"user-agent", b"grpcgateway-accept"))
+_AS_THEY_ARE: Final = frozenset((b"authorization", b"user-agent"))
+_FOREIGN_GATEWAY: Final = b"grpcgateway-"  # says that the certificate is a gateway's (ID-7)
 _PREFIX: Final = b"grpc-metadata-"
 _ALLOWED: Final = frozenset(
     (b"hasleader", b"client-api-version", b"x-change-reason", b"x-change-ticket")
@@ -44,7 +45,7 @@ def metadata_of(headers: Fields) -> Metadata:
     passed: list[tuple[bytes, bytes]] = []
     tokens: list[bytes] = []
     for name, value in headers:
-        if name in _AS_THEY_ARE:
+        if name in _AS_THEY_ARE or name.startswith(_FOREIGN_GATEWAY):
             passed.append((name, value))
         elif name == b"grpc-timeout":
             timeout = _seconds(value)

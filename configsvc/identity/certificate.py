@@ -28,6 +28,7 @@ __all__ = [
     "CertificateRejected",
     "LeafIdentity",
     "check_time",
+    "kind_and_name",
     "parse_leaf",
     "principal_of",
     "user_name",
@@ -148,6 +149,14 @@ def principal_of(leaf: LeafIdentity) -> Principal:
 def user_name(kind: str, name: str) -> str:
     """RBAC user of a client identity: an agent called root is not root (ID-5)."""
     return _USER_PREFIX[kind] + name
+
+
+def kind_and_name(user: str) -> tuple[str, str]:
+    """The other way round: whose RBAC user it is, so that an agent with a password stays one."""
+    for kind in (KIND_AGENT, KIND_SERVICE):
+        if user.startswith(_USER_PREFIX[kind]):
+            return kind, user.removeprefix(_USER_PREFIX[kind])
+    return KIND_USER, user
 
 
 def check_leaf_key(key: object) -> None:

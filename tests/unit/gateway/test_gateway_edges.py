@@ -47,6 +47,7 @@ REASON = "größer".encode()
         ([(b"authorization", b"Bearer t")], [(b"authorization", b"Bearer t")]),
         ([(b"user-agent", b"curl/8")], [(b"user-agent", b"curl/8")]),
         ([(b"grpcgateway-accept", b"*/*")], [(b"grpcgateway-accept", b"*/*")]),
+        ([(b"grpcgateway-user-agent", b"x")], [(b"grpcgateway-user-agent", b"x")]),
         ([(b"hasleader", b"true"), (b"x-change-reason", b"r"), (b"cookie", b"c")], []),
         ([(b"grpc-metadata-hasleader", b"true")], [(b"hasleader", b"true")]),
         ([(b"grpc-metadata-x-change-ticket", b"T-1")], [(b"x-change-ticket", b"T-1")]),
