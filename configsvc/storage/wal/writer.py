@@ -8,7 +8,8 @@ Always true:
   * An error never returns to the loop: the process ends within 100 ms, with one line (P2, W8).
 
 While nothing waits, the thread seals the last data frame (W6), does queued jobs (compaction,
-change of keys) and makes the next segment in advance.
+change of keys) and makes the next segment in advance. Where something always waits, a piece of that
+comes between two frames once in ``PUT_OFF_S``: a log that is never idle must not grow for ever.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from configsvc.storage.wal.start import NO_SPACE
 from configsvc.storage.wal.wal import Wal
 
 REST_S: Final = 0.005  # after a frame, before the thread looks for work that nobody waits for
+PUT_OFF_S: Final = 1.0  # that work waits no longer for a rest
 _STDERR: Final = 2
 
 
@@ -92,6 +94,7 @@ class WalWriter:
         self._clean = True
         self._in_flight_since: float | None = None
         self._seal_at: float | None = None
+        self._idle_at = clock()  # the last look for work that nobody waits for
         self._space = True
         self._space_retry_at = 0.0
         self.frames_total = 0
@@ -209,6 +212,8 @@ class WalWriter:
             self._write(work)
             if not self._wal.spare_ready and self._wal.half_full:
                 self._prepare()  # under steady load there is no idle time
+            if self._clock() - self._idle_at >= PUT_OFF_S:
+                self._idle()
             # To wait is to give the interpreter to the loop, which has just been told to go on.
             self._bell.acquire(timeout=REST_S)
             return True
@@ -251,19 +256,22 @@ class WalWriter:
         self.sync_seconds_total += ended - began
 
     def _idle(self) -> bool:
-        """Do one thing that nobody waits for; False when there is none to be done now."""
+        """Do some of what nobody waits for; False when there is nothing to be done now."""
+        self._idle_at = self._clock()
         with self._aside:
             up_to, self._compact_to = self._compact_to, 0
-            job = self._jobs.popleft() if self._jobs and not up_to else None
+            job = self._jobs.popleft() if self._jobs else None
         if self._seal_at is not None and self._clock() >= self._seal_at:
             self._wal.seal_idle()
             self._seal_at = None
         if up_to:
             self._wal.compact(up_to)
-        elif job is not None:
+        if job is not None:
             job(self._wal)
-        elif (self._wal.spare_ready and self._space) or not self._prepare():
-            return False
+        if not up_to and job is None:
+            ready = self._wal.spare_ready and self._space
+            if ready or not self._prepare():
+                return False
         self._note()
         return True
 

@@ -18,7 +18,7 @@ from configsvc.storage.disk import OsDisk
 from configsvc.storage.wal.format import FrameKind, Installed
 from configsvc.storage.wal.inspect import iterate_frames
 from configsvc.storage.wal.wal import Wal, WalOptions
-from configsvc.storage.wal.writer import Submission, WalWriter, may_merge, merge
+from configsvc.storage.wal.writer import PUT_OFF_S, Submission, WalWriter, may_merge, merge
 from tests.support.simdisk import Op, SimDisk
 from tests.support.wal_cases import IDENTITY, KEY, entry, hard, open_image, options, run_of
 
@@ -180,6 +180,39 @@ def test_idle_time_makes_the_next_segment_and_compacts() -> None:
     assert rig.writer.retained_first_index > 1
     _, recovered = open_image(rig.disk.image(), 6)
     assert recovered.last_index == 8
+
+
+def test_a_log_that_is_never_idle_is_compacted_and_does_its_jobs() -> None:
+    """Each frame is submitted the moment the one before is durable."""
+    disk = SimDisk()
+    wal = Wal.create(disk, IDENTITY, KEY, options=options(16_384))
+    last, ended, jobs, most = 200, threading.Event(), [], 0
+    time_s = 0.0
+
+    def clock() -> float:
+        nonlocal time_s
+        time_s += PUT_OFF_S / 50
+        return time_s
+
+    def go_on(token: int) -> None:
+        nonlocal most
+        most = max(most, wal.segment_count)
+        if token == last:
+            ended.set()
+            return
+        writer.compact(token - 1)
+        following = token + 1
+        blob = encode_entries(run_of(following, 1, 1))
+        writer.submit(hard(1, 0, token), following, 1, blob, following)
+
+    writer = WalWriter(wal, on_durable=go_on, clock=clock)
+    assert writer.run_job(lambda _: jobs.append(ended.is_set()))
+    writer.submit(hard(1), 1, 1, encode_entries(run_of(1, 1, 1)), 1)
+    writer.start()
+    assert ended.wait(PATIENCE_S)
+    assert writer.stop()
+    assert jobs == [False]  # not only when the load was over
+    assert most < last // 4
 
 
 def test_no_space_for_the_next_segment_is_told_and_not_fatal() -> None:
