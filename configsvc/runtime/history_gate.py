@@ -16,6 +16,7 @@ from configsvc.errors import (
     ConfigServiceError,
     CorruptError,
     InternalFailureError,
+    InvariantViolationError,
     OverloadedError,
 )
 from configsvc.runtime.waiting import Answer, Waiting
@@ -52,7 +53,7 @@ class HistoryGate:
             OverloadedError: QUESTIONS_MAX wait or run already.
         """
         waiting = Waiting()
-        self.run(index, question, lambda result: _deliver(waiting, result, answer))
+        self.run(index, question, lambda result: self._deliver(waiting, result, answer))
         return waiting
 
     def run(
@@ -98,20 +99,23 @@ class HistoryGate:
         for start in ready:
             start()
 
+    def _deliver(
+        self, waiting: Waiting, result: R | ConfigServiceError, answer: Callable[[R], Answer]
+    ) -> None:
+        if waiting.cancelled:
+            return
+        if isinstance(result, ConfigServiceError):
+            waiting.complete(result)
+            return
+        try:
+            waiting.complete(answer(result))
+        except InvariantViolationError:
+            raise
+        except ConfigServiceError as error:
+            waiting.complete(error)
+        except Exception as error:  # noqa: BLE001 - a bug ends this call: nobody else would
+            waiting.complete(InternalFailureError(f"internal error, id={self._report(error)}"))
+
 
 def _nobody() -> None:
     """No writer is told."""
-
-
-def _deliver(
-    waiting: Waiting, result: R | ConfigServiceError, answer: Callable[[R], Answer]
-) -> None:
-    if waiting.cancelled:
-        return
-    if isinstance(result, ConfigServiceError):
-        waiting.complete(result)
-        return
-    try:
-        waiting.complete(answer(result))
-    except ConfigServiceError as error:
-        waiting.complete(error)

@@ -22,7 +22,12 @@ from configsvc.audit.levels import Level, Levels
 from configsvc.audit.local import LocalStream, Occurrence
 from configsvc.audit.merkle import Frontier
 from configsvc.audit.record import NOTHING, CommitValues, Position, Resource
-from configsvc.errors import AuditUnavailableError, ConfigServiceError
+from configsvc.errors import (
+    AuditUnavailableError,
+    ConfigServiceError,
+    InternalFailureError,
+    InvariantViolationError,
+)
 from configsvc.limits import CLOCK_STEP_NS, LOCAL_CLOSE_S
 from configsvc.runtime.anchors import Anchors, local_origin
 from configsvc.runtime.waiting import Waiting
@@ -189,8 +194,14 @@ class LocalAudit:
                 return
             try:
                 result = answer()
+            except InvariantViolationError:
+                raise
             except ConfigServiceError as refused:
                 out.complete(refused)
+                return
+            except Exception as bug:  # noqa: BLE001 - it ends this call; others wait behind it
+                text = f"internal error, id={self._member.report_failure(bug)}"
+                out.complete(InternalFailureError(text))
                 return
             if isinstance(result, Waiting):
                 out.follow(result)

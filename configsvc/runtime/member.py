@@ -135,6 +135,7 @@ class Member:
             timeout=timeout,
             election_timeout=parts.config.election_timeout_ms / 1000,
             why_late=self.lost_leader.why_late,
+            report=self.report_failure,
         )
         self.reads = Reads(
             self_id=parts.self_id,
@@ -144,6 +145,7 @@ class Member:
             timeout=timeout,
             heartbeat=parts.config.heartbeat_interval_ms / 1000,
             why_late=self.lost_leader.why_late,
+            report=self.report_failure,
         )
         self.calls = PeerCalls(
             clock=parts.clock,

@@ -21,6 +21,8 @@ from configsvc.apply.commands import Effects
 from configsvc.codec import command as codec
 from configsvc.errors import (
     ConfigServiceError,
+    InternalFailureError,
+    InvariantViolationError,
     OverloadedError,
     RequestError,
     RequestTimeoutError,
@@ -88,9 +90,10 @@ class Proposals:
         timeout: float,
         election_timeout: float = 1.0,
         why_late: Callable[[float], ConfigServiceError] = lambda since: RequestTimeoutError(),
+        report: Callable[[BaseException], str] = lambda error: type(error).__name__,
     ) -> None:
         """``timeout``, ``election_timeout``: seconds. ``why_late``: what to tell who waited since
-        a moment of the monotonic clock.
+        a moment of the monotonic clock. ``report``: logs a bug, gives the id for the client.
         """
         self._self_id = self_id
         self._clock = clock
@@ -100,6 +103,7 @@ class Proposals:
         self._timeout = timeout
         self._election_timeout = election_timeout
         self._why_late = why_late
+        self._report = report
         self._returned = False  # the leader we know said that it is none
         self._doubtful: dict[int, float] = {}  # handed on over what broke -> told so then
         self._table: dict[int, Pending] = {}
@@ -361,8 +365,12 @@ class Proposals:
                 continue
             try:
                 answer = pending.encode(outcome)
+            except InvariantViolationError:
+                raise
             except ConfigServiceError as error:
                 answer = error
+            except Exception as error:  # noqa: BLE001 - a bug ends this call, not the pass it runs in
+                answer = InternalFailureError(f"internal error, id={self._report(error)}")
             if isinstance(answer, Waiting):
                 answer.bind(waiting.complete)
             else:

@@ -15,6 +15,8 @@ from typing import Final, Protocol
 from configsvc import limits
 from configsvc.errors import (
     ConfigServiceError,
+    InternalFailureError,
+    InvariantViolationError,
     LeaderChangedError,
     OverloadedError,
     RequestTimeoutError,
@@ -59,9 +61,10 @@ class Reads:
         timeout: float,
         heartbeat: float,
         why_late: Callable[[float], ConfigServiceError] = lambda since: RequestTimeoutError(),
+        report: Callable[[BaseException], str] = lambda error: type(error).__name__,
     ) -> None:
         """``timeout``, ``heartbeat``: seconds. ``why_late``: what to tell who waited for a round
-        since a moment of the monotonic clock.
+        since a moment of the monotonic clock. ``report``: logs a bug, gives the id for the client.
         """
         self._self_id = self_id
         self._incarnation = incarnation
@@ -70,6 +73,7 @@ class Reads:
         self._timeout = timeout
         self._heartbeat = heartbeat
         self._why_late = why_late
+        self._report = report
         self._counter = 0
         self._queue: list[_Read] = []
         self._rounds: dict[bytes, tuple[float, list[_Read]]] = {}
@@ -151,7 +155,7 @@ class Reads:
         if found is None:
             return  # of an earlier role, or asked for again meanwhile
         if index <= applied:
-            _run(found[1])
+            self._run(found[1])
         else:
             self._confirmed.append((index, found[1]))
         if self._queue:
@@ -164,7 +168,7 @@ class Reads:
         ready = [reads for at, reads in self._confirmed if at <= index]
         self._confirmed = [(at, reads) for at, reads in self._confirmed if at > index]
         for reads in ready:
-            _run(reads)
+            self._run(reads)
 
     def leadership_changed(self) -> None:
         """Fail what was asked of an earlier leader; the rest waits for the new one."""
@@ -206,6 +210,27 @@ class Reads:
         self._queue, self._rounds, self._confirmed = [], {}, []
         self._fail(reads, StoppedError())
 
+    def _run(self, reads: list[_Read]) -> None:
+        for read in reads:
+            waiting = read.waiting
+            if waiting.cancelled:
+                continue
+            try:
+                answer = read.answer()
+            except InvariantViolationError:
+                raise
+            except ConfigServiceError as error:
+                waiting.complete(error)
+                continue
+            except Exception as error:  # noqa: BLE001 - a bug ends this call, not the pass it runs in
+                text = f"internal error, id={self._report(error)}"
+                waiting.complete(InternalFailureError(text))
+                continue
+            if isinstance(answer, Waiting):
+                waiting.follow(answer)
+            else:
+                waiting.complete(answer)
+
     def _fail(self, reads: list[_Read], error: ConfigServiceError) -> None:
         self.failed_total += len(reads)
         for read in reads:
@@ -219,19 +244,3 @@ def _parted(reads: list[_Read], now: float) -> tuple[list[_Read], list[_Read]]:
     if not late:
         return reads, late
     return [r for r in reads if r.deadline > now and not r.waiting.cancelled], late
-
-
-def _run(reads: list[_Read]) -> None:
-    for read in reads:
-        waiting = read.waiting
-        if waiting.cancelled:
-            continue
-        try:
-            answer = read.answer()
-        except ConfigServiceError as error:
-            waiting.complete(error)
-            continue
-        if isinstance(answer, Waiting):
-            waiting.follow(answer)
-        else:
-            waiting.complete(answer)
