@@ -62,6 +62,7 @@ class LocalWriter:
         self._wake = threading.Condition()
         self._closing = False
         self._failing = False
+        self._given_up = False  # records were queued that the disk would not take before the end
         self._thread = threading.Thread(target=self._run, name="local-audit", daemon=True)
 
     def start(self) -> None:
@@ -102,7 +103,7 @@ class LocalWriter:
             self._closing = True
             self._wake.notify()
         self._thread.join(timeout_s)
-        return not self._thread.is_alive() and not self._queue
+        return not (self._thread.is_alive() or self._queue or self._given_up)
 
     # --- the thread ------------------------------------------------------------------------------
 
@@ -150,6 +151,7 @@ class LocalWriter:
                 self._on_failed(str(error))
             with self._wake:
                 if self._closing:
+                    self._given_up = True
                     self._queue.clear()
                     return
                 self._wake.wait(LOCAL_RETRY_S)

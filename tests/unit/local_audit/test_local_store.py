@@ -253,7 +253,8 @@ def test_a_stop_does_not_wait_for_a_dead_disk(path: Path) -> None:
     writer = writer_of(BadStore.open(path, OWN, KEY), heard)
     writer.submit(item(0))
     heard.wait(lambda: heard.failures)
-    assert writer.close(5)
+    assert not writer.close(5), "what is not on disk is told as such"
+    assert not writer._thread.is_alive()
     assert heard.size == 0
 
 
