@@ -80,7 +80,13 @@ class AuditService(Service):
         def start() -> Waiting:
             self.need(caller, "audit.verify")
             about = Resource(object=f"leaf {m.seq}")
-            return self.recorded(caller, "audit.read", about, begin)
+            return self.recorded(
+                caller,
+                "audit.read",
+                about,
+                begin,
+                still=lambda: self.need(caller, "audit.verify"),
+            )
 
         def begin() -> Waiting:
             return self._head_at(m.tree_size, put) if m.tree_size else self._signed_head(put)
@@ -154,9 +160,13 @@ class _Export:
         self._started = True
         about = Resource(object="stream M", version=m.from_seq)
         service = self._service
-        service.recorded(self._caller, "audit.read", about, lambda: self._begin(m)).bind(
-            self._not_begun
-        )
+        service.recorded(
+            self._caller, "audit.read", about, lambda: self._begin(m), still=self._judge
+        ).bind(self._not_begun)
+
+    def _judge(self) -> None:
+        """Raise unless it may go on: at the beginning and before each page (JWT-13)."""
+        self._service.need(self._caller, "audit.read")
 
     def _not_begun(self, result: bytes | ConfigServiceError) -> None:
         if isinstance(result, ConfigServiceError) and not self._ended:
@@ -197,7 +207,11 @@ class _Export:
         if self._ended or self._busy or self._end < 0:
             return
         self._busy = True
-        self._service.member.gate.run(0, self._read, self._send)
+        try:
+            self._judge()
+            self._service.member.gate.run(0, self._read, self._send)
+        except ConfigServiceError as error:
+            self._finish(error)
 
     def _read(self) -> v1_pb2.ExportChunk:
         reader = self._service.member.reader

@@ -120,7 +120,9 @@ class HistoryService(Service):
             if not self.member.audit.marks_read("history.read", span):
                 return put()
             about = about_span(span, KV_RANGE)
-            return self.recorded(caller, "history.read", about, put)
+            return self.recorded(
+                caller, "history.read", about, put, still=lambda: self.may_read(caller, span)
+            )
 
         def put() -> Waiting:
             return self.member.gate.ask(self.member.applied, ask, answer)

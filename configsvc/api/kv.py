@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
 
 from configsvc.api.contract import Caller, StreamHandler, StreamSink
 from configsvc.api.facts import facts_of
@@ -29,11 +31,14 @@ from configsvc.mvcc.messages import (
     TxnOp,
     TxnResult,
 )
-from configsvc.mvcc.shape import check_request, quota_cost
+from configsvc.mvcc.shape import COMPARE, RANGE, check_request, quota_cost, walk
 from configsvc.mvcc.store import NeedHistory
 from configsvc.proto import rpc_pb2
 from configsvc.runtime.member import Member
 from configsvc.runtime.waiting import Waiting
+from configsvc.types import KeySpan
+
+_READS: Final = (RANGE, COMPARE)
 
 
 class KvService(Service):
@@ -58,7 +63,13 @@ class KvService(Service):
         self.may_read(caller, op.span)
         if self.member.audit.marks_read("kv.range", op.span):
             about = about_span(op.span, KV_RANGE)
-            return self.recorded(caller, "kv.range", about, lambda: self._ranged(op))
+            return self.recorded(
+                caller,
+                "kv.range",
+                about,
+                lambda: self._ranged(op),
+                still=lambda: self.may_read(caller, op.span),
+            )
         return self._ranged(op)
 
     def _ranged(self, op: RangeOp) -> bytes | Waiting:
@@ -110,28 +121,71 @@ class KvService(Service):
         check_request(op)
         if _may_write(op):
             self.within_quota(quota_cost(op))
-            return self.propose(
-                caller, codec.OP_TXN, raw, self._txn_answer, facts=facts_of(self.member, op)
-            )
+            answer = self._txn_answer
+            marked = self._marked(op)
+            if marked:
+                answer = partial(self._txn_recorded, caller, marked)
+            return self.propose(caller, codec.OP_TXN, raw, answer, facts=facts_of(self.member, op))
         if _all_serializable(op):
             return self._read_txn(caller, op)
         return self.linearizable(caller, lambda: self._read_txn(caller, op))
 
     def _read_txn(self, caller: Caller, op: TxnOp) -> bytes | Waiting:
+        self._may_read_all(caller, op)
+        marked = self._marked(op)
+        if not marked:
+            return self._txn_read(op)
+        return self._all_recorded(
+            caller,
+            marked,
+            lambda: self._txn_read(op),
+            still=lambda: self._may_read_all(caller, op),
+        )
+
+    def _may_read_all(self, caller: Caller, op: TxnOp) -> None:
         self.standing(caller)
-        marked = None
         for span in _read_spans(op):
             self.may_read(caller, span)
-            if self.member.audit.marks_read("kv.range", span):
-                marked = span
-        if marked is None:
-            return self._txn_read(op)
-        about = about_span(marked, KV_RANGE)
-        return self.recorded(caller, "kv.range", about, lambda: self._txn_read(op))
+
+    def _marked(self, op: TxnOp) -> list[KeySpan]:
+        """What ``op`` reads or compares, at any depth, and whoever reads that is recorded."""
+        marks = self.member.audit.marks_read
+        found = [v.span for v in walk(op) if v.kind in _READS and marks("kv.range", v.span)]
+        return list(dict.fromkeys(found))
+
+    def _all_recorded(
+        self,
+        caller: Caller,
+        spans: list[KeySpan],
+        answer: Callable[[], bytes | Waiting],
+        *,
+        still: Callable[[], None],
+    ) -> Waiting:
+        """A record for each span; the answer waits for the last, thus for all."""
+        *others, last = spans
+        for span in others:
+            self.member.audit.note(
+                "kv.range",
+                caller.principal,
+                caller.source,
+                resource=about_span(span, KV_RANGE),
+                reason=caller.reason,
+                ticket=caller.ticket,
+            )
+        return self.recorded(caller, "kv.range", about_span(last, KV_RANGE), answer, still=still)
 
     def _txn_read(self, op: TxnOp) -> bytes | Waiting:
         result = self.member.state.read_txn(op)
         return self._filled(self.member.store.revision, result)
+
+    def _txn_recorded(
+        self, caller: Caller, marked: list[KeySpan], effects: Effects
+    ) -> bytes | Waiting:
+        """What a write read on its way is recorded as any read is; apply has judged it."""
+        raise_refused(effects)
+        return self._all_recorded(
+            caller, marked, lambda: self._txn_answer(effects), still=lambda: None
+        )
 
     def _txn_answer(self, effects: Effects) -> bytes | Waiting:
         raise_refused(effects)

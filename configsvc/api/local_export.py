@@ -35,7 +35,13 @@ class LocalExport:
         self._started = True
         self._next, self._limit = m.from_seq, m.limit
         about = Resource(object="stream L", version=m.from_seq)
-        self._service.recorded(self._caller, "audit.read", about, self._begin).bind(self._not_begun)
+        self._service.recorded(
+            self._caller, "audit.read", about, self._begin, still=self._judge
+        ).bind(self._not_begun)
+
+    def _judge(self) -> None:
+        """Raise unless it may go on: at the beginning and before each page (JWT-13)."""
+        self._service.need(self._caller, "audit.read")
 
     def _not_begun(self, result: bytes | ConfigServiceError) -> None:
         if isinstance(result, ConfigServiceError) and not self._ended:
@@ -52,7 +58,11 @@ class LocalExport:
         if self._ended or self._busy or self._end < 0:
             return
         self._busy = True
-        self._service.member.gate.run(0, self._read, self._send)
+        try:
+            self._judge()
+            self._service.member.gate.run(0, self._read, self._send)
+        except ConfigServiceError as error:
+            self._finish(error)
 
     def _read(self) -> v1_pb2.ExportChunk:
         """On a reader thread."""

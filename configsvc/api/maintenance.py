@@ -183,7 +183,13 @@ class _SnapshotStream:
         self._started = True
         about = Resource(object="snapshot")
         service = self._service
-        service.recorded(self._caller, "snapshot.export", about, self._load).bind(self._not_loaded)
+        service.recorded(
+            self._caller, "snapshot.export", about, self._load, still=self._judge
+        ).bind(self._not_loaded)
+
+    def _judge(self) -> None:
+        """Raise unless it may go on: at the beginning and before each piece (JWT-13)."""
+        self._service.need(self._caller, "snapshot.export")
 
     def _load(self) -> bytes:
         member = self._service.member
@@ -216,6 +222,7 @@ class _SnapshotStream:
             return
         self._reading = True
         try:
+            self._judge()
             self._service.member.gate.run(0, lambda: file.read(SNAPSHOT_PIECE_BYTES), self._filled)
         except ConfigServiceError as error:
             self._reading = False

@@ -7,6 +7,7 @@ long that memory does not reach back any more.
 Always true:
   * A slice is bounded as those of a large Range are; a chunk is about a megabyte.
   * A client that does not read stops the work, and holds nothing back that could be forgotten.
+  * Before each chunk the rights are judged anew: a slow reader does not outlive its own (JWT-13).
 
 Not here: finding the keys (``mvcc.cursor``), whose turn it is (``runtime.slices``).
 """
@@ -111,7 +112,13 @@ class RangeStream:
             return b""
         if service.member.audit.marks_read("kv.range", op.span):
             about = about_span(op.span, KV_RANGE)
-            return service.recorded(self._caller, "kv.range", about, lambda: self._begin(op))
+            return service.recorded(
+                self._caller,
+                "kv.range",
+                about,
+                lambda: self._begin(op),
+                still=lambda: service.may_read(self._caller, op.span),
+            )
         return self._begin(op)
 
     def _begin(self, op: RangeOp) -> bytes:
@@ -263,6 +270,8 @@ class RangeStream:
         if self._is_last(op):
             self._last()
             return
+        if not self._still_may():
+            return
         self._given += self._keys
         self._chunk = _next_chunk(self._chunk, self._size)
         if not self._sink.send(bytes_field(1, self._taken())):
@@ -272,11 +281,22 @@ class RangeStream:
 
     def _last(self) -> None:
         """Header, more and count come with the last chunk only (S3)."""
+        if not self._still_may():
+            return
         count, sent = self._count or 0, self._given + self._keys
         counting = self._op is not None and self._op.count_only
         end = answers.range_tail(more=sent < count and not counting, count=count)
         self._sink.send(bytes_field(1, self._service.header() + self._taken() + end))
         self._end(None)
+
+    def _still_may(self) -> bool:
+        """Whether the rights still hold; if not the stream has ended with that."""
+        if self._op is not None:
+            try:
+                self._service.may_read(self._caller, self._op.span, again=True)
+            except ConfigServiceError as error:
+                self._end(error)
+        return not self._ended
 
     def _taken(self) -> bytes:
         taken = b"".join(self._parts)

@@ -101,9 +101,20 @@ class Service:
         event: str,
         about: Resource,
         answer: Callable[[], bytes | Waiting],
+        *,
+        still: Callable[[], None],
     ) -> Waiting:
-        """Answer once the read's own record is on disk (AUD-1, FC-2)."""
-        out, done = self.member.audit.before(answer)
+        """Answer once the read's own record is on disk (AUD-1, FC-2).
+
+        ``still`` judges the read once more then: the answer is of that moment, and so are its
+        rights (AZ-2).
+        """
+
+        def put() -> bytes | Waiting:
+            still()
+            return answer()
+
+        out, done = self.member.audit.before(put)
         self.member.audit.note(
             event,
             caller.principal,

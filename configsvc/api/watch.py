@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Final
 
 from configsvc import limits
-from configsvc.api.callers import Connection, Metadata
-from configsvc.api.contract import Caller, ConnectionIdentity, StreamHandler, StreamSink
+from configsvc.api.callers import NS, Connection, Metadata, expired
+from configsvc.api.contract import NEVER_NS, Caller, ConnectionIdentity, StreamHandler, StreamSink
 from configsvc.api.refusals import Refusals
 from configsvc.api.service import Service, about_span
 from configsvc.api.status import Code, status_of
@@ -33,6 +34,7 @@ EMPTY_RANGE: Final = "mvcc: watcher range is empty"
 DUPLICATE_ID: Final = "mvcc: duplicate watch ID provided on the WatchStream"
 TOO_LONG: Final = f"key or range_end is longer than {limits.KEY_BYTES_MAX} bytes"
 TOO_MANY: Final = "configsvc: too many watches"
+EXPIRY_LOOK_S: Final = 60.0  # a certificate's time is looked at so often: the clock may be set
 BAD_LOGIN: Final = (InvalidAuthTokenError, UserEmptyError)
 _GO_NAMES: Final = {
     Code.PERMISSION_DENIED: "PermissionDenied",
@@ -47,6 +49,7 @@ class WatchService(Service):
     def __init__(self, member: Member, refusals: Refusals) -> None:
         super().__init__(member)
         self.refusals = refusals
+        self.parked = 0  # watchers of all streams that compaction ended and nobody cancelled yet
 
     def watch(self, caller: Caller, sink: StreamSink) -> StreamHandler:
         return self._open(caller, sink, None)
@@ -97,8 +100,11 @@ class WatchHandler:
         self._hub = service.member.hub
         self._stream = WatchStream(sink, self._still_may, self._refused)
         self._compacted: set[int] = set()  # ended by compaction, not yet cancelled (W22)
+        self._coming: set[int] = set()  # created once their record is on disk
+        self._expiry: asyncio.TimerHandle | None = None
         self._hub.streams += 1
         service.member.streams.add(self)
+        self._look_at_expiry()
 
     # --- client ----------------------------------------------------------------------------------
 
@@ -113,7 +119,6 @@ class WatchHandler:
             self._progress()
 
     def _create(self, m: rpc_pb2.WatchCreateRequest) -> None:
-        stream = self._stream
         key = m.key or b"\0"
         # The span is made once; what is authorized is what is watched (N4).
         span = span_of(key, m.range_end)
@@ -124,13 +129,10 @@ class WatchHandler:
         if span.is_empty() and self._refusal is None:  # who asks comes before what
             self._refuse(header, EMPTY_RANGE)
             return
-        if m.watch_id and (m.watch_id in stream.ids or m.watch_id in self._compacted):
+        if m.watch_id and self._is_taken(m.watch_id):
             self._refuse(header, DUPLICATE_ID)
             return
-        if (
-            len(stream.ids) >= limits.WATCHES_PER_CONNECTION_MAX
-            or len(self._hub) >= limits.WATCHES_MAX
-        ):
+        if self._are_too_many():
             self._refuse(header, TOO_MANY)
             return
         try:
@@ -139,30 +141,33 @@ class WatchHandler:
             reason = _reason(error)
             self._after_record(error, lambda: self._refuse(self._service.header(), reason))
             return
-        if self._service.member.audit.marks_read("kv.watch", span):
-            about = about_span(span, KV_RANGE)
-
-            def begin() -> bytes:
-                if not self._ended:
-                    self._begin(m, span)
-                return b""
-
-            self._service.recorded(self._caller, "kv.watch", about, begin).bind(self._failed)
-        else:
-            self._begin(m, span)
-
-    def _begin(self, m: rpc_pb2.WatchCreateRequest, span: KeySpan) -> None:
-        """Create a watcher that is allowed."""
-        stream, header = self._stream, self._service.header()
         if m.start_revision < 0:
             self._refuse(header, CompactedError.text)
             return
         watch_id = m.watch_id or self._free_id()
+        if self._service.member.audit.marks_read("kv.watch", span):
+            about = about_span(span, KV_RANGE)
+
+            def begin() -> bytes:
+                self._coming.discard(watch_id)
+                if not self._ended:
+                    self._begin(m, span, watch_id)
+                return b""
+
+            self._coming.add(watch_id)
+            self._service.recorded(
+                self._caller, "kv.watch", about, begin, still=_judged_by_batch
+            ).bind(self._failed)
+        else:
+            self._begin(m, span, watch_id)
+
+    def _begin(self, m: rpc_pb2.WatchCreateRequest, span: KeySpan, watch_id: int) -> None:
+        """Create a watcher that is allowed; its rights are judged again before its first batch."""
+        stream, header = self._stream, self._service.header()
         self._sink.send(control_message(header, watch_id, created=True))
         store = self._service.member.store
         if 0 < m.start_revision < store.compact_revision:
-            self._compacted.add(watch_id)
-            self._tell_compacted(watch_id)
+            self._park(watch_id)
             return
         filters = (NO_PUT if 0 in m.filters else 0) | (NO_DELETE if 1 in m.filters else 0)
         self._hub.add(
@@ -176,12 +181,30 @@ class WatchHandler:
             fragment=m.fragment,
         )
 
+    def _is_taken(self, watch_id: int) -> bool:
+        return (
+            watch_id in self._stream.ids or watch_id in self._compacted or watch_id in self._coming
+        )
+
+    def _are_too_many(self) -> bool:
+        """Whether one watcher more is too much; those that only wait to be cancelled count."""
+        here = len(self._stream.ids) + len(self._compacted) + len(self._coming)
+        if here >= limits.WATCHES_PER_CONNECTION_MAX:
+            return True
+        return len(self._hub) + self._service.parked >= limits.WATCHES_MAX
+
     def _free_id(self) -> int:
         stream = self._stream
-        while stream.next_id in stream.ids or stream.next_id in self._compacted:
+        while self._is_taken(stream.next_id):
             stream.next_id += 1
         stream.next_id += 1
         return stream.next_id - 1
+
+    def _park(self, watch_id: int) -> None:
+        """Compaction ended it: it is told so and exists until it is cancelled (W22)."""
+        self._compacted.add(watch_id)
+        self._service.parked += 1
+        self._tell_compacted(watch_id)
 
     def _cancel(self, watch_id: int) -> None:
         watcher = self._stream.ids.get(watch_id)
@@ -189,6 +212,7 @@ class WatchHandler:
             self._hub.remove(watcher)
         elif watch_id in self._compacted:
             self._compacted.discard(watch_id)
+            self._service.parked -= 1
         else:
             return  # unknown: no answer at all (W21)
         self._sink.send(control_message(self._service.header(), watch_id, canceled=True))
@@ -203,6 +227,10 @@ class WatchHandler:
 
     def on_cancel(self) -> None:
         self._ended = True
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._service.parked -= len(self._compacted)
+        self._compacted.clear()
         self._hub.close(self._stream)
         self._hub.streams -= 1
         self._service.member.streams.discard(self)
@@ -227,8 +255,7 @@ class WatchHandler:
         """The hub ended a watcher: compaction overtook it, or its rights are gone."""
         if isinstance(error, CompactedError):
             self._stream.ids.pop(watcher.watch_id, None)
-            self._compacted.add(watcher.watch_id)
-            self._tell_compacted(watcher.watch_id)
+            self._park(watcher.watch_id)
             return
         text = _reason(error) if isinstance(error, RequestError) else "internal error"
 
@@ -279,6 +306,23 @@ class WatchHandler:
         """No leader for three election timeouts."""
         self.on_cancel()
         self._sink.finish(NoLeaderError())
+
+    def _look_at_expiry(self) -> None:
+        """End the stream when its certificate runs out: nothing of then is told (N24)."""
+        if self._caller.expires_ns == NEVER_NS:
+            return
+        member = self._service.member
+        left_s = (self._caller.expires_ns - member.time_ns()) / NS
+        if left_s > 0:
+            look = min(left_s, EXPIRY_LOOK_S)
+            self._expiry = member.loop.call_later(look, self._look_at_expiry)
+        else:
+            self.on_cancel()
+            self._sink.finish(expired())
+
+
+def _judged_by_batch() -> None:
+    """A watcher's rights are judged before its first batch, and before every other."""
 
 
 def _reason(error: RequestError) -> str:

@@ -48,7 +48,7 @@ def member() -> SecureMember:
 
 
 def connect(member: SecureMember, pki: Pki, kind: str, name: str) -> Connection:
-    callers = Callers(member, insecure=False)  # type: ignore[arg-type]
+    callers = Callers(member, insecure=False)
     return callers.connection(pki.der(kind, name), "127.0.0.1", "TLSv1.3")
 
 

@@ -41,7 +41,7 @@ class Service:
     def header(self) -> bytes:
         return HEADER
 
-    def may_read(self, *_: Any) -> None:
+    def may_read(self, *_: Any, again: bool = False) -> None:
         self.asked += 1
         if not self.allowed:
             raise PermissionDeniedError
@@ -111,7 +111,8 @@ def test_chunks_grow_and_the_last_one_sums_up(member: Member) -> None:
     assert [chunk.count for chunk in rig.sink.chunks] == [0, 0, 40]
     assert [chunk.HasField("header") for chunk in rig.sink.chunks] == [False, False, True]
     assert rig.sink.ended == [None]
-    assert (rig.service.asked, member.store.tail._pins) == (1, {})
+    assert member.store.tail._pins == {}
+    assert rig.service.asked == 4  # at the beginning, and before each chunk
 
 
 @pytest.mark.parametrize(("limit", "more"), [(7, True), (10, True), (11, True), (40, False)])
@@ -236,12 +237,21 @@ def test_a_compaction_ends_it(member: Member) -> None:
     assert [type(error) for error in rig.sink.ended] == [CompactedError]
 
 
-def test_rights_are_judged_once_at_the_beginning(member: Member) -> None:
+@pytest.mark.parametrize("chunks", [0, 1, 2])
+def test_rights_that_end_end_the_stream_before_its_next_chunk(member: Member, chunks: int) -> None:
+    """JWT-13: whoever reads slowly does not read on for as long as it likes."""
     rig = Rig(member)
     rig.ask()
+    while len(rig.sink.chunks) < chunks:
+        member.loop.next()
     rig.service.allowed = False
     member.run()
-    assert rig.sink.ended == [None]
+    assert len(rig.sink.chunks) == chunks
+    assert [type(error) for error in rig.sink.ended] == [PermissionDeniedError]
+    assert member.store.tail._pins == {}
+
+
+def test_a_stream_without_rights_does_not_begin(member: Member) -> None:
     late = Rig(member)
     late.service.allowed = False
     late.ask()
