@@ -118,11 +118,20 @@ def _chain(leaf: str, rest: str, fresh: x509.Certificate) -> list[bytes]:
             last.verify_directly_issued_by(issuer)
         except Exception:  # noqa: BLE001  # not an issuer of ours: it is of no use
             break
-        if issuer.subject == issuer.issuer:
+        if _is_root(issuer):
             break
         chain.append(found.encode())
         last = issuer
     return chain
+
+
+def _is_root(certificate: x509.Certificate) -> bool:
+    """Whether its own key signed it; the same name alone is a CA that changed its key."""
+    try:
+        certificate.verify_directly_issued_by(certificate)
+    except Exception:  # noqa: BLE001  # as above
+        return False
+    return True
 
 
 def install(cert: str, key: str, cert_pem: bytes, key_pem: bytes) -> None:
@@ -228,11 +237,12 @@ class CertificateKeeper:
 
     async def run(self) -> None:
         """Until cancelled; returns at once where there is no certificate."""
-        cert = self._store.cert
-        seen = _stamp(cert)
+        cert, key = self._store.cert, self._store.key
+        seen = _stamp(cert), _stamp(key)
         while cert:
             await self.renew_if_due()
-            now = _stamp(cert)
+            # Both: who replaces them from outside does so one after the other.
+            now = _stamp(cert), _stamp(key)
             if now != seen:
                 seen = now
                 await self._use()

@@ -55,7 +55,9 @@ def _etcd_settings(session: Session) -> ClientSettings:
         login = Login(args.etcd_user, password)
     return ClientSettings(
         endpoints=parse_endpoints(args.etcd_endpoints),
-        tls=TlsFiles(args.etcd_cacert or "", args.etcd_cert or "", args.etcd_key or ""),
+        tls=TlsFiles(
+            args.etcd_cacert or "", args.etcd_cert or "", args.etcd_key or "", foreign=True
+        ),
         timeout_s=session.settings.timeout_s or limits.CLIENT_TIMEOUT_S,
         login=login,
     )

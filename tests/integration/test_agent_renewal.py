@@ -9,7 +9,7 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from configagent.settings import Command, Store
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from configsvc.client.tls import TlsFiles, channel_credentials
 from configsvc.identity.pki import init_pki, issue
 
 LIFE = 24 * 3600
@@ -45,16 +46,18 @@ class Node:
         args = ("pki", "issue", str(self.pki), "agent", name, "--csr", "{csr}")
         return (sys.executable, "-c", CONFIGCTL_AT, *args)
 
-    def keeper(self, argv: tuple[str, ...]) -> CertificateKeeper:
+    def keeper(
+        self, argv: tuple[str, ...], take_up: Callable[[], Awaitable[None]] | None = None
+    ) -> CertificateKeeper:
         store = Store(
             endpoints=(), ca="", cert=str(self.cert), key=str(self.key), backoff_min_s=1,
             backoff_max_s=1, heartbeat_s=1, reconcile_s=1, renew=Command(argv, 30.0, ""),
         )  # fmt: skip
 
-        async def take_up() -> None:
+        async def taken() -> None:
             self.taken += 1
 
-        return CertificateKeeper(store, str(self.state), Log("debug", self.log), take_up)
+        return CertificateKeeper(store, str(self.state), Log("debug", self.log), take_up or taken)
 
     def events(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.log.getvalue().splitlines()]
@@ -117,6 +120,37 @@ def test_a_new_pair_is_taken_up(tmp_path: Path) -> None:
     asyncio.run(story())
     assert node.taken == 1
     assert [one["event"] for one in node.events()] == ["certificate_renewed"]
+
+
+def test_a_pair_that_somebody_copies_file_by_file_is_taken_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The certificate comes first here: it fits once the key is there too."""
+    monkeypatch.setattr(renewal, "CHECK_S", 0.01)
+    node = Node(tmp_path, 0.1)
+    files = issue(node.pki, "agent", "n1", out=tmp_path / "pki", stem="next", lifetime_s=LIFE)
+    pair = TlsFiles(str(node.pki / "ca-server.pem"), str(node.cert), str(node.key))
+
+    async def take_up() -> None:
+        channel_credentials(pair)
+
+    async def until(event: str) -> None:
+        while event not in [one["event"] for one in node.events()]:
+            await asyncio.sleep(0.01)
+
+    async def story() -> None:
+        keeper = node.keeper(node.sign(), take_up)
+        async with asyncio.timeout(20):
+            life = asyncio.create_task(keeper.run())
+            await asyncio.sleep(0)  # it has seen the present files
+            node.cert.write_bytes(files[0].read_bytes())
+            await until("certificate_bad")
+            node.key.write_bytes(files[1].read_bytes())
+            await until("certificate_renewed")
+        life.cancel()
+
+    asyncio.run(story())
+    assert "do not belong to each other" in node.events()[0]["why"]
 
 
 @pytest.mark.parametrize(

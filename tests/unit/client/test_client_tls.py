@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import ipaddress
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import grpc
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import NameOID
 
 from configsvc.client import (
     Client,
@@ -102,6 +109,24 @@ def test_a_renewed_certificate_is_used_and_a_broken_one_is_not(
     assert cluster.store.live()[b"a"].version == 3
 
 
+@pytest.mark.parametrize("broken", ["other pair", "no certificate", "no key"])
+def test_a_pair_that_does_not_fit_is_refused(
+    cluster: FakeCluster, pki: Path, tmp_path: Path, broken: str
+) -> None:
+    for name in ("user-alice.pem", "user-alice.key", "ca-server.pem"):
+        shutil.copy(pki / name, tmp_path / name)
+    cert, key = tmp_path / "user-alice.pem", tmp_path / "user-alice.key"
+    with Client(settings(cluster, tmp_path, "ca-server", "user-alice")) as client:
+        client.put(b"a", b"1")
+        if broken == "other pair":
+            cert.write_bytes((pki / "server-m1.pem").read_bytes())
+        else:
+            (cert if broken == "no certificate" else key).write_text("nonsense\n")
+        with pytest.raises(EndpointError, match=r"do not belong|no certificate|no private key"):
+            client.reload_tls()
+        client.put(b"a", b"2")  # on the old connection
+
+
 def test_plain_endpoint_never_carries_tls_files_silently(pki: Path) -> None:
     with FakeCluster(1) as plain:
         with Client(settings(plain, pki, "ca-server", "user-alice")) as client:
@@ -117,6 +142,63 @@ def test_only_valid_issuing_authorities_are_trusted(cluster: FakeCluster, pki: P
     for name in ("root.pem", "user-alice.pem"):  # the root would let in leaves of every kind
         with pytest.raises(EndpointError, match="bundle"):
             put(settings(cluster, pki, name.removesuffix(".pem"), "user-alice"))
+
+
+class OtherCluster(NamedTuple):
+    """An etcd's files: a server, and the CA that clients are given."""
+
+    ca: str
+    key: bytes
+    cert: bytes
+
+    @classmethod
+    def make(cls, folder: Path, *, ends_in_s: int = 3600) -> OtherCluster:
+        """As the usual tools do: RSA, one self-signed CA without a path length."""
+        now = dt.datetime.now(dt.UTC)
+        ca_key, key = (rsa.generate_private_key(65537, 2048) for _ in range(2))
+        names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, n)]) for n in ("ca", "etcd")]
+
+        def builder(name: x509.Name, of: rsa.RSAPrivateKey) -> x509.CertificateBuilder:
+            return (
+                x509.CertificateBuilder(names[0], name, of.public_key())
+                .serial_number(x509.random_serial_number())
+                .not_valid_before(now - dt.timedelta(hours=2))
+                .not_valid_after(now + dt.timedelta(seconds=ends_in_s))
+            )
+
+        is_ca = x509.BasicConstraints(ca=True, path_length=None)
+        ca = builder(names[0], ca_key).add_extension(is_ca, critical=True)
+        hosts = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+        leaf = builder(names[1], key).add_extension(hosts, critical=False)
+        pem = serialization.Encoding.PEM
+        path = folder / "other-ca.pem"
+        path.write_bytes(ca.sign(ca_key, hashes.SHA256()).public_bytes(pem))
+        private = key.private_bytes(
+            pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        return cls(str(path), private, leaf.sign(ca_key, hashes.SHA256()).public_bytes(pem))
+
+
+def test_another_clusters_authority_need_not_be_made_as_ours(tmp_path: Path) -> None:
+    """A migration speaks to an etcd with whatever CA that has."""
+    made = OtherCluster.make(tmp_path)
+    credentials = grpc.ssl_server_credentials([(made.key, made.cert)])
+    with FakeCluster(1, credentials) as running:
+        ends = parse_endpoints(running.urls)
+        put(ClientSettings(ends, TlsFiles(made.ca, "", "", foreign=True), timeout_s=3.0))
+        assert running.store.events
+        with pytest.raises(EndpointError, match="bundle"):
+            put(ClientSettings(ends, TlsFiles(made.ca, "", ""), timeout_s=3.0))
+
+
+def test_another_clusters_authority_must_be_one_in_time(tmp_path: Path) -> None:
+    ends = parse_endpoints("https://127.0.0.1:1")
+    for text, said in (("nonsense", "no certificate"), ("", "expired")):
+        ca = OtherCluster.make(tmp_path, ends_in_s=-60).ca
+        if text:
+            Path(ca).write_text(text)
+        with pytest.raises(EndpointError, match=said):
+            put(ClientSettings(ends, TlsFiles(ca, "", "", foreign=True), timeout_s=3.0))
 
 
 def test_a_key_that_others_may_read_is_refused(
