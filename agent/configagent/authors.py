@@ -75,11 +75,15 @@ class Authors:
             spans = [operations.prefix_span(spec.span_prefix)]
         found = {}
         for start, end in spans:
-            question = inquiries.blame(start, end, revision=revision)
-            answer = await self._client.do(question, timeout_s=_CALL_S)
-            for record in answer.records:
-                if record.key in wanted:
-                    found[record.key.decode()] = author_facts(record)
+            more = True
+            while more:  # a member answers with so many at once only
+                question = inquiries.blame(start, end, revision=revision)
+                answer = await self._client.do(question, timeout_s=_CALL_S)
+                for record in answer.records:
+                    start = record.key + b"\0"
+                    if record.key in wanted:
+                        found[record.key.decode()] = author_facts(record)
+                more = answer.more and bool(answer.records)
         return found
 
     def _write(self, name: str, number: int, found: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import json
 import os
 import resource
@@ -50,7 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:
         return Exit.CONVERGED if not stop.code else Exit.USAGE
     try:
-        return int(arguments.run(arguments))
+        code = int(arguments.run(arguments))
+        sys.stdout.flush()
+        return code
     except SettingsError as error:
         print(f"configagent: {error}", file=sys.stderr)
         return error.exit
@@ -58,7 +61,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"configagent: {error}", file=sys.stderr)
         return Exit.OFFLINE
     except BrokenPipeError:
+        _drop_output()  # the reader went away, as `head` does
         return Exit.CONVERGED
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except OSError as error:
+        where = error.filename
+        if where is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+            _drop_output()
+            where = "standard output"
+        said = error.strerror or type(error).__name__
+        print(f"configagent: {where}: {said}" if where else f"configagent: {said}", file=sys.stderr)
+        return Exit.DISK
+
+
+def _drop_output() -> None:
+    """Nothing more can be written, and the interpreter must not try at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:

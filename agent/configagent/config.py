@@ -43,7 +43,12 @@ def load(path: str) -> Settings:
         InsecureError: others may write it, or an endpoint is plaintext.
     """
     path = os.path.abspath(path)
-    text = _read_own(path, limits.AGENT_CONFIG_BYTES_MAX).decode("utf-8", "strict")
+    data = _read_own(path, limits.AGENT_CONFIG_BYTES_MAX)
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise SettingsError(f"{os.path.basename(path)}:{line}: is not UTF-8") from None
     return parse(text, path)
 
 

@@ -100,6 +100,9 @@ def occupy(node: Node) -> None:
 FAULTS = {
     "config others may write": Fault(lambda n: n.config.chmod(0o622), 15, "writable for others"),
     "config folder others may write": Fault(lambda n: n.base.chmod(0o777), 15, "writable"),
+    "config in another coding": Fault(
+        lambda n: n.config.write_bytes(n.config.read_bytes() + b"# \xe4\n"), 20, "is not UTF-8"
+    ),
     "no config": Fault(lambda n: n.config.unlink(), 20, "No such file"),
     "unknown word": Fault(lambda n: n.change("version", "nonsense = 1\nversion"), 20, "nonsense"),
     "plaintext": Fault(lambda n: n.change("http://127.0.0.1", "http://10.0.0.1"), 15, "plaintext"),

@@ -15,6 +15,7 @@ from configagent.errors import Exit, SettingsError
 from configagent.once import apply_once, show_plan, worst_of
 from configagent.seal import load_key
 
+from tests.support import fake_store
 from tests.support.fake_cluster import FakeCluster
 
 LOOP = """{% set text = getv('/loop') %}
@@ -527,6 +528,34 @@ def test_explain_names_authors_without_delaying_the_commit(world: World) -> None
         )
 
     run(world, story)
+
+
+def test_authors_of_more_keys_than_one_answer_holds(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fake_store, "PAGE_RECORDS", 7)
+    text = '{% for n in tree("/many") %}{{ n.key }}{% endfor %}'
+    world.parts["file"] = f"[[set.file]]\n  dest = \"{world.root}/many.conf\"\n  text = '{text}'"
+
+    def seed(w: World) -> None:
+        w.seed()
+        for n in range(20):
+            w.put(f"/many/{n:02}", "x")
+
+    async def story(w: World) -> None:
+        await w.outcome("converged")
+        assert w.agent is not None
+        settings = w.agent.settings
+
+        def known() -> int:
+            found = local.explain(settings, f"{w.root}/many.conf")
+            return sum("changed_by" in key for key in found["keys"]) if found else 0
+
+        await w.until(lambda: known() > 0, "authors found")
+        assert known() == 20
+
+    seed(world)
+    run(world, story, seed=False)
 
 
 @pytest.mark.parametrize("prune", [True, False])

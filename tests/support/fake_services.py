@@ -15,6 +15,7 @@ from configsvc.proto import (
 )
 from configsvc.proto import rpc_pb2 as rpc
 from configsvc.proto import v3election_pb2 as election
+from tests.support import fake_store
 from tests.support.fake_store import CLUSTER_ID, EPOCH_NS, Abort, FakeStore, Key, inside, page_of
 
 
@@ -415,7 +416,9 @@ class Services:
             if inside(event.kv.key, request.key, request.range_end):
                 newest[event.kv.key] = record
         live = self.store.live(request.revision)
-        return v1_pb2.LogResponse(records=[newest[key] for key in sorted(newest) if key in live])
+        found = [newest[key] for key in sorted(newest) if key in live]
+        end = min(request.limit or fake_store.PAGE_RECORDS, fake_store.PAGE_RECORDS)
+        return v1_pb2.LogResponse(records=found[:end], more=len(found) > end)
 
     def Diff(self, request, metadata):
         before, after = self.store.live(request.from_revision), self.store.live(request.to_revision)
@@ -423,7 +426,7 @@ class Services:
             v1_pb2.Difference(key=key, before=before.get(key), after=after.get(key))
             for key in sorted(before.keys() | after.keys())
             if inside(key, request.key, request.range_end)
-            and before.get(key, Key()).value != after.get(key, Key()).value
+            and before.get(key, Key()).mod_revision != after.get(key, Key()).mod_revision
         ]
         return v1_pb2.DiffResponse(
             differences=changed,

@@ -36,9 +36,12 @@ def inside(key: bytes, start: bytes, end: bytes) -> bool:
     return start <= key < end
 
 
+PAGE_RECORDS = 1000
+
+
 def page_of(records: list[v1_pb2.Record], limit: int) -> v1_pb2.LogResponse:
-    """The first ``limit`` records (0: 1000) and then the rest of the last one's revision."""
-    end = limit or 1000
+    """The first ``limit`` records (0: as many as fit) and the rest of the last one's revision."""
+    end = min(limit or PAGE_RECORDS, PAGE_RECORDS)
     while end < len(records) and records[end].revision == records[end - 1].revision:
         end += 1
     return v1_pb2.LogResponse(records=records[:end], more=len(records) > end)
