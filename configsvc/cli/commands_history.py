@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from configsvc import limits
-from configsvc.cli.arguments import Commands, add_why, add_yes, key_bytes
+from configsvc.cli.arguments import Commands, add_why, add_yes, key_bytes, number
 from configsvc.cli.exits import CliError, Exit
 from configsvc.cli.output import escape
 from configsvc.cli.show import (
@@ -20,7 +20,7 @@ from configsvc.cli.show import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from configsvc.cli.session import Session
     from configsvc.client import Operation
@@ -33,14 +33,18 @@ def register(commands: Commands) -> None:
     log = commands.add("log", "the changes of a key or prefix, each with its author", run_log)
     log.add_argument("key_name", metavar="KEY")
     log.add_argument("--prefix", action="store_true", help="all keys that start with KEY")
-    log.add_argument("--limit", type=int, default=0, metavar="N", help="newest N (default 1000)")
+    log.add_argument(
+        "--limit", type=number(), default=0, metavar="N", help="newest N (default 1000)"
+    )
     log.add_argument("--since", metavar="WHEN", help="only changes after a revision or time")
     log.add_argument("--values", action="store_true", help="show the values too")
     log.add_argument("--asc", action="store_true", help="oldest first")
 
     blame = commands.add("blame", "the last change of every key under a prefix", run_blame)
     blame.add_argument("key_name", metavar="PREFIX", nargs="?", default="")
-    blame.add_argument("--limit", type=int, default=0, metavar="N")
+    blame.add_argument(
+        "--limit", type=number(), default=0, metavar="N", help="first N keys (default 1000)"
+    )
 
     diff = commands.add("diff", "what differs between two points in time", run_diff)
     diff.add_argument("range", metavar="A..B", help="revisions, times or ages; no B: now")
@@ -55,13 +59,41 @@ def register(commands: Commands) -> None:
     add_yes(rollback)
 
 
-def _show_records(session: Session, answer: v1_pb2.LogResponse) -> None:
+_RECORDS = 1_000  # shown unless --limit says otherwise
+
+
+class _Found(NamedTuple):
+    """Records of as many pages as were wanted."""
+
+    records: list[v1_pb2.Record]
+    more: bool
+
+
+def _collect(
+    session: Session, ask: Callable[[v1_pb2.Record | None, int], Operation[v1_pb2.LogResponse]]
+) -> _Found:
+    """Page after page, up to ``--limit``: a member answers with so many at once only.
+
+    ``ask`` makes the question for what follows a record (None: from the start) and a limit.
+    """
+    wanted = session.args.limit or _RECORDS
+    found: list[v1_pb2.Record] = []
+    while True:
+        question = ask(found[-1] if found else None, wanted - len(found))
+        answer = session.client.do(question)
+        found += answer.records
+        if not answer.more or not answer.records or len(found) >= wanted:
+            return _Found(found, answer.more)
+
+
+def _show_records(session: Session, found: _Found) -> int:
     if session.out.as_json:
-        session.out.json([record_json(record) for record in answer.records])
-        return
-    session.out.table(RECORD_HEADS, [record_row(record) for record in answer.records])
-    if answer.more:
+        session.out.json([record_json(record) for record in found.records])
+    else:
+        session.out.table(RECORD_HEADS, [record_row(record) for record in found.records])
+    if found.more:
         session.warn("there are more: raise --limit")
+    return Exit.OK if found.records else Exit.NO
 
 
 def run_log(session: Session) -> int:
@@ -71,29 +103,36 @@ def run_log(session: Session) -> int:
     key = key_bytes(args.key_name)
     span = prefix_span(key) if args.prefix else (key, b"")
     since = revision_at(session, args.since) if args.since else 0
-    answer = session.client.do(
-        inquiries.log(
+
+    def ask(last: v1_pb2.Record | None, limit: int) -> Operation[v1_pb2.LogResponse]:
+        seen = last.revision if last is not None else 0
+        return inquiries.log(
             *span,
-            limit=args.limit,
-            after_revision=since,
+            limit=limit,
+            before_revision=0 if args.asc else seen,
+            after_revision=max(since, seen) if args.asc else since,
             ascending=args.asc,
             values=args.values,
         )
-    )
-    _show_records(session, answer)
-    if not answer.records:
+
+    found = _collect(session, ask)
+    if not found.records:
         session.warn(f"{escape(key)}: no changes are recorded")
-    return Exit.OK if answer.records else Exit.NO
+    return _show_records(session, found)
 
 
 def run_blame(session: Session) -> int:
     from configsvc.client import inquiries, prefix_span
 
-    args = session.args
-    span = prefix_span(key_bytes(args.key_name))
-    answer = session.client.do(inquiries.blame(*span, limit=args.limit))
-    _show_records(session, answer)
-    return Exit.OK if answer.records else Exit.NO
+    start, end = prefix_span(key_bytes(session.args.key_name))
+
+    def ask(last: v1_pb2.Record | None, limit: int) -> Operation[v1_pb2.LogResponse]:
+        return inquiries.blame(start if last is None else last.key + b"\0", end, limit=limit)
+
+    found = _collect(session, ask)
+    if not found.records:
+        session.warn("no keys live there")
+    return _show_records(session, found)
 
 
 def revision_at(session: Session, text: str) -> int:
@@ -114,11 +153,12 @@ def run_diff(session: Session) -> int:
     begin, dots, end = args.range.partition("..")
     if not dots or not begin:
         raise CliError(Exit.USAGE, f"{args.range!r}: write A..B, as 120..135, 2h.. or 120..")
+    older, newer = revision_at(session, begin), revision_at(session, end)
+    if 0 < newer < older:
+        raise CliError(Exit.USAGE, f"{args.range!r}: the older end comes first ({newer}..{older})")
     answer = session.client.do(
         inquiries.diff(
-            *prefix_span(key_bytes(args.key_name)),
-            from_revision=revision_at(session, begin),
-            to_revision=revision_at(session, end),
+            *prefix_span(key_bytes(args.key_name)), from_revision=older, to_revision=newer
         )
     )
     changes = [

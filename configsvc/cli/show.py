@@ -93,6 +93,9 @@ def difference_lines(key: bytes, before: bytes | None, after: bytes | None) -> I
     """A change between two states of a key, for people. None: the key does not exist."""
     mark = "+" if before is None else "-" if after is None else "~"
     yield f"{mark} {escape(key)}"
+    if before == after:
+        yield "    (the same value, written again)"
+        return
     old, new = before or b"", after or b""
     if _is_one_line(old, new):
         if before is not None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from configsvc import limits
 from configsvc.cli.commands_history import plan_rollback, rollback_txn
 from configsvc.proto import kv_pb2
+from tests.support import fake_store
 from tests.support.cli_runner import Shell
 from tests.support.fake_cluster import FakeCluster
 
@@ -50,6 +53,33 @@ def test_blame_shows_what_lives(shell: Shell, cluster: FakeCluster) -> None:
     assert shown == {"/a/x": 4, "/b": 6}
 
 
+def test_more_than_a_member_answers_at_once_is_asked_on_for(
+    shell: Shell, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(shell)
+    shell.ok("put", "/a/z", "5")  # 7
+    monkeypatch.setattr(fake_store, "PAGE_RECORDS", 2)
+
+    def revisions(*words: str) -> list[int]:
+        return [one["revision"] for one in shell.ok(*words, "--json").json]
+
+    log = ("log", "/a/", "--prefix")
+    assert revisions(*log) == [7, 5, 4, 3, 2]
+    assert revisions(*log, "--asc") == [2, 3, 4, 5, 7]
+    assert revisions(*log, "--since", "2") == [7, 5, 4, 3]
+    assert revisions(*log, "--asc", "--since", "2") == [3, 4, 5, 7]
+    cut = shell.ok(*log, "--limit", "3")
+    assert (cut.out.count("\n"), "there are more" in cut.err) == (4, True)
+    assert "there are more" not in shell.ok(*log, "--limit", "5").err
+    assert revisions("blame") == [4, 7, 6]
+    assert "there are more" in shell.ok("blame", "--limit", "2").err
+
+
+def test_blame_of_nothing_says_so(shell: Shell, cluster: FakeCluster) -> None:
+    ran = shell.run("blame", "/none/")
+    assert (ran.code, "no keys live there" in ran.err) == (1, True)
+
+
 def test_diff(shell: Shell, cluster: FakeCluster) -> None:
     filled(shell)
     found = shell.ok("diff", "3..", "/a/", "--json").json
@@ -62,6 +92,16 @@ def test_diff(shell: Shell, cluster: FakeCluster) -> None:
     assert text == "+ /a/y\n    + 2\n1 keys differ between revisions 2 and 3\n"
     for bad in ("3", "..3", "x..3", "2999-01-01..3"):
         assert shell.run("diff", bad, "/a/").code == 2
+
+
+def test_diff_names_the_order_of_its_ends_and_a_value_that_came_again(
+    shell: Shell, cluster: FakeCluster
+) -> None:
+    filled(shell)
+    shell.ok("put", "/b", "other")  # 7
+    ran = shell.run("diff", "4..2", "/a/")
+    assert (ran.code, "(2..4)" in ran.err) == (2, True)
+    assert "the same value, written again" in shell.ok("diff", "6..", "/b").out
 
 
 def test_diff_of_long_texts_is_line_by_line(shell: Shell, cluster: FakeCluster) -> None:
