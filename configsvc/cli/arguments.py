@@ -135,6 +135,32 @@ def add_span(parser: Parser) -> None:
     which.add_argument("--range-end", metavar="END", help="all keys from KEY up to END, not END")
 
 
+def number(least: int = 0) -> Callable[[str], int]:
+    """An argument's type: a whole number from ``least`` on that a request's field can hold."""
+
+    def read(text: str) -> int:
+        try:
+            found = int(text)
+        except ValueError:
+            found = least - 1
+        if not least <= found < 2**63:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} on")
+        return found
+
+    return read
+
+
+def seconds(text: str) -> float:
+    """An argument's type: a pause in seconds, more than none."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found < 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    return found
+
+
 def key_bytes(text: str) -> bytes:
     """A key from the command line, whatever bytes it holds."""
     return text.encode("utf-8", "surrogateescape")

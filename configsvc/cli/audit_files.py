@@ -183,6 +183,8 @@ class ExportReader:
             raise CliError(
                 Exit.USAGE, f"{directory}: not an audit export: checkpoint: {error.strerror}"
             ) from None
+        except UnicodeDecodeError:
+            raise DecodeError("checkpoint: is not UTF-8") from None
         self.actors = self._read_actors()
         self.has_rows = (directory / "revisions.jsonl").exists()
 
@@ -193,6 +195,8 @@ class ExportReader:
             return (self.directory / "keys").read_text(encoding="utf-8").split()
         except OSError:
             return []
+        except UnicodeDecodeError:
+            raise DecodeError("keys: is not UTF-8") from None
 
     def _items(self, name: str) -> Iterator[dict[str, Any]]:
         path = self.directory / name
@@ -202,7 +206,7 @@ class ExportReader:
             for number, line in enumerate(file, start=1):
                 try:
                     item = json.loads(line)
-                except ValueError:
+                except (ValueError, RecursionError):
                     raise DecodeError(f"{name}:{number}: is no JSON") from None
                 if not isinstance(item, dict):
                     raise DecodeError(f"{name}:{number}: is no object")
@@ -211,9 +215,11 @@ class ExportReader:
     def _read_actors(self) -> dict[bytes, ActorRow]:
         found = {}
         for item in self._items("actors.jsonl"):
-            hashed = _take(item, "hash", str)
             row = ActorRow(_bytes(item, "salt"), _bytes(item, "record"))
-            found[bytes.fromhex(hashed)] = row
+            try:
+                found[bytes.fromhex(_take(item, "hash", str))] = row
+            except ValueError:
+                raise DecodeError("hash is no hex") from None
         return found
 
     def entries(self) -> Iterator[Entry]:

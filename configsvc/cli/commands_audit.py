@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from configsvc.cli.arguments import Commands
+from configsvc.cli.arguments import Commands, number
 from configsvc.cli.exits import CliError, Exit, exit_of, line_of
 from configsvc.cli.output import escape
 from configsvc.errors import ConfigServiceError, DecodeError
@@ -34,10 +34,17 @@ def register(commands: Commands) -> None:
     source.add_argument("--proof", metavar="FILE", help="a single proof; with --leaf")
     source.add_argument("--data-dir", metavar="DIR", help="a member's data directory")
     source.add_argument("--db", metavar="PATH", help="a member's history database")
-    verify.add_argument("--seal-key", metavar="FILE", help="the member's key file, for its data")
+    verify.add_argument(
+        "--seal-key",
+        "--encryption-key-file",
+        metavar="FILE",
+        help="the member's key file, for its data",
+    )
     verify.add_argument("--leaf", metavar="FILE", help="the record that a proof is about")
     verify.add_argument("--keys", metavar="FILE", help="pinned verifier keys, one a line")
-    verify.add_argument("--threshold", type=int, metavar="N", help="signatures wanted (majority)")
+    verify.add_argument(
+        "--threshold", type=number(1), metavar="N", help="signatures wanted (majority)"
+    )
     verify.add_argument("--checkpoint", metavar="FILE", help="an older head that must still hold")
     verify.add_argument(
         "--local", action="store_true", help="members' own streams too, against their anchors"
@@ -51,11 +58,11 @@ def register(commands: Commands) -> None:
     export.add_argument("directory", metavar="DIR")
     export.add_argument("--values", action="store_true", help="stored values too, in the clear")
     proof = audit.add("proof", "prove that one record is in the log", run_proof)
-    proof.add_argument("seq", type=int, metavar="SEQ")
+    proof.add_argument("seq", type=number(), metavar="SEQ")
     proof.add_argument("--leaf", metavar="FILE", help="write the record's bytes here")
     local = audit.add("local", "print a member's own records: refusals, logins, starts", run_local)
-    local.add_argument("--from", dest="first", type=int, default=0, metavar="SEQ")
-    local.add_argument("--limit", type=int, default=0, metavar="N", help="0: all")
+    local.add_argument("--from", dest="first", type=number(), default=0, metavar="SEQ")
+    local.add_argument("--limit", type=number(), default=0, metavar="N", help="0: all")
     audit.add("keys", "print the verifier keys that a member names, to be pinned", run_keys)
 
 

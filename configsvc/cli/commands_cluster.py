@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -224,6 +225,8 @@ def run_move_leader(session: Session) -> int:
 def run_snapshot_save(session: Session) -> int:
     """The file appears under its name only when its checksum is right."""
     path = Path(session.args.file)
+    if not path.name:
+        raise CliError(Exit.USAGE, "FILE: name the file to be written")
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -235,7 +238,8 @@ def run_snapshot_save(session: Session) -> int:
     except OSError as error:
         raise CliError(Exit.NO, f"{path}: {error.strerror}") from None
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it is not there, or its folder is none
+            partial.unlink()
     session.out.done(f"{path}: {size} bytes", file=str(path), bytes=size)
     return Exit.OK
 

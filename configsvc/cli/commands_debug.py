@@ -1,15 +1,16 @@
 """``debug log``: what a member's write-ahead log holds, read without the member.
 
 Values are left out unless asked for, password hashes always. The log lies sealed: the member's
-key file opens it.
+key file opens it. Without it the frames are shown, whose heads are not sealed.
 """
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from configsvc.cli.arguments import Commands
+from configsvc.cli.arguments import Commands, number
 from configsvc.cli.exits import CliError, Exit
 from configsvc.cli.output import escape
 from configsvc.cli.times import show_time
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from configsvc.cli.session import Session
-    from configsvc.raft.messages import Entry
+    from configsvc.raft.messages import Entry, HardState
+    from configsvc.storage.disk import OsDisk
     from configsvc.storage.wal.inspect import FrameView
 
 _VALUES: Final = frozenset({"value", "salt", "compiled", "policy_compiled"})
@@ -31,10 +33,13 @@ def register(commands: Commands) -> None:
     """Add the command."""
     debug = commands.group("debug", "for looking under the hood")
     log = debug.add("log", "the entries of a member's write-ahead log", run_log)
-    log.add_argument("--data-dir", required=True, metavar="DIR", help="the member's")
-    log.add_argument("--seal-key", required=True, metavar="FILE", help="the member's key file")
-    log.add_argument("--from", dest="first", type=int, default=0, metavar="INDEX")
-    log.add_argument("--limit", type=int, default=0, metavar="N")
+    log.add_argument("directory", metavar="DIR", nargs="?", default="", help="its data, or the log")
+    log.add_argument("--data-dir", metavar="DIR", default="", help="the same")
+    log.add_argument(
+        "--seal-key", "--encryption-key-file", metavar="FILE", help="the member's key file"
+    )
+    log.add_argument("--from", dest="first", type=number(), default=0, metavar="INDEX")
+    log.add_argument("--limit", type=number(), default=0, metavar="N")
     log.add_argument("--frames", action="store_true", help="frames instead of entries")
     log.add_argument("--values", action="store_true", help="values too, in the clear")
 
@@ -80,35 +85,95 @@ def entry_json(entry: Entry, *, values: bool) -> dict[str, Any]:
     return found
 
 
-def _frames(session: Session) -> Iterator[FrameView]:
+@contextmanager
+def _open_log(session: Session) -> Iterator[OsDisk]:
     from configsvc.storage.disk import OsDisk
-    from configsvc.storage.seal.keyfile import KeyFile
-    from configsvc.storage.wal.inspect import iterate_frames
     from configsvc.storage.wal.segments import segment_numbers
 
     args = session.args
-    directory = Path(args.data_dir)
+    if bool(args.directory) == bool(args.data_dir):
+        raise CliError(Exit.USAGE, "name the member's data directory, once")
+    directory = Path(args.directory or args.data_dir)
     if (directory / "log").is_dir():
         directory = directory / "log"
     if not directory.is_dir():
         raise CliError(Exit.USAGE, f"{directory}: no such directory")
-    key = KeyFile.load(args.seal_key)
     disk = OsDisk(directory)
     try:
         if not segment_numbers(disk):
             raise CliError(Exit.NO, f"{directory}: holds no log")
-        yield from iterate_frames(disk, [key])
+        yield disk
     finally:
         disk.close()
+
+
+def _frames(session: Session) -> Iterator[FrameView]:
+    from configsvc.storage.seal.keyfile import KeyFile
+    from configsvc.storage.wal.inspect import iterate_frames
+
+    key = KeyFile.load(session.args.seal_key)
+    with _open_log(session) as disk:
+        yield from iterate_frames(disk, [key])
+
+
+class _Frame(NamedTuple):
+    """What the head of a frame says."""
+
+    segment: int
+    offset: int
+    number: int
+    kind: int
+    hard_state: HardState
+    first: int  # 0 without entries
+    last: int
+
+
+def _opened(session: Session) -> Iterator[_Frame]:
+    """All frames, each one's content checked as well."""
+    for one in _frames(session):
+        first, last = (one.entries[0].index, one.entries[-1].index) if one.entries else (0, 0)
+        yield _Frame(one.segment, one.offset, one.number, one.kind, one.hard_state, first, last)
+
+
+def _heads(session: Session) -> Iterator[_Frame]:
+    """All frames without a key; the log ends where there is none."""
+    from configsvc.storage.wal.format import BLOCK, FIRST_FRAME, FrameDecoder, TooNewError
+    from configsvc.storage.wal.segments import (
+        read_header,
+        read_whole,
+        segment_name,
+        segment_numbers,
+        too_new,
+    )
+
+    with _open_log(session) as disk:
+        numbers = segment_numbers(disk)
+        for segment in numbers:
+            header = read_header(disk, segment, newest=segment == numbers[-1])
+            data, at = read_whole(disk, segment_name(segment)), FIRST_FRAME
+            decoder = FrameDecoder(None, header.salt)
+            try:
+                while (head := decoder.header(data, at)) is not None:
+                    first, last = head.first_index, head.last_index
+                    yield _Frame(segment, at, head.number, head.kind, head.hard_state, first, last)
+                    at += head.blocks * BLOCK
+            except TooNewError as error:
+                too_new(segment_name(segment), at, error)
+
+
+def _run_frames(session: Session) -> int:
+    for frame in _opened(session) if session.args.seal_key else _heads(session):
+        _show_frame(session, frame)
+    if not session.args.frames:
+        session.warn("the entries are sealed: name the member's key file with --seal-key")
+    return Exit.OK
 
 
 def run_log(session: Session) -> int:
     """Entries as they count, or with ``--frames`` everything that was written."""
     args = session.args
-    if args.frames:
-        for frame in _frames(session):
-            _show_frame(session, frame)
-        return Exit.OK
+    if args.frames or not args.seal_key:
+        return _run_frames(session)
     entries: dict[int, Entry] = {}
     hard = None
     for frame in _frames(session):
@@ -141,10 +206,10 @@ def _show_entry(session: Session, entry: Entry) -> None:
     session.out.line(escape(line.rstrip()))
 
 
-def _show_frame(session: Session, frame: FrameView) -> None:
-    first = frame.entries[0].index if frame.entries else 0
-    last = frame.entries[-1].index if frame.entries else 0
-    kind = frame.kind.name.lower()
+def _show_frame(session: Session, frame: _Frame) -> None:
+    from configsvc.storage.wal.format import FrameKind
+
+    kind = FrameKind(frame.kind).name.lower()
     if session.out.as_json:
         session.out.json(
             {
@@ -154,12 +219,12 @@ def _show_frame(session: Session, frame: FrameView) -> None:
                 "kind": kind,
                 "term": frame.hard_state.term,
                 "commit": frame.hard_state.commit,
-                "first": first,
-                "last": last,
+                "first": frame.first,
+                "last": frame.last,
             }
         )
         return
-    span = f" entries {first} to {last}" if first else ""
+    span = f" entries {frame.first} to {frame.last}" if frame.first else ""
     hard = f"term {frame.hard_state.term} commit {frame.hard_state.commit}"
     place = f"segment {frame.segment:x} offset {frame.offset}"
     session.out.line(f"{place} frame {frame.number} {kind} {hard}{span}")

@@ -7,6 +7,7 @@ partial, which is said; unknown is never taken for converged.
 
 from __future__ import annotations
 
+import argparse
 import math
 import time
 from collections import Counter
@@ -14,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from configsvc.cli.arguments import Commands
+from configsvc.cli.arguments import Commands, number
 from configsvc.cli.exits import CliError, Exit
 from configsvc.cli.times import show_age, show_time
 from configsvc.errors import ConfigServiceError
@@ -41,8 +42,20 @@ def register(commands: Commands) -> None:
     nodes.add_argument("--node", default="", metavar="NODE")
     wait = fleet.add("wait", "until enough nodes have a revision", run_wait)
     wait.add_argument("--set", dest="set_name", required=True, metavar="SET")
-    wait.add_argument("--rev", type=int, default=0, metavar="REV", help="at least this revision")
-    wait.add_argument("--percent", type=float, default=100.0, metavar="P")
+    wait.add_argument(
+        "--rev", type=number(), default=0, metavar="REV", help="at least this revision"
+    )
+    wait.add_argument("--percent", type=_percent, default=100.0, metavar="P")
+
+
+def _percent(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found <= 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share from 0 to 100")
+    return found
 
 
 # --- one view of all members ----------------------------------------------------------------------
@@ -194,7 +207,10 @@ def run_status(session: Session) -> int:
         session.out.json([_node_json(node, reports) for node, reports in found])
     else:
         _print_status(session, found)
-    behind = _selected(view, args.set_name, behind=True)
+    unknown = bool(args.set_name) and not _selected(view, args.set_name, behind=False)
+    if unknown:
+        session.warn(f"{args.set_name}: no node has reported this set")
+    behind = unknown or _selected(view, args.set_name, behind=True)
     return Exit.NO if args.strict and (behind or view.silent) else Exit.OK
 
 

@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configsvc import limits
-from configsvc.cli.arguments import Commands, add_span, add_why, add_yes, key_bytes, span_of_args
+from configsvc.cli.arguments import (
+    Commands,
+    add_span,
+    add_why,
+    add_yes,
+    key_bytes,
+    number,
+    span_of_args,
+)
 from configsvc.cli.exits import CliError, Exit
 from configsvc.cli.output import escape, sparing
 from configsvc.cli.show import kv_json
@@ -40,11 +48,11 @@ def register(commands: Commands) -> None:
     get.add_argument("key_name", metavar="KEY")
     add_span(get)
     when = get.add_mutually_exclusive_group()
-    when.add_argument("--rev", type=int, default=0, metavar="REV", help="at a revision")
+    when.add_argument("--rev", type=number(), default=0, metavar="REV", help="at a revision")
     when.add_argument("--at", metavar="WHEN", help="as of a revision, a time, or an age like 2h")
     get.add_argument("--keys-only", action="store_true")
     get.add_argument("--count-only", action="store_true")
-    get.add_argument("--limit", type=int, default=0, metavar="N")
+    get.add_argument("--limit", type=number(), default=0, metavar="N")
     get.add_argument("--sort-by", choices=_SORT, default="key")
     get.add_argument("--order", choices=("asc", "desc"))
     get.add_argument("--serializable", action="store_true", help="any member's view, maybe late")
@@ -59,12 +67,14 @@ def register(commands: Commands) -> None:
     watch = commands.add("watch", "print changes as they happen", run_watch)
     watch.add_argument("key_name", metavar="KEY")
     add_span(watch)
-    watch.add_argument("--rev", type=int, default=0, metavar="REV", help="from this revision on")
+    watch.add_argument(
+        "--rev", type=number(), default=0, metavar="REV", help="from this revision on"
+    )
     watch.add_argument("--prev", action="store_true", help="show the values before")
-    watch.add_argument("--count", type=int, default=0, metavar="N", help="end after N changes")
+    watch.add_argument("--count", type=number(), default=0, metavar="N", help="end after N changes")
 
     compact = commands.add("compact", "free memory; the history keeps everything", run_compact)
-    compact.add_argument("revision", type=int, metavar="REV")
+    compact.add_argument("revision", type=number(), metavar="REV")
     add_why(compact)
     add_yes(compact)
 

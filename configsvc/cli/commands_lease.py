@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from configsvc.cli.arguments import Commands, add_why, add_yes
+from configsvc.cli.arguments import Commands, add_why, add_yes, number
 from configsvc.cli.commands_kv import lease_id
 from configsvc.cli.exits import CliError, Exit
 from configsvc.cli.output import escape, json_bytes
@@ -20,7 +20,7 @@ def register(commands: Commands) -> None:
     """Add the commands."""
     lease = commands.group("lease", "leases: keys that disappear by themselves")
     grant = lease.add("grant", "a new lease", run_grant)
-    grant.add_argument("ttl", metavar="SECONDS", type=int)
+    grant.add_argument("ttl", metavar="SECONDS", type=number(1))
     add_why(grant)
     revoke = lease.add("revoke", "end a lease and delete its keys", run_revoke)
     revoke.add_argument("lease", metavar="ID", type=lease_id)

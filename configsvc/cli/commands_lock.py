@@ -14,6 +14,7 @@ the lease runs out and the next holder starts.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import shutil
@@ -23,7 +24,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Final
 
-from configsvc.cli.arguments import Commands, Parser, add_why, key_bytes
+from configsvc.cli.arguments import Commands, Parser, add_why, key_bytes, number
 from configsvc.cli.exits import CliError, Exit
 from configsvc.cli.output import escape, json_bytes
 from configsvc.cli.stopping import Stopped, orderly, signal_of
@@ -44,17 +45,26 @@ kill -s TERM -- "$target"; sleep 1; kill -s KILL -- "$target"
 def register(commands: Commands) -> None:
     """Add the commands."""
     lock = commands.add("lock", "run a command while holding a lock", run_lock)
-    lock.add_argument("name", metavar="NAME")
+    lock.add_argument("name", metavar="NAME", type=_name)
     _shared(lock)
     elect = commands.add("elect", "run a command while leading, or show who leads", run_elect)
-    elect.add_argument("name", metavar="NAME")
+    elect.add_argument("name", metavar="NAME", type=_name)
     elect.add_argument("--value", default="", metavar="TEXT", help="what others see of the leader")
     elect.add_argument("--show", action="store_true", help="only say who leads")
     _shared(elect)
 
 
+def _name(text: str) -> str:
+    """Without a name every key there is would be a holder, to be waited for."""
+    if not text.strip("/"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no name")
+    return text
+
+
 def _shared(parser: Parser) -> None:
-    parser.add_argument("--ttl", type=int, default=_TTL_S, metavar="SECONDS", help="of the lease")
+    parser.add_argument(
+        "--ttl", type=number(1), default=_TTL_S, metavar="SECONDS", help="of the lease"
+    )
     parser.epilog = "The command to run follows after --, as: -- rsync -a /src /dst"
     add_why(parser)
 
@@ -73,7 +83,7 @@ def _hold(session: Session, value: bytes) -> int:
     from configsvc.client import LeaseLostError, acquire, hold_lease
 
     args = session.args
-    _check_command(args.command)
+    check_command(args.command)
     with orderly(), hold_lease(session.client, args.ttl, why=session.why) as keeper:
         try:
             name = key_bytes(args.name)
@@ -99,7 +109,12 @@ def _show_leader(session: Session) -> int:
     return Exit.OK
 
 
-def _check_command(command: list[str]) -> None:
+def check_command(command: list[str]) -> None:
+    """Stop before anything is held for a command that cannot be run.
+
+    Raises:
+        CliError: usage; there is no such program.
+    """
     if command and shutil.which(command[0]) is None:
         raise CliError(Exit.USAGE, f"{command[0]}: no such command")
 

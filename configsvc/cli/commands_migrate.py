@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from configsvc.cli.arguments import Commands, Parser, add_why, add_yes
-from configsvc.cli.exits import CliError, Exit
+from configsvc.cli.arguments import Commands, Parser, add_why, add_yes, number
+from configsvc.cli.exits import Exit
 from configsvc.cli.output import escape, json_bytes
 
 if TYPE_CHECKING:
@@ -48,7 +48,11 @@ def register(commands: Commands) -> None:
         add_yes(parser)
     verify = _shared(migrate.add("verify", "compare etcd with this cluster", run_verify))
     verify.add_argument(
-        "--depth", type=int, default=1, metavar="N", help="key parts that make a prefix; 0: none"
+        "--depth",
+        type=number(),
+        default=1,
+        metavar="N",
+        help="key parts that make a prefix; 0: none",
     )
 
 
@@ -123,8 +127,6 @@ def run_verify(session: Session) -> int:
     from configsvc.cli.migrate_verify import compare
 
     args = session.args
-    if args.depth < 0:
-        raise CliError(Exit.USAGE, "--depth is 0 or more")
     with open_ends(session, from_etcd=True) as ends:
         compared = compare(ends, spans_of(args.prefix), args.depth, Progress())
         rights: list[Difference] = []

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configsvc import limits
-from configsvc.cli.arguments import Commands, add_span, add_why, add_yes, span_of_args
+from configsvc.cli.arguments import Commands, add_span, add_why, add_yes, number, span_of_args
 from configsvc.cli.exits import CliError, Exit
 from configsvc.cli.output import escape
 from configsvc.errors import PolicyInvalidError
@@ -37,7 +37,7 @@ def register(commands: Commands) -> None:
     add_span(can_i)
     can_i.add_argument("--as", dest="as_whom", default="", metavar="KIND/NAME")
     can_i.add_argument("--explain", action="store_true", help="show every rule that was looked at")
-    can_i.add_argument("--value-bytes", type=int, default=-1, metavar="N")
+    can_i.add_argument("--value-bytes", type=number(-1), default=-1, metavar="N")
     can_i.add_argument("--value-format", default="", metavar="FORMAT")
     can_i.add_argument("--source", default="", metavar="IP", help="as if from this address")
     add_why(can_i)

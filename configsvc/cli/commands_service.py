@@ -12,9 +12,10 @@ import subprocess
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from configsvc.cli.arguments import Commands, add_why, key_bytes
+from configsvc.cli.arguments import Commands, add_why, key_bytes, number, seconds
+from configsvc.cli.commands_lock import check_command
 from configsvc.cli.exits import CliError, Exit, line_of
-from configsvc.cli.output import escape
+from configsvc.cli.output import escape, sparing
 from configsvc.cli.stopping import orderly
 from configsvc.errors import LeaseNotFoundError
 
@@ -36,15 +37,15 @@ def register(commands: Commands) -> None:
     add.add_argument("instance", metavar="INSTANCE")
     add.add_argument("--address", required=True, metavar="HOST:PORT")
     add.add_argument("--meta", action="append", default=[], metavar="NAME=TEXT")
-    add.add_argument("--ttl", type=int, default=_TTL_S, metavar="SECONDS")
-    add.add_argument("--probe-every", type=float, default=2.0, metavar="SECONDS")
+    add.add_argument("--ttl", type=number(1), default=_TTL_S, metavar="SECONDS")
+    add.add_argument("--probe-every", type=seconds, default=2.0, metavar="SECONDS")
     add.epilog = "A health probe may follow after --; the instance is up while it exits with 0."
     add_why(add)
     listed = service.add("list", "instances of one service or of all", run_list)
     listed.add_argument("service", metavar="SERVICE", nargs="?", default="")
     watch = service.add("watch", "print instances as they come and go", run_watch)
     watch.add_argument("service", metavar="SERVICE", nargs="?", default="")
-    watch.add_argument("--count", type=int, default=0, metavar="N", help="end after N changes")
+    watch.add_argument("--count", type=number(), default=0, metavar="N", help="end after N changes")
 
 
 def instance_key(service: str, instance: str) -> bytes:
@@ -98,6 +99,7 @@ def run_register(session: Session) -> int:
 
     args = session.args
     key, value = instance_key(args.service, args.instance), _announcement(session)
+    check_command(args.command)
     first = True
     with orderly():
         while True:
@@ -119,7 +121,7 @@ def _announce(session: Session, keeper: LeaseKeeper, key: bytes, value: bytes) -
     from configsvc.client import operations
     from configsvc.client.errors import ClientError
 
-    announced = False
+    announced: bool | None = None
     try:
         while not keeper.lost.is_set():
             healthy = is_healthy(session.args.command)
@@ -131,6 +133,8 @@ def _announce(session: Session, keeper: LeaseKeeper, key: bytes, value: bytes) -
                 elif announced and not healthy:
                     session.client.do(operations.delete(key).repeatable(), why=session.why)
                     session.out.done(f"down {escape(key)}", up=False)
+                elif announced is None and not healthy:
+                    session.warn(f"{escape(key)}: not announced while its probe fails")
                 announced = healthy
             except ClientError as error:  # no leader for a moment: the next round does it
                 session.warn(f"trying again: {line_of(error)}")
@@ -184,7 +188,11 @@ def run_watch(session: Session) -> int:
         _print_change(session, "up", kv)
     session.out.flush()
     options = WatchOptions(*prefix_span(prefix), start_revision=present.header.revision + 1)
-    with Watch(session.client, options) as watch:
+    with Watch(
+        session.client,
+        options,
+        on_lost=sparing(lambda line: session.warn(f"no connection, trying on: {line}")),
+    ) as watch:
         for batch in watch:
             for event in batch.events:
                 _print_change(session, "down" if event.type else "up", event.kv)

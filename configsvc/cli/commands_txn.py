@@ -64,6 +64,10 @@ def parse_compare(line: str) -> rpc.Compare:
         )
     except ValueError:
         raise CliError(Exit.USAGE, f"comparison {line.strip()!r}: needs a number") from None
+    if isinstance(operand, int) and target == "lease" and 2**63 <= operand < 2**64:
+        operand -= 2**64  # ids with the top bit set are negative
+    if isinstance(operand, int) and not -(2**63) <= operand < 2**63:
+        raise CliError(Exit.USAGE, f"comparison {line.strip()!r}: the number is too large")
     made: rpc.Compare = {
         "=": compared.__eq__, "!=": compared.__ne__, "<": compared.__lt__, ">": compared.__gt__,
     }[match["sign"]](operand)  # fmt: skip

@@ -111,6 +111,18 @@ def test_snapshot_appears_only_when_whole(
     assert sorted(one.name for one in tmp_path.iterdir()) == ["home", "s.db"]
 
 
+def test_a_snapshot_that_has_no_place_says_so(
+    shell: Shell, cluster: FakeCluster, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file" / "x", tmp_path / "none" / "x"):
+        ran = shell.run("snapshot", "save", str(place))
+        assert ran.code == 1
+        assert str(place) in ran.err
+        assert "a bug" not in ran.err
+    assert shell.run("snapshot", "save", "").code == 2
+
+
 def test_defrag(shell: Shell, cluster: FakeCluster) -> None:
     assert len(shell.ok("defrag").out.splitlines()) == 2
 
@@ -307,7 +319,7 @@ def test_services(shell: Shell, cluster: FakeCluster) -> None:
 def test_a_registered_instance_follows_its_probe(
     shell: Shell, cluster: FakeCluster, tmp_path: Path
 ) -> None:
-    flag = tmp_path / "healthy"
+    flag, refused = tmp_path / "healthy", tmp_path / "refused"
     seen: list[bool] = []
 
     def play() -> None:
@@ -319,7 +331,7 @@ def test_a_registered_instance_follows_its_probe(
                 time.sleep(0.01)
             seen.append(there)
 
-        while not cluster.store.leases:
+        while not refused.exists():
             time.sleep(0.01)
         flag.touch()
         wait(True)
@@ -337,13 +349,22 @@ def test_a_registered_instance_follows_its_probe(
     thread = threading.Thread(target=play)
     thread.start()
     words = ["service", "register", "web", "1", "--address", "h:1", "--ttl", "2"]
-    ran = shell.run(*words, "--probe-every", "0.05", "--", "test", "-e", str(flag))
+    probe = f"test -e {flag} || {{ touch {refused}; false; }}"
+    ran = shell.run(*words, "--probe-every", "0.05", "--", "sh", "-c", probe)
     thread.join()
     assert seen == [True, False, True, True]
     assert ran.code == 128 + signal.SIGTERM
     assert not cluster.store.leases
     assert [line.split()[0] for line in ran.out.splitlines()][:3] == ["up", "down", "up"]
+    assert "/services/web/1: not announced while its probe fails" in ran.err
     assert "announcing anew" in ran.err
+
+
+def test_a_probe_that_cannot_be_run_is_refused(shell: Shell, cluster: FakeCluster) -> None:
+    ran = shell.run("service", "register", "web", "1", "--address", "h:1", "--", "/no/such/probe")
+    assert ran.code == 2
+    assert "/no/such/probe: no such command" in ran.err
+    assert not cluster.store.leases
 
 
 def test_probes() -> None:

@@ -264,6 +264,9 @@ def test_an_export_without_values_is_incomplete_or_records_only(
         ("revisions.jsonl", lambda data: data.replace(b'"lease": 9', b'"lease": 8')),
         ("revisions.jsonl", lambda data: data.replace(b'"sub": 0', b'"sub": "0"', 1)),
         ("actors.jsonl", lambda data: data.replace(b'"record": "A', b'"record": "B')),
+        ("actors.jsonl", lambda data: data.replace(b'"hash": "', b'"hash": "x')),
+        ("actors.jsonl", lambda data: b"[" * 100_000 + data),
+        ("checkpoint", lambda data: b"\xff" + data),
     ],
 )
 def test_an_altered_export_is_noticed(
@@ -284,6 +287,14 @@ def test_an_altered_export_is_noticed(
     assert code == 1, said
     path.unlink()
     assert verify(shell, "--from", str(directory), "--keys", pins)[0] != 0
+
+
+def test_keys_of_an_export_that_are_no_text_are_no_keys(
+    shell: Shell, audit: SignedLog, tmp_path: Path
+) -> None:
+    directory = exported(shell, tmp_path, "--values")
+    (directory / "keys").write_bytes(b"\xff")
+    assert verify(shell, "--from", str(directory))[0] == 1
 
 
 def test_a_short_export_is_not_kept(shell: Shell, audit: SignedLog, tmp_path: Path) -> None:

@@ -109,6 +109,12 @@ def test_status(shell: Shell, cluster: FakeCluster) -> None:
     assert shell.ok("fleet", "status", "--strict").code == 0
 
 
+def test_a_set_that_nobody_has_is_named(shell: Shell, cluster: FakeCluster) -> None:
+    for more in ((), ("--strict",)):
+        ran = shell.run("fleet", "status", "--set", "no-such-set", *more)
+        assert (ran.code, "no-such-set: no node has reported" in ran.err) == (len(more), True)
+
+
 def test_nodes(shell: Shell, cluster: FakeCluster) -> None:
     cluster.store.reports = [node("n1"), node("n2", link="lost")]
     assert "web:converged" in shell.ok("fleet", "nodes").out

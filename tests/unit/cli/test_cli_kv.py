@@ -126,6 +126,15 @@ def test_txn(shell: Shell, cluster: FakeCluster) -> None:
     assert len(cluster.store.events) == 1
 
 
+def test_numbers_of_a_txn_have_bounds(shell: Shell, cluster: FakeCluster) -> None:
+    for condition in (f'mod("a") > "{2**63}"', f'lease("a") = "{2**64:x}"'):
+        ran = shell.run("txn", stdin=f"{condition}\n\nput a 1\n".encode())
+        assert (ran.code, "too large" in ran.err) == (2, True)
+    negative = f'lease("a") = "{2**64 - 5:x}"\n\nput a 1\n'
+    assert shell.run("txn", stdin=negative.encode()).code == 1
+    assert not cluster.store.live()
+
+
 def test_compact_needs_a_yes(shell: Shell, cluster: FakeCluster) -> None:
     shell.ok("put", "/a", "1")
     shell.ok("put", "/a", "2")

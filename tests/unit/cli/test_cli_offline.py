@@ -184,5 +184,12 @@ def test_debug_log(shell: Shell, log: tuple[Path, Path]) -> None:
     assert "entries 1 to 4" in shell.ok(*words, "--frames").out
     frames = [json.loads(one) for one in shell.ok(*words, "--frames", "--json").out.splitlines()]
     assert {frame["kind"] for frame in frames} >= {"start", "entries", "clean_stop"}
+    bare = ["debug", "log", str(log[0] / "log")]
+    assert shell.ok(*bare, "--seal-key", str(log[1])).out == text
+    assert shell.run(*bare, "--data-dir", str(log[0])).code == 2
+    assert shell.run("debug", "log").code == 2
+    shut = shell.ok(*bare)  # no key: what is not sealed, and how to see more
+    assert shut.out == shell.ok(*bare, "--frames").out == shell.ok(*words, "--frames").out
+    assert "--seal-key" in shut.err
     assert shell.run(*words[:3], "/no/such", *words[4:]).code == 2
     assert shell.run(*words[:-1], "/no/such").code == 78

@@ -244,6 +244,44 @@ def test_usage_is_one_line(shell: Shell) -> None:
         assert "--help" in ran.err
 
 
+HUGE = "9" * 23
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"get /a --rev {HUGE}",
+        "get /a --rev -1",
+        "get /a --prefix --limit -1",
+        f"log /a --limit {HUGE}",
+        f"watch /a --rev {HUGE}",
+        "watch /a --count x",
+        f"compact {HUGE} --yes",
+        f"lease grant {HUGE}",
+        "lease grant 0",
+        f"lock a --ttl {HUGE} -- true",
+        "lock / -- true",
+        "elect // --show",
+        "service register a 1 --address h --probe-every 0",
+        "service register a 1 --address h --probe-every nan",
+        f"audit proof {HUGE}",
+        "audit local --from -1",
+        "audit verify --threshold 0",
+        f"can-i kv.put /a --value-bytes {HUGE}",
+        "fleet wait --set s --percent nan",
+        "fleet wait --set s --percent 101",
+        f"fleet wait --set s --rev {HUGE}",
+        "debug log --data-dir d --seal-key k --from -1",
+        "migrate verify --etcd-endpoints https://a:1 --depth -1",
+    ],
+)
+def test_arguments_that_no_request_can_hold_are_usage(shell: Shell, line: str) -> None:
+    ran = shell.run(*line.split())
+    assert ran.code == Exit.USAGE
+    assert " is no " in ran.err
+    assert len(ran.err.splitlines()) == 1
+
+
 def test_a_bug_shows_no_traceback(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     from configsvc.cli import settings
 
