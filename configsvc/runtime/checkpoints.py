@@ -20,6 +20,7 @@ Not here: the note's text (``audit.checkpoint``), answers (``api.audit``).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -80,9 +81,10 @@ class Checkpoints:
         self._forced = False
         self._news_since: float | None = None
         self._signed_at = float("-inf")
+        self._sent_at = float("-inf")  # the newest signature, on its way to the log
+        self._alarm_due = False  # it was refused; told again until it is taken
         self._compared: set[tuple[int, int]] = set()  # (member, size)
         self._waiting: list[tuple[int, float, Callable[[], None]]] = []
-        self.signed_total = 0
         self.problem = ""
 
     # --- when ------------------------------------------------------------------------------------
@@ -91,6 +93,8 @@ class Checkpoints:
         """Called every raft tick."""
         if self._waiting:
             self.look_for_good(now)
+        if self._alarm_due:
+            self._raise_alarm()
         if self._busy or self.problem or not self._may_sign():
             return
         foreign = self._foreign()
@@ -99,6 +103,8 @@ class Checkpoints:
         elif self._due(now):
             frontier = self._member.state.recorder.frontier
             self._begin(_Asked(Head(frontier.size, frontier.root()), 0))
+        elif self._got_lost(now):
+            self._send(self._last)
 
     def leadership(self) -> None:
         """This member leads from now on: the head it found is signed."""
@@ -210,6 +216,20 @@ class Checkpoints:
             return True
         return now - self._news_since >= CHECKPOINT_INTERVAL_S
 
+    def _got_lost(self, now: float) -> bool:
+        """Whether the newest head is signed here and the cluster does not have it.
+
+        Without it, a majority under that head would have to wait for the next leaf.
+        """
+        member, last = self._member, self._last
+        frontier = member.state.recorder.frontier
+        return (
+            last.size == frontier.size > 0
+            and (member.self_id, last.size) not in member.state.signatures
+            and now - self._sent_at >= CHECKPOINT_INTERVAL_S
+            and last.root == frontier.root()
+        )
+
     def _foreign(self) -> _Asked | None:
         """The largest head of another member that was not compared yet."""
         member = self._member
@@ -247,8 +267,9 @@ class Checkpoints:
                 lambda result: self._looked(asked, result),
             )
         except ConfigServiceError:
-            self._busy = False
+            self._busy = False  # too many questions at once: its turn comes again
             self._compared.discard((asked.signer, asked.head.size))
+            self._forced = self._forced or not asked.signer
 
     def _look(self, head: Head, last: Head) -> _Looked:
         """On a reader thread: what SQL says of the head; stores it when it may be signed."""
@@ -270,18 +291,18 @@ class Checkpoints:
         elif result.root != asked.head.root:
             self._corrupt("roots differ", asked, result.root)
         elif result.stored:
-            self._publish(asked.head)
+            self._last = asked.head
+            self._send(asked.head)
 
-    def _publish(self, head: Head) -> None:
+    def _send(self, head: Head) -> None:
         member = self._member
-        self._last = head
-        self.signed_total += 1
+        self._sent_at = member.clock.monotonic()
         signature = member.sign_checkpoint(Checkpoint(member.log_origin, *head))
         op = checkpoint_signature_op(member.self_id, head.size, head.root, signature)
 
         def done(result: bytes | ConfigServiceError) -> None:
             if isinstance(result, ConfigServiceError):
-                # Lost on its way: the next head carries the same leaves.
+                # Lost on its way: the next head carries the same leaves, or it is sent again.
                 member.report.debug("audit", "a signature got lost", reason=str(result))
 
         try:
@@ -303,10 +324,14 @@ class Checkpoints:
             whose: asked.head,
             "signed last": self._last,
         }
-        keep_evidence(self._path.parent, member.log_origin, what, size, heads)
+        try:
+            keep_evidence(self._path.parent, member.log_origin, what, size, heads)
+        except OSError as error:  # whatever the disk does: the alarm matters more
+            reason = error.strerror or type(error).__name__
+            member.report.error("audit", "evidence cannot be kept", reason=reason)
         about = Resource(size=size, digest=own_root, target_member=asked.signer or None)
         member.audit.note("internal", code="DATA_LOSS", detail=what, resource=about)
-        member.raise_alarm(ALARM_CORRUPT)
+        self._raise_alarm()
         if asked.signer and what == "roots differ" and not self._outvoted(asked.head, own_root):
             return  # the others know better only if they are more
         self.problem = what
@@ -316,6 +341,12 @@ class Checkpoints:
             "replace this member; keep its directory, local/evidence-* says what differs",
         )
         member.loop.call_later(ALARM_SENT_S, member.die, fatal)
+
+    def _raise_alarm(self) -> None:
+        self._alarm_due = True
+        with contextlib.suppress(ConfigServiceError):
+            self._member.raise_alarm(ALARM_CORRUPT)
+            self._alarm_due = False
 
     def _outvoted(self, head: Head, own_root: bytes) -> bool:
         member = self._member

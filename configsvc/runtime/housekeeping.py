@@ -6,12 +6,14 @@ up to a byte bound; beyond it such a member gets an install (reliability.md S1).
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from configsvc import limits
-from configsvc.errors import DecodeError, ExitCode, FatalError
+from configsvc.apply.state import CORRUPT
+from configsvc.errors import ConfigServiceError, DecodeError, ExitCode, FatalError
 from configsvc.raft.progress import ProgressState
 from configsvc.runtime.cluster_health import FRAME_CLOCK
 from configsvc.runtime.disk_health import DiskState
@@ -216,7 +218,8 @@ class Housekeeping:
         if 2 * agree > len(voters):
             member.net.send_frame(peer, FRAME_DIVERGED, struct.pack("<Q16s", index, own))
         else:
-            member.raise_alarm(2)
+            with contextlib.suppress(ConfigServiceError):  # the next envelope tries again
+                member.raise_alarm(CORRUPT)
 
     def _told_diverged(self, body: bytes) -> None:
         if len(body) != 24:

@@ -11,8 +11,8 @@ from audit_world import FakeMember, World
 
 from configsvc.audit.checkpoint import Checkpoint, decode_note, encode_checkpoint
 from configsvc.audit.merkle import root_of
-from configsvc.errors import FatalError
-from configsvc.limits import CHECKPOINT_LEAVES
+from configsvc.errors import FatalError, OverloadedError
+from configsvc.limits import CHECKPOINT_INTERVAL_S, CHECKPOINT_LEAVES
 from configsvc.proto import command_pb2
 from configsvc.runtime.checkpoints import Checkpoints
 from configsvc.storage.local.heads import NO_HEAD, Head, load_last
@@ -179,6 +179,36 @@ def test_the_last_head_is_signed_at_the_end(leader: Signer) -> None:
     assert [each.size for each in leader.sent] == [5]
 
 
+def test_a_signature_that_got_lost_is_sent_again_without_news(follower: Signer) -> None:
+    follower.member.grow(4)
+    follower.signed_by(2, 4, follower.root(4))
+    follower.ticks(2)
+    assert len(follower.sent) == 1
+    follower.ticks(CHECKPOINT_INTERVAL_S)  # it did not come back: leadership moved
+    assert [each.size for each in follower.sent] == [4, 4]
+    follower.apply()
+    follower.ticks(3 * CHECKPOINT_INTERVAL_S)
+    assert len(follower.sent) == 2
+
+
+def test_who_asks_while_history_takes_no_more_questions_is_not_forgotten(leader: Signer) -> None:
+    run, told = leader.member.gate.run, []
+
+    def full(*_: Any) -> None:
+        raise OverloadedError
+
+    leader.member.gate.run = full
+    leader.member.grow(2)
+    leader.made.ask(2, lambda: told.append(2))
+    leader.ticks(1)
+    leader.member.gate.run = run
+    leader.made.tick(leader.member.clock.monotonic())
+    leader.apply()
+    leader.signed_by(3, 2, leader.root(2))
+    leader.made.look_for_good(leader.member.clock.monotonic())
+    assert (len(leader.sent), told) == (1, [2])
+
+
 # --- disagreement --------------------------------------------------------------------------------
 
 
@@ -266,6 +296,33 @@ def test_a_database_that_lies_ends_its_member(leader: Signer, signed_before: boo
     leader.member.grow(1)
     leader.ticks(30)
     assert len(leader.sent) == before, "it signs nothing any more"
+
+
+def test_a_disk_that_keeps_no_evidence_does_not_keep_the_alarm_back(follower: Signer) -> None:
+    follower.member.grow(4)
+    (follower.path.parent / "evidence-4.txt").symlink_to("nowhere")  # cannot be written
+    follower.signed_by(2, 4, b"x" * 32)
+    follower.signed_by(3, 4, b"x" * 32)
+    follower.ticks(2)
+    assert "evidence cannot be kept" in follower.member.report.lines
+    assert follower.member.alarms
+    assert [fatal.code for (fatal,) in follower.member.later] == [91]
+
+
+def test_an_alarm_that_finds_no_room_is_raised_when_there_is_some(follower: Signer) -> None:
+    member, raised = follower.member, follower.member.raise_alarm
+
+    def full(_: int) -> None:
+        raise OverloadedError
+
+    member.raise_alarm = full
+    member.grow(4)
+    follower.signed_by(2, 4, b"x" * 32)
+    follower.ticks(2)
+    assert member.alarms == []
+    member.raise_alarm = raised
+    follower.ticks(2)
+    assert member.alarms == [2]
 
 
 def test_a_file_that_holds_no_head_is_refused(tmp_path: Path) -> None:

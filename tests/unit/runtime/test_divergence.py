@@ -8,7 +8,8 @@ from typing import Any, cast
 import pytest
 from runtime_fakes import FakeMember
 
-from configsvc.errors import DecodeError, ExitCode
+from configsvc.apply.state import CORRUPT
+from configsvc.errors import DecodeError, ExitCode, OverloadedError
 from configsvc.raft.messages import ConfState
 from configsvc.runtime.disk_health import DiskState
 from configsvc.runtime.housekeeping import (
@@ -152,3 +153,17 @@ def test_what_an_envelope_says_is_kept() -> None:
 def test_malformed_frames_are_refused(kind: int, body: bytes) -> None:
     with pytest.raises(DecodeError):
         World().keeping.on_frame(NodeId(2), kind, body)
+
+
+def test_an_alarm_that_finds_no_room_costs_nobody_a_connection() -> None:
+    world = World()
+
+    def full(_: int) -> None:
+        raise OverloadedError
+
+    raised, world.member.raise_alarm = world.member.raise_alarm, full
+    for peer in (2, 3):
+        world.hears(peer, 10, BAD)
+    world.member.raise_alarm = raised
+    world.hears(3, 10, BAD)
+    assert world.member.alarms == [CORRUPT]
