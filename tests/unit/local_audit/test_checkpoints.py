@@ -323,6 +323,7 @@ def test_an_alarm_that_finds_no_room_is_raised_when_there_is_some(follower: Sign
     member.raise_alarm = raised
     follower.ticks(2)
     assert member.alarms == [2]
+    assert member.report.lines.count("roots differ") == 1, "looked at once"
 
 
 def test_a_file_that_holds_no_head_is_refused(tmp_path: Path) -> None:
