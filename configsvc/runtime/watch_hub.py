@@ -25,7 +25,7 @@ from configsvc.codec.varint import signed_varint, string_field, varint
 from configsvc.errors import CompactedError, ConfigServiceError
 from configsvc.limits import FEED_PIECE_ROWS
 from configsvc.mvcc.messages import Event
-from configsvc.mvcc.store import NeedHistory, Store
+from configsvc.mvcc.store import NeedHistory, Store, event_of
 from configsvc.mvcc.watch import NO_DELETE, NO_PUT, Group, WatchIndex
 from configsvc.runtime.feeding import Feeding
 from configsvc.runtime.history_gate import HistoryGate
@@ -111,7 +111,7 @@ class WatchStream:
     Args:
         sink: Bounded; ``send`` says False when the reader is slow.
         may: Judges READ on a span now; raises when it is refused.
-        fatal: Ends one watcher with a reason (the stream lives on).
+        on_refused: Told that a watcher ended, and why (the stream lives on).
     """
 
     __slots__ = ("blocked", "ended", "ids", "may", "next_id", "on_refused", "sink")
@@ -324,9 +324,9 @@ class WatchHub:
         events: Sequence[Event],
         next_revision: int,
     ) -> bool:
-        """One batch to one watcher; False when it may not see it or its reader is slow.
+        """One batch to one watcher, unless it may not see it or its reader was slow before.
 
-        What was sent moves ``next_revision``; a reader that was slow before is sent nothing.
+        False then, and when the reader is slow by now. ``next_revision`` follows what was sent.
         """
         stream = watcher.stream
         if stream.blocked:
@@ -371,10 +371,7 @@ class WatchHub:
     # --- catching up -----------------------------------------------------------------------------
 
     def catch_up(self) -> bool:
-        """Feed a piece of what is being told and a slice of the watchers that are behind.
-
-        True when more could be fed now.
-        """
+        """Feed a piece of what is told, and a slice of who is behind; True: more could be fed."""
         self._feeding.go_on()
         turn = [w for w in self._behind.values() if _can_go_on(w)]
         refused = False
@@ -419,10 +416,13 @@ class WatchHub:
                 self.remove(watcher)
                 watcher.stream.on_refused(watcher, result)
                 return
-            if start < self._store.compact_revision:
+            floor, groups = self._store.compact_revision, result.groups
+            if start == floor:  # what was there before it is compacted (W16)
+                groups = [(r, [event_of(*e, floor) for e in events]) for r, events in groups]
+            if start < floor:
                 self._advance(watcher)
             else:
-                self._hand_over(watcher, result.groups, result.through + 1)
+                self._hand_over(watcher, groups, result.through + 1)
             self._wake()
 
         try:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from configsvc.errors import ConfigServiceError, OverloadedError, PermissionDeniedError
-from configsvc.mvcc.messages import Event, Row
+from configsvc.mvcc.messages import Event, KeyValue, Row
 from configsvc.runtime.watch_hub import Watcher, WatchStream
 from configsvc.types import KeySpan
 from tests.unit.runtime.watch_world import KEYS, SPAN, Sink, World, feed
@@ -44,8 +44,11 @@ class OneEventEach:
     """A history in which every revision put one key."""
 
     def events(self, span: KeySpan, start: int, end: int, limit: int) -> Page:
-        rows = [Row(at, 0, b"/k00", b"v", FIRST, at, 0, False) for at in range(start, end + 1)]
-        return Page([(row.revision, [Event(row, None)]) for row in rows], end)
+        revisions = range(start, end + 1)
+        rows = [Row(at, 0, b"/k00", b"v", FIRST - 1, at, 0, False) for at in revisions]
+        before = [KeyValue(b"/k00", b"v", FIRST - 1, at - 1, at - 1, 0) for at in revisions]
+        events = [Event(row, prev) for row, prev in zip(rows, before, strict=True)]
+        return Page([(event.row.revision, [event]) for event in events], end)
 
 
 def of(sink: Sink, watch_id: int) -> list[int]:
@@ -158,3 +161,15 @@ def test_a_history_that_takes_no_more_questions_is_not_asked_without_a_pause() -
         if gate.open:
             gate.answer()
     assert [len(of(sink, 1)) for sink in sinks] == [LAST - FIRST + 1] * 3
+
+
+def test_W16_history_knows_what_was_before_the_floor_and_a_watch_does_not() -> None:
+    gate = FakeGate(room=1)
+    world = World(gate, OneEventEach())
+    world.store.load([], LAST, -1)
+    world.store.compact(LAST - 2)
+    sink = world.watch(since=LAST - 2, prev_kv=True)
+    world.hub.catch_up()
+    gate.answer()
+    [message] = sink.sent
+    assert [e.prev_kv.mod_revision for e in message.events] == [0, LAST - 2, LAST - 1]
