@@ -65,7 +65,12 @@ class Dialler:
     async def _run(self) -> None:
         backoff = PEER_BACKOFF_MIN_S
         while True:
-            connection = await self._try()
+            connection = None
+            try:
+                connection = await self._try()
+            except Exception as error:  # noqa: BLE001  # nobody awaits us: the next try must come
+                what = {"message": "a peer could not be dialled", "exception": error}
+                self._loop.call_exception_handler(what)
             if connection is not None:
                 await self._while_open(connection)
                 if connection.hello is not None:

@@ -304,6 +304,9 @@ class PeerTransport:
 
     def _look(self) -> None:
         """Look at all connections, and at the certificates behind them (PKI-13)."""
+        if self._looker is not None:
+            self._looker.cancel()
+        self._looker = self._loop.call_later(_LOOK_S, self._look)  # whatever is found
         now = self._loop.time()
         stood_still = now - self._looked > 4 * _LOOK_S
         self._looked = now
@@ -316,9 +319,6 @@ class PeerTransport:
                 if problem:
                     connection.close(problem)
             connection.look(now, progress_s=self._progress_s, silence_s=self._silence_s)
-        if self._looker is not None:
-            self._looker.cancel()
-        self._looker = self._loop.call_later(_LOOK_S, self._look)
 
     # --- what connections ask --------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from configsvc import limits
 from configsvc.identity import pki as product
 from configsvc.raft.messages import MessageType
 from configsvc.transport import connection as connection_module
+from configsvc.transport import dialling
 from configsvc.transport.hello import BULK, CONTROL
 from configsvc.types import NodeId
 from tests.support.pki import Pki
@@ -135,6 +136,51 @@ def test_a_peer_that_is_lost_is_dialled_again() -> None:
             await until(lambda: (b.id, BULK) in a.link._out and (a.id, BULK) in b.link._out)
             a.link.send([a.append(b.id, 1, [b"x"])])
             await until(lambda: b.messages)
+
+    run(scenario)
+
+
+def test_a_bug_at_one_try_does_not_end_the_dialling(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        failures: list[object] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: failures.append(context["exception"]))
+        a, b = plain(1), plain(2)
+        await a.listen()
+        await b.listen()
+        real, bugs = dialling.split_url, [KeyError("control"), KeyError("bulk")]
+
+        def split(url: str) -> tuple[str, str, int]:
+            if bugs:
+                raise bugs.pop(0)
+            return real(url)
+
+        monkeypatch.setattr(dialling, "split_url", split)
+        a.link.set_peers({b.id: (b.url,)})
+        await until(lambda: a.link._out.keys() >= {(b.id, CONTROL), (b.id, BULK)})
+        assert [type(failure) for failure in failures] == [KeyError, KeyError]
+        await asyncio.gather(a.link.close(), b.link.close())
+
+    run(scenario)
+
+
+def test_a_bug_at_one_look_does_not_end_the_looking() -> None:
+    async def scenario() -> None:
+        failures: list[object] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: failures.append(context["exception"]))
+        a, b = plain(1), plain(2)
+        async with connected(a, b):
+            [control, *_] = a.link._open
+            looks: list[float] = []
+
+            def look(now: float, **_: float) -> None:
+                looks.append(now)
+                raise KeyError("a bug")
+
+            control.look = look  # type: ignore[method-assign]
+            await until(lambda: len(looks) >= 2)
+        assert failures
 
     run(scenario)
 
