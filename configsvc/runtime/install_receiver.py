@@ -307,16 +307,22 @@ class InstallReceiver:
                 if isinstance(result, InstallSink):
                     receiving.sink = result  # also when given up meanwhile: it is thrown away
                 if receiving is self._receiving:
-                    then(result)
+                    try:
+                        then(result)
+                    except _FAILURES as problem:  # what the stream said makes no sense
+                        self._failed(receiving, problem)
                 elif isinstance(result, InstallSink):
                     self._executor.submit(_throw_away, receiving)
             elif receiving is self._receiving:
                 if not isinstance(error, _FAILURES):
                     self._member.report_failure(error)
-                reason = str(error) if isinstance(error, DecodeError) else type(error).__name__
-                self._fail(receiving, reason)
+                self._failed(receiving, error)
 
         future.add_done_callback(done)
+
+    def _failed(self, receiving: _Receiving, error: BaseException) -> None:
+        reason = str(error) if isinstance(error, DecodeError) else type(error).__name__
+        self._fail(receiving, reason)
 
 
 def _throw_away(receiving: Any) -> None:

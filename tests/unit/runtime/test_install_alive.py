@@ -1,4 +1,7 @@
-"""A receiver whose thread is busy says that it lives; one that waits for chunks does not."""
+"""A receiver whose thread is busy says that it lives; one that waits for chunks does not.
+
+And one whose install makes no sense gives it up, wherever that shows.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from runtime_fakes import FakeMember
 from configsvc import limits
 from configsvc.runtime.install_frames import InstallStatus, Offer, decode_answer
 from configsvc.runtime.install_receiver import InstallReceiver
+from configsvc.storage.snapshot.sink import Installed
 from configsvc.types import NodeId
 
 LEADER = NodeId(2)
@@ -29,6 +33,7 @@ class Rig:
         member.net = SimpleNamespace(send_frame=self._send)
         member.machine.writing = False
         self.clock = member.clock
+        self.unfit = member.unfit
         executor = cast(Any, SimpleNamespace(submit=lambda *_: None))
         self.receiver = InstallReceiver(member, executor, cast(Any, lambda: None))
         self.receiver.offered(LEADER, Offer(1, 1))
@@ -85,3 +90,17 @@ def test_a_sender_that_is_silent_is_given_up(rig: Rig) -> None:
     rig.after(2)
     assert rig.told[-1] is InstallStatus.FAILED
     assert not rig.receiver.busy
+
+
+def test_an_end_that_makes_no_sense_is_an_end(rig: Rig) -> None:
+    """All bytes are as the leader sent them, and its configuration is none."""
+    history = SimpleNamespace(load_live_slices=lambda: iter(()))
+    rig.ends(SimpleNamespace(feed=None, finish=None, history=history))
+    rig.receiver.chunk(LEADER, 1, b"the last one")
+    rig.ends(True)
+    rig.ends(Installed(9, 1, b"no configuration", b"", 5, 2))
+    rig.ends("what was stored")
+    rig.ends(None)  # no row is left to be read
+    assert rig.told[-1] is InstallStatus.FAILED
+    assert not rig.receiver.busy
+    assert rig.unfit == set()
