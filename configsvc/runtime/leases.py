@@ -25,11 +25,12 @@ from configsvc.errors import (
     DecodeError,
     LeaderChangedError,
     NoLeaderError,
+    OverloadedError,
 )
 from configsvc.lease.lessor import Lessor
 from configsvc.runtime.proposals import Clock, Proposals
 from configsvc.runtime.reads import Reads
-from configsvc.runtime.rpc import PeerCalls, PeerMethod
+from configsvc.runtime.rpc import CALLS_MAX, PeerCalls, PeerMethod
 from configsvc.runtime.waiting import Waiting
 from configsvc.types import NodeId
 
@@ -37,6 +38,7 @@ CHECK_EVERY_S: Final = 0.5
 REVOKES_PER_CHECK: Final = 500  # 1,000 a second (X5)
 CHECKPOINT_EVERY_S: Final = 15.0
 CHECKPOINTS_PER_ENTRY: Final = 1_000
+RENEWALS_MAX: Final = CALLS_MAX  # that wait for one round; OverloadedError beyond
 _ID = struct.Struct("<q")
 _TTLS = struct.Struct("<qq")
 NS: Final = 1_000_000_000
@@ -179,6 +181,9 @@ class Leases:
     def renew(self, lease_id: int, told: Told) -> None:
         """Renew for its full TTL; ``told`` gets the TTL, 0 if the lease is gone (L5, L11)."""
         if self._member.is_leader:
+            if len(self._waiting_renewals) >= RENEWALS_MAX:
+                told(OverloadedError())
+                return
             self._waiting_renewals.append((lease_id, told))
             if len(self._waiting_renewals) == 1:
                 try:

@@ -6,12 +6,15 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
 from runtime_fakes import FakeClock
 
 from configsvc.apply.state import CORRUPT, NO_SPACE
 from configsvc.codec import command as codec
+from configsvc.errors import OverloadedError
 from configsvc.lease.lessor import Lessor
 from configsvc.proto import command_pb2
+from configsvc.runtime import leases
 from configsvc.runtime.leases import CHECK_EVERY_S, REVOKES_PER_CHECK, Leases
 from configsvc.runtime.waiting import Waiting
 
@@ -145,3 +148,18 @@ def test_X2_a_new_leader_gives_the_full_ttl_and_an_election_timeout() -> None:
     assert not world.sent
     world.passes(1.0)
     assert world.ended == [7]
+
+
+def test_renewals_that_wait_for_a_round_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "RENEWALS_MAX", 2)
+    world = World()
+    told: list[object] = []
+    world.grant(7, 5)
+    for _ in range(3):
+        world.leases.renew(7, told.append)
+    assert [type(each) for each in told] == [OverloadedError]
+    world.confirm()
+    assert told[1:] == [5, 5]
+    world.leases.renew(7, told.append)
+    world.confirm()
+    assert told[3:] == [5]
