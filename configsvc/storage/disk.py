@@ -247,15 +247,20 @@ def check_parents(target: Path, what: str) -> None:
 
 def _make(target: Path, what: str, mode: int) -> None:
     try:
-        if not target.parent.exists():
-            os.makedirs(target.parent, mode=0o755)
-        os.mkdir(target, mode)
-        descriptor = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        for parent in [p for p in reversed(target.parents) if not p.exists()]:
+            _make_named(parent, 0o755)
+        _make_named(target, mode)
     except OSError as error:
         raise ConfigError(
             f"{what} {target}: cannot be made: {error.strerror}", "name another path"
         ) from None
+
+
+def _make_named(path: Path, mode: int) -> None:
+    """Make a directory whose name outlives a power loss."""
+    os.mkdir(path, mode)
+    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

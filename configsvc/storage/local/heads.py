@@ -70,6 +70,7 @@ def keep_evidence(
         f"{name}:\n{encode_checkpoint(Checkpoint(origin, *head))}" for name, head in heads.items()
     ]
     _write_synced(path, "\n".join([f"{what}\n", *parts]))
+    sync_dir(folder)
 
 
 def _write_synced(path: Path, text: str) -> None:

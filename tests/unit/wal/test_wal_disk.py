@@ -84,6 +84,21 @@ def test_a_missing_directory_is_made_private(home: Path) -> None:
     assert check_private_path(made) == made
 
 
+def test_every_name_that_was_made_on_the_way_is_on_the_disk(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    check_private_path(home / "a" / "b" / "data")
+    assert synced == [str(home), str(home / "a"), str(home / "a" / "b")]
+
+
 def test_a_missing_path_that_must_exist(home: Path) -> None:
     refused(home / "none", "No such file", "exists", create_mode=None)
 
