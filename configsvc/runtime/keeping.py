@@ -52,7 +52,11 @@ class Keeping:
             else:
                 waiting.complete(answer(result))
 
-        self._member.history.task(work, lambda r: loop.call_soon_threadsafe(done, r))
+        def ended(result: Any) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(done, result)
+
+        self._member.history.task(work, ended)
         return waiting
 
     def damaged(self, error: SealBroken) -> None:
