@@ -5,8 +5,8 @@ members and all their starts. It never asks a member what is right, only compare
 invariant is an ``AssertionError`` that begins with the invariant's number.
 
 Not here: histories of clients and watchers (``tests.simulation.checkers``), reads
-(``sim_read_checks``), the order of file steps (``sim_disk_checks``), what a fault costs
-(``sim_minority``).
+(``sim_read_checks``), bounds (``sim_bounds``), the order of file steps (``sim_disk_checks``), what
+a fault costs (``sim_minority``).
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from configsvc import limits
 from configsvc.apply.commands import Effects, Refused
 from configsvc.mvcc.messages import Row
 from configsvc.raft.errors import Compacted
@@ -30,6 +29,7 @@ from configsvc.raft.messages import (
     Role,
 )
 from configsvc.types import NodeId
+from tests.simulation.node.sim_bounds import BoundChecks
 from tests.simulation.node.sim_read_checks import ReadChecks
 from tests.simulation.node.sim_upkeep import AlarmChecks
 
@@ -53,6 +53,7 @@ class Checks:
         self.results: dict[int, Effects] = {}  # request id -> what its entry did
         self.acked = 0  # highest revision that a client was told
         self.elections = 0
+        self.bounds = BoundChecks()
         self.reads = ReadChecks(world)
         self.alarms = AlarmChecks()
         self._before: dict[tuple[int, int], tuple[int, int, bytes]] = {}  # (index, term) -> entry
@@ -70,6 +71,7 @@ class Checks:
     def sent(self, node: Node, message: Message) -> None:
         """I7, and I8: what a message promises is durable when it leaves."""
         kind, term, durable = message.type, message.term, node.durable
+        self.bounds.sent(node, message)
         self.reads.sent(node, message)
         if kind is MessageType.VOTE:
             assert _kept(durable.hard, term, node.id), "I8 candidacy before it is durable"
@@ -109,6 +111,7 @@ class Checks:
         self._compare(durable, log)
         self.world.nemesis.losses.started(life)
         self._configuration_at_start(life)
+        self.bounds.watch(life)
         self.reads.watch(life)
         durable.recovered(hard, log)  # copied forward and synced (W7)
         self._seen.pop(node.id, None)
@@ -136,6 +139,7 @@ class Checks:
 
     def look(self, life: Life) -> None:
         """After everything a member does."""
+        self.bounds.look(life)
         machine = life.member.machine
         raft = machine.raft
         who = life.node.id
@@ -175,7 +179,7 @@ class Checks:
             assert log.term(index) == self.committed[index][0], f"I4 leader differs at {index}"
 
     def _leading(self, life: Life) -> None:
-        """I5, I11, I14, I15."""
+        """I5, I11, I15."""
         raft = life.member.machine.raft.raft
         term, commit = self._office.get(life.node.id, (0, 0))
         if term == raft.term and raft.log.committed > commit:
@@ -188,11 +192,6 @@ class Checks:
             assert len(window) <= window.max_messages, "I15 window"
             assert progress.match <= raft.log.last_index, "I15 match beyond the log"
         self._one_change_at_a_time(life)
-        proposals = life.member.proposals
-        assert proposals.waiting <= 2 * limits.PROPOSALS_WAITING_MAX, "I14 proposals"
-        foreign = len(proposals._foreign)
-        assert foreign <= 2 * limits.PROPOSALS_WAITING_MAX, "I14 proposals of others"
-        assert life.member.reads.waiting <= limits.PENDING_READS_MAX, "I14 reads"
 
     # --- entries ----------------------------------------------------------------------------------
 

@@ -25,12 +25,13 @@ from configsvc.errors import ConfigServiceError, ExitCode
 from configsvc.identity.member_ids import cluster_id, member_id
 from configsvc.proto import rpc_pb2
 from configsvc.raft.messages import Role
-from configsvc.runtime import checkpoints, install, install_sender
+from configsvc.runtime import checkpoints, install, install_sender, machine
 from configsvc.types import NodeId
 from tests.simulation.checkers.history import Change, Operation
 from tests.simulation.checkers.revision_checker import check, check_watch
 from tests.simulation.checkers.wgl import Undecided, linearizable
 from tests.simulation.node import sim_sql, sim_sqlite
+from tests.simulation.node.sim_bounds import CheckedApplying
 from tests.simulation.node.sim_checks import Checks, LeaseChecks
 from tests.simulation.node.sim_clients import ACTOR, Client, WatchClient
 from tests.simulation.node.sim_faults import Nemesis
@@ -407,6 +408,7 @@ def doors(world: World) -> Iterator[None]:
         def replace(where: Any, name: str, what: Any) -> None:
             put(mock.patch.object(where, name, what))
 
+        replace(machine, "Applying", CheckedApplying)
         replace(install, "InstallSink", SimSink)
         replace(install, "HistoryReader", SimReader)
         replace(install, "generations", SimGenerations)

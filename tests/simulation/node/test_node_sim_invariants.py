@@ -1,37 +1,26 @@
-"""Each invariant of its own with a violation planted: the run must go red, and name it."""
+"""Each invariant of its own with a violation planted: the run must go red, and name it.
+
+Not here: bounds (``test_node_sim_bounds``).
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
-from configsvc import limits
 from configsvc.raft.messages import ConfState
 from configsvc.raft.readqueue import ReadQueue
 from configsvc.raft.storage import MemoryLog
 from configsvc.runtime.housekeeping import Housekeeping
-from configsvc.runtime.proposals import Proposals
 from configsvc.storage.wal.current import CurrentSegment, SegmentMaker
 from configsvc.storage.wal.segments import SPARE_NAME, segment_name
 from configsvc.storage.wal.spare import Spare
 from configsvc.storage.wal.wal import Wal
 from tests.simulation.node import sim_minority, sim_node
-from tests.simulation.node.sim_kernel import S
-from tests.simulation.node.sim_swarm import calm
-from tests.simulation.node.sim_world import simulate
+from tests.simulation.node.sim_planted import Case, Patch, noticed, run
 from tests.support.simdisk import Op
-
-Patch = pytest.MonkeyPatch
-
-
-class Case(NamedTuple):
-    red: str
-    plant: Callable[[Patch], None]
-    swarm: dict[str, Any] = {}  # noqa: RUF012  # never changed
 
 
 def reads_without_rounds(patch: Patch) -> None:
@@ -128,18 +117,6 @@ def slow_elections(patch: Patch) -> None:
     patch.setattr(sim_minority, "KINDS", ("isolated",))
 
 
-def writes_without_a_bound(patch: Patch) -> None:
-    prepare = Proposals.prepare
-
-    def unbounded(self: Proposals, *args: Any, **kwargs: Any) -> Any:
-        with Patch.context() as inside:
-            inside.setattr(limits, "PROPOSALS_WAITING_MAX", 10_000)
-            return prepare(self, *args, **kwargs)
-
-    patch.setattr(Proposals, "prepare", unbounded)
-
-
-FEW_WRITES = {"limits": {"PROPOSALS_WAITING_MAX": 1}, "ops_per_s": 200.0, "slow_disks": 1.0}
 SMALL = {"segment_bytes": 16 * 1024, "snapshot_count": 5, "catchup_entries": 1, "ops_per_s": 60.0}
 CASES = {
     "reads without rounds": Case("I13", reads_without_rounds),
@@ -152,30 +129,18 @@ CASES = {
     "other bytes under an index": Case("I2 ", another_entry_under_the_same_index),
     "a log cut too far": Case("I9 the log ends", a_log_cut_at_what_sql_has_applied),
     "slow elections": Case("I25", slow_elections),
-    "writes without a bound": Case("I14 proposals", writes_without_a_bound, FEW_WRITES),
 }
-SEEDS = 4
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_planted_violation_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    case = CASES[name]
-    case.plant(monkeypatch)
-    for seed in range(SEEDS):
-        try:
-            simulate(seed, calm(minority=True, **case.swarm), safety=6 * S)
-        except AssertionError as error:
-            if re.search(case.red, str(error)):
-                return
-            raise
-    pytest.fail(f"{SEEDS} seeds did not notice it")
+    assert noticed(CASES[name], monkeypatch)
 
 
 def test_the_same_runs_pass_without_it() -> None:
     """Nothing but the planted violation made them red."""
-    for swarm in ({}, SMALL, FEW_WRITES):
-        world = simulate(0, calm(minority=True, **swarm), safety=6 * S)
-        assert world.counts["minorities"] == 1
+    for swarm in ({}, SMALL):
+        assert run(0, swarm).counts["minorities"] == 1
 
 
 def test_a_file_step_is_judged_by_what_is_durable() -> None:
