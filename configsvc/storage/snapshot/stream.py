@@ -5,14 +5,20 @@ before and behind it. Numbers count from 0 without a gap. The last chunk (END) c
 and the SHA-256 of every byte before it. Values travel in the clear inside mutual TLS and are
 sealed again by the receiver under its own keys.
 
-A record is a tuple of integers, byte strings and texts; lengths are checked before they are
+A record is a tuple of integers, byte strings and texts. Records of one shape that follow each other
+lie in the chunk column by column: a column is packed and unpacked by one call, where a call per
+value made a third of what an install costs its leader. Lengths are checked before they are
 believed. Reading takes bytes from a peer: anything wrong is a ``DecodeError``.
+
+    group    records, width, a tag per column, columns
+    column   q: int64 each · w: 72-bit signed each · b, t: a uint32 length each, then all bytes
 """
 
 from __future__ import annotations
 
+import itertools
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
@@ -21,7 +27,7 @@ from google_crc32c import value as crc32c
 from configsvc.errors import DecodeError, ensure
 from configsvc.limits import INSTALL_CHUNK_BYTES_MAX, REQUEST_BYTES_MAX
 
-VERSION: Final = 1
+VERSION: Final = 2
 
 _HEAD: Final = struct.Struct(">BBIII")  # version, kind, number, records, payload length
 _CRC: Final = struct.Struct(">I")
@@ -29,10 +35,11 @@ HEAD_BYTES: Final = _HEAD.size + _CRC.size
 # One record larger than a chunk (a value near the request limit) travels in a chunk of its own.
 CHUNK_BYTES_MAX: Final = HEAD_BYTES + max(INSTALL_CHUNK_BYTES_MAX, 2 * REQUEST_BYTES_MAX)
 
-_COUNT: Final = struct.Struct(">H")
-_LENGTH: Final = struct.Struct(">I")
-_INT, _BYTES, _TEXT = b"i", b"b", b"t"
-_INT_BYTES_MAX: Final = 9  # a uint64 with its sign
+_GROUP: Final = struct.Struct(">IH")  # records, width
+_INTS, _WIDE, _BYTES, _TEXTS = b"qwbt"
+_INT_BYTES: Final = 8
+_WIDE_BYTES: Final = 9  # a uint64 with its sign
+_LENGTH_BYTES: Final = 4
 
 Record = tuple[Any, ...]
 
@@ -71,21 +78,33 @@ class End(NamedTuple):
     sha256: bytes  # of every chunk before this one
 
 
-def encode_record(record: Sequence[Any]) -> bytes:
-    """One record; its values are int, bytes or str."""
-    parts = [_COUNT.pack(len(record))]
-    for value in record:
-        if isinstance(value, bytes):
-            parts += (_BYTES, _LENGTH.pack(len(value)), value)
-        elif isinstance(value, str):
-            text = value.encode()
-            parts += (_TEXT, _LENGTH.pack(len(text)), text)
-        else:
-            ensure(isinstance(value, int), "a record holds integers, bytes and texts")
-            number = int(value)
-            raw = number.to_bytes(number.bit_length() // 8 + 1, "big", signed=True)
-            parts += (_INT, _LENGTH.pack(len(raw)), raw)
-    return b"".join(parts)
+def encode_records(records: Iterable[Record]) -> bytes:
+    """Records of one value or more, each an int of at most 72 bits, bytes or str."""
+    groups = []
+    for types, alike in itertools.groupby(records, lambda record: tuple(map(type, record))):
+        ensure(bool(types), "a record holds something")
+        rows = list(alike)
+        columns = zip(*rows, strict=True)
+        packed = [_pack(kind, column) for kind, column in zip(types, columns, strict=True)]
+        tags = bytes(tag for tag, _ in packed)
+        groups.append(_GROUP.pack(len(rows), len(types)) + tags + b"".join(x for _, x in packed))
+    return b"".join(groups)
+
+
+def _pack(kind: type, column: tuple[Any, ...]) -> tuple[int, bytes]:
+    """Tag and bytes of a column."""
+    if issubclass(kind, int):
+        try:
+            return _INTS, struct.pack(f">{len(column)}q", *column)
+        except struct.error:
+            wide = (int(value).to_bytes(_WIDE_BYTES, "big", signed=True) for value in column)
+            return _WIDE, b"".join(wide)
+    tag = _BYTES
+    if issubclass(kind, str):
+        tag, column = _TEXTS, tuple(value.encode() for value in column)
+    else:
+        ensure(issubclass(kind, bytes), "a record holds integers, bytes and texts")
+    return tag, struct.pack(f">{len(column)}I", *map(len, column)) + b"".join(column)
 
 
 def encode_chunk(kind: ChunkKind, number: int, records: int, payload: bytes) -> bytes:
@@ -111,42 +130,53 @@ def decode_chunk(data: bytes) -> Chunk:
         raise DecodeError(f"install chunk {number} is damaged")
     if kind not in ChunkKind._value2member_map_:
         raise DecodeError(f"install chunk {number} of unknown kind")
-    at, records = 0, []
-    for _ in range(count):
-        record, at = _decode_record(payload, at)
-        records.append(record)
-    if at != len(payload):
-        raise DecodeError(f"install chunk {number} has bytes left over")
+    at = 0
+    records: list[Record] = []
+    while at < len(payload):
+        group, at = _decode_group(payload, at)
+        records += group
+    if len(records) != count:
+        raise DecodeError(f"install chunk {number} with another number of records than it says")
     return Chunk(ChunkKind(kind), number, records)
 
 
-def _decode_record(data: bytes, at: int) -> tuple[Record, int]:
+def _decode_group(data: bytes, at: int) -> tuple[list[Record], int]:
+    """A group's records, and where it ends."""
+    columns = []
     try:
-        (count,) = _COUNT.unpack_from(data, at)
-        at += _COUNT.size
-        values: list[Any] = []
-        for _ in range(count):
-            tag = data[at : at + 1]
-            (length,) = _LENGTH.unpack_from(data, at + 1)
-            at += 1 + _LENGTH.size
-            raw = data[at : at + length]
-            if len(raw) != length:
-                raise DecodeError("install record cut short")
-            values.append(_value(tag, raw))
-            at += length
+        count, width = _GROUP.unpack_from(data, at)
+        at += _GROUP.size
+        tags = data[at : at + width]
+        at += width
+        if not count or not width or len(tags) != width:
+            raise DecodeError("install group without records")
+        for tag in tags:
+            column, at = _unpack(tag, data, at, count)
+            columns.append(column)
     except (struct.error, UnicodeDecodeError) as error:
-        raise DecodeError("install record that cannot be read") from error
-    return tuple(values), at
+        raise DecodeError("install records that cannot be read") from error
+    return list(zip(*columns, strict=True)), at
 
 
-def _value(tag: bytes, raw: bytes) -> Any:
-    if tag == _BYTES:
-        return raw
-    if tag == _TEXT:
-        return raw.decode()
-    if tag == _INT and 0 < len(raw) <= _INT_BYTES_MAX:
-        return int.from_bytes(raw, "big", signed=True)
-    raise DecodeError("install record with an unknown value")
+def _unpack(tag: int, data: bytes, at: int, count: int) -> tuple[Sequence[Any], int]:
+    """A column's values, and where it ends."""
+    width = {_INTS: _INT_BYTES, _WIDE: _WIDE_BYTES, _BYTES: _LENGTH_BYTES, _TEXTS: _LENGTH_BYTES}
+    if tag not in width:
+        raise DecodeError("install column of an unknown kind")
+    end = at + count * width[tag]
+    if end > len(data):
+        raise DecodeError("install column cut short")
+    if tag == _INTS:
+        return struct.unpack_from(f">{count}q", data, at), end
+    if tag == _WIDE:
+        places = range(at, end, _WIDE_BYTES)
+        return [int.from_bytes(data[x : x + _WIDE_BYTES], "big", signed=True) for x in places], end
+    lengths = struct.unpack_from(f">{count}I", data, at)
+    ends = [*itertools.accumulate(lengths, initial=end)]
+    if ends[-1] > len(data):
+        raise DecodeError("install column cut short")
+    blobs = [data[one:other] for one, other in itertools.pairwise(ends)]
+    return blobs if tag == _BYTES else [blob.decode() for blob in blobs], ends[-1]
 
 
 def expect(record: Record, types: Sequence[type]) -> Record:
