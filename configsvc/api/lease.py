@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 from configsvc.api.contract import Caller, StreamHandler, StreamSink
@@ -58,6 +59,7 @@ class LeaseService(Service):
                 out.complete(result)
                 return
             try:
+                self.standing(caller)  # the leader was asked meanwhile
                 out.complete(self._time_to_live(caller, m.ID, m.keys, *result))
             except ConfigServiceError as error:
                 out.complete(error)
@@ -79,23 +81,22 @@ class LeaseService(Service):
         return body
 
     def _may_ask(self, caller: Caller, lease_id: int, *, every_key: bool) -> None:
-        """keys=true: READ on all; else the creator, READ on any attached key, or root (3.5)."""
-        lessor = self.member.state.lessor
+        """keys=true: READ on all; else the creator, READ on any attached key, or root (3.5).
+
+        A deny on a key hides its name from root, too (POL-2).
+        """
+        lease = self.member.state.lessor.get(lease_id)
         view = self.member.decider.view(caller.principal, caller.source)
-        if view.is_root:
-            return
-        lease = lessor.get(lease_id)
-        keys = lease.sorted_keys()
-        own = lease.creator == creator_of(caller.principal)
+        own = view.is_root or lease.creator == creator_of(caller.principal)
         if every_key:
-            if not keys and not own:
+            if not lease.keys and not own:
                 raise PermissionDeniedError
-            for key in keys:
+            for key in lease.sorted_keys():
                 self.may_read(caller, KeySpan(key, key + b"\0"))
             return
         if own:
             return
-        for key in keys:
+        for key in lease.keys:
             if view.granted("kv.range", KeySpan(key, key + b"\0")) is not None:
                 return
         raise PermissionDeniedError
@@ -133,7 +134,7 @@ class _KeepAlive:
         self._open = 0
         self._half_closed = False
         self._ended = False
-        self._order: list[tuple[bytes, list[bytes | ConfigServiceError]]] = []
+        self._order: deque[tuple[bytes, list[bytes | ConfigServiceError]]] = deque()
 
     def on_message(self, raw: bytes) -> None:
         m = requests.parse(rpc_pb2.LeaseKeepAliveRequest, raw)
@@ -151,7 +152,7 @@ class _KeepAlive:
     ) -> None:
         slot.append(ttl if isinstance(ttl, ConfigServiceError) else int_field(3, ttl))
         while self._order and self._order[0][1] and not self._ended:
-            head, answer = self._order.pop(0)
+            head, answer = self._order.popleft()
             if isinstance(answer[0], ConfigServiceError):
                 self._end(answer[0])
             else:
@@ -162,6 +163,7 @@ class _KeepAlive:
     def _end(self, error: ConfigServiceError | None) -> None:
         if not self._ended:
             self._ended = True
+            self._order.clear()
             self._sink.finish(error)
 
     def on_half_close(self) -> None:
@@ -171,6 +173,7 @@ class _KeepAlive:
 
     def on_cancel(self) -> None:
         self._ended = True
+        self._order.clear()
 
     def on_writable(self) -> None:
         return
