@@ -11,7 +11,7 @@ generation is deleted.
 Always true:
   * The live generation, log and state are untouched until the INSTALLED frame is durable.
   * One install at a time; a second offer replaces the first only before the core was told (S3).
-  * While one runs this member does not campaign (E2).
+  * While one runs this member does not campaign (E2); one whose sender is gone does not run.
 
 Not here: the switch itself (``install``), the sending side (``install_sender``).
 """
@@ -83,6 +83,7 @@ class _Receiving:
         self.heard = now
         self.told = now
         self.began = now
+        self.connected_since: float | None = None  # of the sender; not known before the first tick
 
 
 class InstallReceiver:
@@ -147,11 +148,25 @@ class InstallReceiver:
         if receiving is None:
             return
         busy = receiving.working or receiving.whole  # else it waits for the sender
-        if not busy and now - receiving.heard > limits.INSTALL_SILENCE_S:
+        if not receiving.whole and (gone := self._gone(receiving)):
+            # Not after the silence: who is being installed does not campaign, and the others may
+            # need this member's vote, or its candidacy, as soon as the sender is gone.
+            self._fail(receiving, gone)
+        elif not busy and now - receiving.heard > limits.INSTALL_SILENCE_S:
             self._fail(receiving, "the sender is silent")
         elif busy and now - receiving.told >= limits.INSTALL_ALIVE_S:
             self._tell(receiving, InstallStatus.GOING_ON)
         self._step(receiving)
+
+    def _gone(self, receiving: _Receiving) -> str:
+        """Why no more chunks will come; empty: they may."""
+        if receiving.offer.term < self._member.term:
+            return "of a term that is over"
+        since = self._member.net.active_since(receiving.peer)
+        if receiving.connected_since is None:
+            receiving.connected_since = since  # the lane that brought the offer may be the first
+        # Another connection is another start of the sender, which knows nothing of this.
+        return "" if since == receiving.connected_since else "the connection broke"
 
     # --- filling ---------------------------------------------------------------------------------
 

@@ -30,7 +30,9 @@ class Rig:
         self.told: list[InstallStatus] = []
         member = cast(Any, FakeMember())
         member.loop = SimpleNamespace(run_in_executor=self._run)
-        member.net = SimpleNamespace(send_frame=self._send)
+        self.since: float | None = None
+        member.net = SimpleNamespace(send_frame=self._send, active_since=lambda _: self.since)
+        self.member = member
         member.machine.writing = False
         self.clock = member.clock
         self.unfit = member.unfit
@@ -90,6 +92,47 @@ def test_a_sender_that_is_silent_is_given_up(rig: Rig) -> None:
     rig.after(2)
     assert rig.told[-1] is InstallStatus.FAILED
     assert not rig.receiver.busy
+
+
+def sender_ends(rig: Rig) -> None:
+    rig.since = None
+
+
+def sender_starts_again(rig: Rig) -> None:
+    rig.since = 9.0
+
+
+def another_one_leads(rig: Rig) -> None:
+    rig.member.term += 1
+
+
+@pytest.mark.parametrize("happens", [sender_ends, sender_starts_again, another_one_leads])
+@pytest.mark.parametrize("working", [True, False])
+def test_a_sender_that_is_gone_is_not_waited_for(rig: Rig, happens: Any, working: bool) -> None:
+    """Who is being installed may not lead; of three members the others may need that it does."""
+    rig.after(0.1)  # the lane that brought the offer is up before the other one
+    rig.since = 1.0
+    rig.after(0.1)
+    rig.after(0.1)
+    if not working:
+        rig.ends("a sink")
+    assert rig.receiver.busy
+    assert rig.unfit == {"install"}
+    happens(rig)
+    rig.after(0.1)
+    assert not rig.receiver.busy
+    assert rig.unfit == set()
+
+
+def test_a_whole_stream_is_made_use_of_without_its_sender(rig: Rig) -> None:
+    rig.since = 1.0
+    rig.after(0.1)
+    rig.ends(SimpleNamespace(feed=None, finish=None, history=None))
+    rig.receiver.chunk(LEADER, 1, b"the last one")
+    rig.ends(True)
+    rig.since = None
+    rig.after(0.1)
+    assert rig.receiver.busy
 
 
 def test_an_end_that_makes_no_sense_is_an_end(rig: Rig) -> None:
