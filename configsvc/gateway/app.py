@@ -25,7 +25,12 @@ from configsvc.api.contract import (
 )
 from configsvc.api.status import Code
 from configsvc.api.table import Api
-from configsvc.errors import InvariantViolationError, RequestError, ensure
+from configsvc.errors import (
+    InvariantViolationError,
+    OverloadedError,
+    RequestError,
+    ensure,
+)
 from configsvc.gateway import json_in
 from configsvc.gateway.answers import (
     JSON_FIELDS,
@@ -145,7 +150,17 @@ class Gateway:
                 send_error(sink, Code.UNIMPLEMENTED, "Method Not Allowed")
                 return None
             messages = _messages(request.body, method)
-            return self._calls.run(method, caller, connection.key, messages, asked.timeout, sink)
+            try:
+                return self._calls.run(
+                    method, caller, connection.key, messages, asked.timeout, sink
+                )
+            except OverloadedError as error:
+                if method.stream is None:
+                    raise
+                self._refuse(
+                    error, connection, request, lambda *told: send_stream_error(sink, *told)
+                )
+                return None
         get = self._gets.get(request.path)
         if get is None:
             send_error(sink, Code.NOT_FOUND, "Not Found")
@@ -173,7 +188,9 @@ class Gateway:
             return refused(error, connection, asked.fields, to)  # type: ignore[misc]
 
         try:
-            return self._calls.run_refused(method, begin, messages, asked.timeout, sink)
+            return self._calls.run_refused(
+                method, begin, connection.key, messages, asked.timeout, sink
+            )
         except RequestError as other:
             self._refuse(other, connection, request, lambda *told: send_stream_error(sink, *told))
             return None

@@ -33,6 +33,8 @@ from configsvc.gateway.json_out import JsonPieces, to_json
 from configsvc.limits import (
     JSON_PIECE_VALUES,
     RANGE_PIECE_BYTES,
+    STREAMS_MAX,
+    STREAMS_PER_IDENTITY_MAX,
     UNARY_IN_FLIGHT_MAX,
     UNARY_PER_IDENTITY_MAX,
 )
@@ -43,7 +45,10 @@ TOO_LATE: Final = "context deadline exceeded"
 
 
 class Calls:
-    """Runs the methods that JSON requests name; knows how many wait, and of whom (LIM-5)."""
+    """Runs the methods that JSON requests name; knows how many wait or run, and of whom (LIM-5).
+
+    One connection of HTTP/2 carries many of them, so connections alone bound nothing.
+    """
 
     def __init__(self, loop: AbstractEventLoop, status_of: StatusOf, slices: Slices) -> None:
         self.loop = loop
@@ -51,6 +56,8 @@ class Calls:
         self.slices = slices  # of long answers
         self.waiting = 0
         self._waiting_of: dict[str, int] = {}
+        self.streaming = 0
+        self._streaming_of: dict[str, int] = {}
 
     def run(
         self,
@@ -63,11 +70,12 @@ class Calls:
     ) -> UnaryExchange | StreamExchange | None:
         """Call a method; the exchange if it goes on, else None.
 
-        Raises what a unary handler raises, and ``OverloadedError`` when too many calls wait, in
-        all or of the identity ``key``; the errors of a stream are its last line.
+        Raises what a unary handler raises, and ``OverloadedError`` when too many calls wait or
+        streams run, in all or of the identity ``key``; the errors of a stream that began are its
+        last line.
         """
         if method.stream is not None:
-            return self._stream(method, method.stream, caller, requests, timeout, sink)
+            return self._stream(method, method.stream, caller, key, requests, timeout, sink)
         unary = method.unary
         ensure(unary is not None and len(requests) == 1, "a unary method takes one message")
         if self._full(key):
@@ -86,16 +94,21 @@ class Calls:
         self,
         method: Method,
         open_: Callable[[StreamSink], StreamHandler],
+        key: str,
         requests: list[bytes],
         timeout: float | None,
         sink: HttpSink,
     ) -> StreamExchange | None:
         """Run a stream whose caller was refused and which refuses what it is asked for by itself.
 
-        Raises what ``open_`` raises: then nothing was sent.
+        Raises what ``open_`` raises, and as ``run`` does: then nothing was sent.
         """
-        stream = StreamExchange(self, method, sink)
-        handler = open_(stream)
+        stream = StreamExchange(self, method, key, sink)
+        try:
+            handler = open_(stream)
+        except BaseException:
+            stream.give_up()
+            raise
         stream.start(lambda: handler, requests, timeout)
         return None if stream.ended else stream
 
@@ -104,11 +117,12 @@ class Calls:
         method: Method,
         factory: StreamFactory,
         caller: Caller,
+        key: str,
         requests: list[bytes],
         timeout: float | None,
         sink: HttpSink,
     ) -> StreamExchange | None:
-        stream = StreamExchange(self, method, sink)
+        stream = StreamExchange(self, method, key, sink)
         stream.start(lambda: factory(caller, stream), requests, timeout)
         return None if stream.ended else stream
 
@@ -125,6 +139,27 @@ class Calls:
             self._waiting_of[key] = left
         else:
             del self._waiting_of[key]
+
+    def enter_stream(self, key: str) -> None:
+        """A stream begins.
+
+        Raises:
+            OverloadedError: too many run.
+        """
+        of = self._streaming_of.get(key, 0)
+        if self.streaming >= STREAMS_MAX or (key != "" and of >= STREAMS_PER_IDENTITY_MAX):
+            raise OverloadedError
+        self.streaming += 1
+        self._streaming_of[key] = of + 1
+
+    def leave_stream(self, key: str) -> None:
+        """It has ended."""
+        self.streaming -= 1
+        left = self._streaming_of[key] - 1
+        if left:
+            self._streaming_of[key] = left
+        else:
+            del self._streaming_of[key]
 
     def _full(self, key: str) -> bool:
         if self.waiting >= UNARY_IN_FLIGHT_MAX:
@@ -229,8 +264,11 @@ class UnaryExchange:
 class StreamExchange:
     """A stream: one chunk per message. The sink of its handler, and the handler's only caller."""
 
-    def __init__(self, calls: Calls, method: Method, sink: HttpSink) -> None:
+    def __init__(self, calls: Calls, method: Method, key: str, sink: HttpSink) -> None:
+        """Raises ``OverloadedError`` as ``Calls.enter_stream`` does."""
+        calls.enter_stream(key)
         self._calls = calls
+        self._key = key
         self._response = method.response
         self._counts = method.counts
         self._sink = sink
@@ -334,8 +372,14 @@ class StreamExchange:
         if self._handler is not None:
             self._handler.on_cancel()
 
+    def give_up(self) -> None:
+        """It never began."""
+        self._release()
+
     def _release(self) -> None:
+        """Once, for every way to end begins by asking whether it has."""
         self.ended = True
+        self._calls.leave_stream(self._key)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -16,6 +16,7 @@ from configsvc.errors import (
     PermissionDeniedError,
     RequestError,
 )
+from configsvc.gateway import calls
 from configsvc.gateway.app import Gateway
 from configsvc.gateway.routes import ROUTES
 from configsvc.proto import rpc_pb2
@@ -197,3 +198,17 @@ def test_a_listener_for_metrics_has_no_other_paths(world: World) -> None:
     assert world.ask("/livez", method="GET", probes=True).status == 200
     assert world.ask("/version", method="GET", probes=True).status == 200
     assert world.ask("/livez", method="GET", headers=(), probes=True).status == 421
+
+
+def test_one_stream_too_many_is_told_as_streams_are(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calls, "STREAMS_MAX", 0)
+    path = b"/etcdserverpb.Watch/Watch"
+    row = world.api.methods[path]
+    world.api.methods[path] = row._replace(unary=None, stream=lambda *_: None, client_stream=True)
+    app = Gateway(cast(Any, world.member), cast(Any, world.api))
+    sink = FakeSink()
+    app.handle(world.connection, HttpRequest("POST", "/v3/watch", "", (HOST,), b"{}"), sink)
+    assert sink.status == 429
+    assert json.loads(sink.body)["error"]["grpc_code"] == 8

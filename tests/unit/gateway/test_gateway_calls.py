@@ -217,6 +217,45 @@ def test_calls_that_wait_are_counted_and_bounded(world: World) -> None:
         world.unary()
 
 
+@pytest.mark.parametrize(
+    ("bound", "others"), [("STREAMS_PER_IDENTITY_MAX", True), ("STREAMS_MAX", False)]
+)
+def test_streams_that_run_are_bounded(
+    world: World, monkeypatch: pytest.MonkeyPatch, bound: str, others: bool
+) -> None:
+    """Thousands fit on one connection of HTTP/2; each way to end makes room."""
+    monkeypatch.setattr(calls, bound, 2)
+    first = world.stream(ANSWER, timeout=1.0)
+    world.sink = FakeSink()
+    second = world.stream(ANSWER)
+    world.sink = FakeSink()
+    with pytest.raises(OverloadedError):
+        world.stream(ANSWER)
+    if others:
+        world.calls.enter_stream("bob")
+        world.calls.leave_stream("bob")
+    else:
+        with pytest.raises(OverloadedError):
+            world.calls.enter_stream("bob")
+    second.on_cancel()
+    second.on_cancel()
+    assert world.stream(b"fail") is None
+    world.loop.advance(2.0)  # the first one's time is up
+    first.on_cancel()
+    assert world.calls.streaming == 0
+
+
+def test_a_refused_stream_that_does_not_begin_counts_no_longer(world: World) -> None:
+    method = Method("/x.X/Y", None, None, True, True, None, None)
+
+    def refuse(_: StreamSink) -> Handler:
+        raise PermissionDeniedError
+
+    with pytest.raises(PermissionDeniedError):
+        world.calls.run_refused(method, refuse, "alice", [], None, world.sink)
+    assert world.calls.streaming == 0
+
+
 def test_each_message_is_one_line_in_one_chunk(world: World) -> None:
     assert world.stream(ANSWER, ANSWER) is not None
     assert world.sink.status == 200
