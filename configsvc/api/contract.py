@@ -185,6 +185,10 @@ class HttpSink(Protocol):
 class HttpExchange(Protocol):
     """A running HTTP request, so that it can be cancelled."""
 
+    @property
+    def streams(self) -> bool:
+        """Whether it may go on for ever; others wait for one answer."""
+
     def on_cancel(self) -> None: ...
 
     def on_writable(self) -> None: ...

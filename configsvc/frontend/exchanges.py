@@ -115,6 +115,12 @@ class Exchange:
             if running is not None:
                 self._shared.guard(running.on_cancel)
 
+    def stop_streaming(self) -> None:
+        """Break off what would run for ever, without a word; a single answer is waited for."""
+        running = self._running
+        if self.started or (running is not None and running.streams):
+            self.abort()
+
     def writable(self) -> None:
         """There is room again."""
         if not self.ended and self._running is not None:

@@ -181,8 +181,8 @@ class Http1Session:
 
     def end_streams(self, error: ConfigServiceError) -> None:
         """Break off an answer that streams: it has no way to carry ``error``."""
-        if self._exchange is not None and self._exchange.started:
-            self._exchange.abort()
+        if self._exchange is not None:
+            self._exchange.stop_streaming()
 
     def lost(self) -> None:
         """The connection is gone."""

@@ -249,6 +249,8 @@ class Http2Session:
             if isinstance(stream.context, StreamCall):
                 self._intake.release(stream)
                 stream.context.stop(error)
+            elif isinstance(stream.context, Http2Exchange):
+                stream.context.stop_streaming()
 
     def lost(self) -> None:
         """The connection is gone or condemned: free everything that waits (N6)."""

@@ -170,6 +170,8 @@ class Calls:
 class UnaryExchange:
     """A unary call that waits for the runtime; the object itself is its ``Finish``."""
 
+    streams = False
+
     def __init__(self, calls: Calls, method: Method, key: str, sink: HttpSink) -> None:
         self._calls = calls
         self._method = method
@@ -263,6 +265,8 @@ class UnaryExchange:
 
 class StreamExchange:
     """A stream: one chunk per message. The sink of its handler, and the handler's only caller."""
+
+    streams = True
 
     def __init__(self, calls: Calls, method: Method, key: str, sink: HttpSink) -> None:
         """Raises ``OverloadedError`` as ``Calls.enter_stream`` does."""

@@ -29,6 +29,8 @@ Told = Callable[[str], None]
 class Probe:
     """A running check of a request, so that the client can leave."""
 
+    streams = False
+
     def __init__(self) -> None:
         self.waiting: Waiting | None = None
 

@@ -185,6 +185,8 @@ class FakeHttp:
 class RunningFake:
     """An HTTP request that has not been answered yet."""
 
+    streams = False
+
     def __init__(self, sink: HttpSink) -> None:
         self.sink = sink
         self.heard: list[str] = []

@@ -302,6 +302,18 @@ def test_drain() -> None:
     assert streaming.http.running[0].heard == ["cancel"]
 
 
+def test_only_what_may_run_for_ever_is_broken_off() -> None:
+    """A stream that has said nothing yet is one all the same; one answer is waited for."""
+    for streams in (True, False):
+        rig = Rig()
+        rig.send(b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n")
+        (running,) = rig.http.running
+        running.streams = streams
+        rig.session.end_streams(StoppedError())
+        assert running.heard == ["cancel"] * streams
+        assert rig.session.finished is streams
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     st.lists(

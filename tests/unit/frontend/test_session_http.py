@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from configsvc.errors import StoppedError
 from configsvc.limits import HTTP2_STREAM_WINDOW_BYTES
 from tests.support import http2_frames as h2
 from tests.support.http2_frames import frame
@@ -159,6 +160,25 @@ def test_a_gone_http_client_is_told_to_the_gateway() -> None:
     assert running.heard == ["cancel"]
     running.sink.respond(200, (), b"late")
     assert rig.answers() == {}
+
+
+def test_streams_of_http_end_with_those_of_grpc() -> None:
+    """N5: a certificate that was revoked watches no longer, in JSON either."""
+    rig = Rig()
+    rig.send(b"".join(http(rig, stream, "/wait", end=True) for stream in (1, 3, 5)))
+    begun, silent, waiting = rig.http.running
+    begun.sink.start(200, ())
+    silent.streams = True
+    rig.answers()
+    rig.session.drain()
+    rig.session.end_streams(StoppedError())
+    rig.session.finish_drain()
+    assert (begun.heard, silent.heard, waiting.heard) == (["cancel"], ["cancel"], [])
+    answers = rig.answers()
+    assert (answers[1].reset, answers[3].reset) == (2, 2)
+    waiting.sink.respond(200, (), b"done")
+    assert rig.answers()[5].body == b"done"
+    assert rig.session.finished
 
 
 def test_a_listener_for_http_alone_serves_no_grpc() -> None:
