@@ -12,8 +12,10 @@ from configsvc.api.large_answers import (
     LargeRanges,
     from_history,
     is_large,
+    is_large_txn,
     large_deletion,
     large_range,
+    large_txn,
 )
 from configsvc.api.range_stream import RangeStream
 from configsvc.api.service import Service, about_span, raise_refused
@@ -176,7 +178,7 @@ class KvService(Service):
 
     def _txn_read(self, op: TxnOp) -> bytes | Waiting:
         result = self.member.state.read_txn(op)
-        return self._filled(self.member.store.revision, result)
+        return self._filled(self.member.store.revision, result, made=False)
 
     def _txn_recorded(
         self, caller: Caller, marked: list[KeySpan], effects: Effects
@@ -190,20 +192,23 @@ class KvService(Service):
     def _txn_answer(self, effects: Effects) -> bytes | Waiting:
         raise_refused(effects)
         result: Any = effects.result
-        return self._filled(result.revision, result)
+        return self._filled(result.revision, result, made=True)
 
-    def _filled(self, revision: int, result: TxnResult) -> bytes | Waiting:
+    def _filled(self, revision: int, result: TxnResult, *, made: bool) -> bytes | Waiting:
         """Encode; reads at old revisions are fetched from history first (deferred reads)."""
         header = self.header_at(revision)
         deferred = _deferred(result)
         if not deferred:
+            if is_large_txn(result):
+                return large_txn(self.ranges, header, result, made=made)
             return header + answers.txn_body(result)
         reader = self.member.reader
-        return self.member.gate.ask(
-            self.member.applied,
-            lambda: [reader.range_at(d.op, d.op.revision) for d in deferred],
-            lambda found: header + answers.txn_body(_fill(result, iter(found))),
-        )
+
+        def ask() -> bytes:
+            found = [reader.range_at(d.op, d.op.revision) for d in deferred]
+            return header + answers.txn_body(_fill(result, iter(found)))
+
+        return self.member.gate.ask(self.member.applied, ask, lambda answer: answer)
 
     def compact(self, caller: Caller, raw: bytes) -> Waiting:
         """Compact (C1–C6): the floor moves at apply; the rows stay for auditors."""

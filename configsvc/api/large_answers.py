@@ -8,6 +8,9 @@ Always true:
 
 Rights are judged once, when the read becomes linearizable, as for every other range.
 
+What a transaction reads is found in one go, for it is of one moment inside the transaction; only
+its encoding is cut.
+
 Not here: finding the keys (``mvcc.cursor``), who is next (``runtime.slices``), writing the answer
 (``frontend``, ``gateway``).
 """
@@ -15,13 +18,13 @@ Not here: finding the keys (``mvcc.cursor``), who is next (``runtime.slices``), 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from heapq import merge
 from itertools import chain, islice
 
 from configsvc.codec import answers
 from configsvc.codec.varint import int_field
-from configsvc.errors import OverloadedError
+from configsvc.errors import ConfigServiceError, OverloadedError
 from configsvc.limits import (
     RANGE_PIECE_BYTES,
     RANGE_PIECE_KEYS,
@@ -30,7 +33,14 @@ from configsvc.limits import (
     RANGES_WAITING_MAX,
 )
 from configsvc.mvcc.cursor import RangeCursor
-from configsvc.mvcc.messages import DeleteResult, KeyValue, RangeOp, RangeResult
+from configsvc.mvcc.messages import (
+    DeleteResult,
+    KeyValue,
+    OpResult,
+    RangeOp,
+    RangeResult,
+    TxnResult,
+)
 from configsvc.mvcc.ranges import (
     VALUE,
     fetch_limit,
@@ -68,10 +78,10 @@ class LargeRanges:
     def __init__(self, slices: Slices) -> None:
         self._slices = slices
         self._making = 0
-        self._waiting: deque[_LargeRange] = deque()
+        self._waiting: deque[_Making] = deque()
 
-    def add(self, work: _LargeRange) -> None:
-        """Make an answer, now or later.
+    def add(self, work: _Making, *, made: bool = False) -> None:
+        """Make an answer, now or later. ``made``: it tells of a change, and is not refused.
 
         Raises:
             OverloadedError: RANGES_WAITING_MAX wait already.
@@ -79,7 +89,7 @@ class LargeRanges:
         if self._making < RANGES_IN_PIECES_MAX:
             self._start(work)
             return
-        if len(self._waiting) >= RANGES_WAITING_MAX:
+        if len(self._waiting) >= RANGES_WAITING_MAX and not made:
             self._waiting = deque(each for each in self._waiting if not each.waiting.cancelled)
             if len(self._waiting) >= RANGES_WAITING_MAX:
                 work.give_up()
@@ -87,7 +97,7 @@ class LargeRanges:
         work.rest()
         self._waiting.append(work)
 
-    def _start(self, work: _LargeRange) -> None:
+    def _start(self, work: _Making) -> None:
         self._making += 1
 
         def step() -> bool:
@@ -125,6 +135,40 @@ def large_range(member: Member, ranges: LargeRanges, header: bytes, op: RangeOp)
 
     work = _LargeRange(store, header, op, history)
     ranges.add(work)
+    return work.waiting
+
+
+def is_large_txn(result: TxnResult) -> bool:
+    """Whether encoding ``result`` could take longer than one slice."""
+    return _key_values_in(result) > RANGE_PIECE_KEYS
+
+
+def _key_values_in(result: TxnResult) -> int:
+    count = 0
+    for response in result.responses:
+        if type(response) is RangeResult:
+            count += len(response.kvs)
+        elif type(response) is DeleteResult:
+            count += len(response.prevs)
+        elif type(response) is TxnResult:
+            count += _key_values_in(response)
+    return count
+
+
+def large_txn(ranges: LargeRanges, header: bytes, result: TxnResult, *, made: bool) -> Waiting:
+    """Answer a transaction with ``Pieces``, one for each of its operations.
+
+    Args:
+        ranges: Whose turn it is.
+        header: Of the answer.
+        result: What was read and done; no part of it is still to be fetched.
+        made: Whether it changed anything: then nobody may be told that it was refused.
+
+    Raises:
+        OverloadedError: too many wait.
+    """
+    work = _LargeTxn(header, result)
+    ranges.add(work, made=made)
     return work.waiting
 
 
@@ -177,36 +221,24 @@ def pieces_of(header: bytes, result: RangeResult) -> bytes | Pieces:
     return Pieces(parts)
 
 
-class _LargeRange:
+class _Making:
     """One answer in the making; each call is a slice of it."""
 
-    def __init__(
-        self, store: Store, header: bytes, op: RangeOp, history: Callable[[int], Waiting]
-    ) -> None:
+    def __init__(self, header: bytes) -> None:
         self.waiting = Waiting()
-        self._op = op
-        self._cursor = RangeCursor(store, op.span, op.revision)
-        self._history = history
         self._parts = [header]
-        self._more = False
         self._pieces: Pieces | None = None
         self._steps = self._run()
 
     def __call__(self) -> bool:
-        waiting = self.waiting
-        if waiting.cancelled:
-            self._cursor.close()
+        if self.waiting.cancelled:
+            self.give_up()
             return False
         try:
             next(self._steps)
         except StopIteration:
             self._pieces = Pieces(tuple(self._parts))
-            waiting.complete(self._pieces)
-            return False
-        except NeedHistory:
-            # An install replaced the store: the same revision, from its beginning.
-            self._parts.clear()
-            waiting.follow(self._history(self._cursor.revision))
+            self.waiting.complete(self._pieces)
             return False
         return True
 
@@ -217,6 +249,80 @@ class _LargeRange:
             pieces.when_released(then)
         else:
             then()
+
+    def rest(self) -> None:
+        """It is not our turn yet: hold nothing back."""
+
+    def give_up(self) -> None:
+        """There is no turn for us."""
+
+    def _run(self) -> Iterator[None]:
+        """The slices; ``_parts`` are the answer after the last one."""
+        raise NotImplementedError
+
+
+class _LargeTxn(_Making):
+    """A transaction's answer."""
+
+    def __init__(self, header: bytes, result: TxnResult) -> None:
+        self._result = result
+        super().__init__(header + answers.txn_head(result))
+
+    def _run(self) -> Iterator[None]:
+        for response in self._result.responses:
+            parts = yield from self._response(response, self._result.revision)
+            self._parts.append(b"".join(parts))
+            yield
+
+    def _response(self, response: OpResult, revision: int) -> Generator[None, None, list[bytes]]:
+        """What ``answers.response`` says; its lengths are known when the last part is."""
+        parts: list[bytes] = []
+        if type(response) is RangeResult:
+            yield from self._key_values(parts, response.kvs, answers.KVS)
+            parts.append(answers.range_end(response))
+        elif type(response) is DeleteResult:
+            parts.append(int_field(2, response.deleted))
+            yield from self._key_values(parts, response.prevs, answers.PREV_KVS)
+        elif type(response) is TxnResult:
+            parts.append(answers.txn_head(response))
+            for inner in response.responses:
+                parts += yield from self._response(inner, response.revision)
+        else:
+            return [answers.response(response, revision)]
+        return [answers.response_head(response, revision, sum(map(len, parts))), *parts]
+
+    def _key_values(
+        self, parts: list[bytes], kvs: Sequence[KeyValue], tag: bytes
+    ) -> Iterator[None]:
+        for at in range(0, len(kvs), RANGE_PIECE_KEYS):
+            for portion in portions(list(kvs[at : at + RANGE_PIECE_KEYS])):
+                parts.append(answers.key_values(portion, tag=tag))
+                yield
+
+
+class _LargeRange(_Making):
+    """A range's answer."""
+
+    def __init__(
+        self, store: Store, header: bytes, op: RangeOp, history: Callable[[int], Waiting]
+    ) -> None:
+        self._op = op
+        self._cursor = RangeCursor(store, op.span, op.revision)
+        self._history = history
+        self._more = False
+        super().__init__(header)
+
+    def __call__(self) -> bool:
+        try:
+            return super().__call__()
+        except NeedHistory:
+            # An install replaced the store: the same revision, from its beginning.
+            self._parts.clear()
+            try:
+                self.waiting.follow(self._history(self._cursor.revision))
+            except ConfigServiceError as error:  # too many ask it already
+                self.waiting.complete(error)
+            return False
 
     def rest(self) -> None:
         """It is not our turn yet: hold nothing back."""

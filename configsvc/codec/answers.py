@@ -134,25 +134,50 @@ def delete_body(result: DeleteResult) -> bytes:
 
 
 def txn_body(result: TxnResult) -> bytes:
-    """A TxnResponse without its header. Sub-headers carry the revision alone (H5)."""
-    parts = [b"\x10\x01"] if result.succeeded else []
-    parts += (bytes_field(3, _response_op(r, result.revision)) for r in result.responses)
-    return b"".join(parts)
+    """A TxnResponse without its header."""
+    return txn_head(result) + b"".join([response(r, result.revision) for r in result.responses])
 
 
-def _response_op(result: OpResult, revision: int) -> bytes:
+def txn_head(result: TxnResult) -> bytes:
+    """What comes before the responses."""
+    return b"\x10\x01" if result.succeeded else b""
+
+
+def response(result: OpResult, revision: int) -> bytes:
+    """One of the responses; ``revision`` is the transaction's."""
     if type(result) is PutResult:
-        return bytes_field(2, _sub_header(result.revision) + put_body(result))
-    if type(result) is RangeResult:
-        return bytes_field(1, _sub_header(result.revision or revision) + range_body(result))
-    if type(result) is DeleteResult:
-        return bytes_field(3, _sub_header(result.revision) + delete_body(result))
-    ensure(type(result) is TxnResult, "deferred reads are filled in before encoding")
-    return bytes_field(4, b"\x0a\x00" + txn_body(result))  # type: ignore[arg-type]
+        body = put_body(result)
+    elif type(result) is RangeResult:
+        body = range_body(result)
+    elif type(result) is DeleteResult:
+        body = delete_body(result)
+    else:
+        ensure(type(result) is TxnResult, "deferred reads are filled in before encoding")
+        body = txn_body(result)  # type: ignore[arg-type]
+    return response_head(result, revision, len(body)) + body
 
 
-def _sub_header(revision: int) -> bytes:
-    return bytes_field(1, int_field(3, revision))
+def response_head(result: OpResult, revision: int, size: int) -> bytes:
+    """What comes before the ``size`` bytes of a response's body.
+
+    Sub-headers carry the revision alone, of a nested transaction not even that (H5).
+    """
+    kind = _RESPONSES[type(result)]
+    if kind == _NESTED:
+        header = b"\x0a\x00"
+    else:
+        header = bytes_field(1, int_field(3, result.revision or revision))
+    inner = kind + varint(len(header) + size) + header
+    return b"\x1a" + varint(len(inner) + size) + inner
+
+
+_NESTED: Final = b"\x22"  # tags of a ResponseOp's choices
+_RESPONSES: Final[dict[type, bytes]] = {
+    RangeResult: b"\x0a",
+    PutResult: b"\x12",
+    DeleteResult: b"\x1a",
+    TxnResult: _NESTED,
+}
 
 
 def lease_grant_body(result: Granted) -> bytes:

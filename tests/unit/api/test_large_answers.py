@@ -293,6 +293,20 @@ def test_an_install_sends_a_range_to_history(member: Member) -> None:
     assert got[0].startswith(HEADER)
 
 
+def test_a_range_that_finds_the_history_busy_is_told_so(member: Member) -> None:
+    _, got = member.ask(RangeOp(ALL))
+    member.loop.next()
+
+    def full(*_: Any) -> Waiting:
+        raise OverloadedError
+
+    member.gate.ask = full  # type: ignore[method-assign]
+    member.store.load((), revision=90, compact_revision=-1)
+    member.run()
+    assert [type(error) for error in got] == [OverloadedError]
+    assert not member.loop.soon
+
+
 def test_history_answers_in_pieces(member: Member) -> None:
     kvs = tuple(KeyValue(b"%d" % n, b"v", 1, 2, 1, 0) for n in range(9))
 
