@@ -143,9 +143,28 @@ class _KeepAlive:
         head = service.header() + int_field(2, m.ID)
         slot: list[bytes | ConfigServiceError] = []
         self._order.append((head, slot))
-        if m.ID in service.member.state.lessor:
-            service.may_renew(self._caller, m.ID)
-        service.member.leases.renew(m.ID, lambda ttl: self._renewed(slot, ttl))
+        member = service.member
+        if m.ID in member.state.lessor or not member.lead:
+            self._renew(m.ID, slot)
+            return
+
+        def late() -> bytes:
+            """Everything acknowledged by then is applied: whose lease it is, if it is one."""
+            if not self._ended:
+                self._renew(m.ID, slot)
+            return b""
+
+        def failed(result: bytes | ConfigServiceError) -> None:
+            if isinstance(result, ConfigServiceError):
+                self._renewed(slot, result)
+
+        member.reads.submit(late, urgent=True).bind(failed)
+
+    def _renew(self, lease_id: int, slot: list[bytes | ConfigServiceError]) -> None:
+        service = self._service
+        if lease_id in service.member.state.lessor:
+            service.may_renew(self._caller, lease_id)
+        service.member.leases.renew(lease_id, lambda ttl: self._renewed(slot, ttl))
 
     def _renewed(
         self, slot: list[bytes | ConfigServiceError], ttl: int | ConfigServiceError

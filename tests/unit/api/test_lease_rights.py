@@ -11,7 +11,8 @@ from configsvc.apply.commands import RoleGrantPermissionOp, UserDeleteOp
 from configsvc.auth.messages import READ, READWRITE, WRITE
 from configsvc.errors import AuthOldRevisionError, PermissionDeniedError
 from configsvc.proto import rpc_pb2
-from tests.support.api_rig import ADA, POLICY, ROOT, ApiMember, caller, told
+from configsvc.runtime.waiting import Waiting
+from tests.support.api_rig import ADA, POLICY, ROOT, ApiMember, Sink, caller, told
 
 DENIED = (
     POLICY
@@ -79,3 +80,39 @@ def test_rights_are_those_of_the_moment_of_the_answer(keys: bool) -> None:
     got = ask(member, ADA, keys=keys)
     member.do(ROOT, UserDeleteOp("ada"))
     assert isinstance(answer(member, got), AuthOldRevisionError)
+
+
+def test_a_lease_that_is_not_applied_here_yet_is_judged_once_it_is() -> None:
+    """A member that is behind renews nothing for somebody whom it cannot judge."""
+    member = leased()
+    reads: list[Any] = []
+
+    def submit(answer: Any, **_: Any) -> Waiting:
+        waiting = Waiting()
+        reads.append((answer, waiting))
+        return waiting
+
+    member.reads.submit = submit
+    sink = Sink()
+    stream = LeaseService(member).keep_alive(caller(ADA), sink)  # type: ignore[arg-type]
+    for lease in (8, 9):
+        stream.on_message(rpc_pb2.LeaseKeepAliveRequest(ID=lease).SerializeToString())
+    assert not member.renewals
+    member.grant(8)
+    member.put(b"/secret/x", lease=8)
+    for answer, waiting in reads:
+        try:
+            waiting.complete(answer())
+        except PermissionDeniedError as error:
+            waiting.complete(error)
+    assert not member.renewals
+    assert [type(end) for end in sink.ends] == [PermissionDeniedError]
+
+
+def test_a_lease_that_nobody_knows_is_told_to_be_over() -> None:
+    member, sink = leased(), Sink()
+    stream = LeaseService(member).keep_alive(caller(ADA), sink)  # type: ignore[arg-type]
+    stream.on_message(rpc_pb2.LeaseKeepAliveRequest(ID=9).SerializeToString())
+    (told_by_leader,) = member.renewals
+    told_by_leader(0)
+    assert [rpc_pb2.LeaseKeepAliveResponse.FromString(m).TTL for m in sink.sent] == [0]
