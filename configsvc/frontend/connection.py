@@ -247,6 +247,11 @@ class ClientConnection(asyncio.Protocol):
         """A number that changes with every request; None while something is open."""
         return None if self.session is None else self.session.activity
 
+    @property
+    def handshaking(self) -> bool:
+        """Whether TLS has not said yet who it is."""
+        return self._tls is not None and self.session is None
+
     def is_of(self, which: Callable[[ConnectionIdentity], bool]) -> bool:
         """Whether the peer is known and ``which`` picks it."""
         return self.session is not None and which(self.session.identity)

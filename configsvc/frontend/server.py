@@ -133,8 +133,12 @@ class Frontend:
         """End the connections whose identity ``which`` picks; returns how many.
 
         For identities that were denied and trust that was withdrawn: streams end with "server
-        stopped", waiting calls still get their answers.
+        stopped", waiting calls still get their answers. A handshake that is under way goes by the
+        trust of before, and nobody knows whose it is: it has to begin anew.
         """
+        for connection in self._connections():
+            if connection.handshaking:
+                connection.abort()
         picked = [each for each in self._connections() if each.is_of(which)]
         for connection in picked:
             connection.drain()

@@ -222,3 +222,20 @@ def test_tls_that_cannot_write_ends_its_connection_alone(
             assert world.refused == ["TLS would not write"]
 
     uvloop.run(scenario())
+
+
+def test_a_handshake_of_before_a_revocation_begins_anew(files: TestFiles) -> None:
+    """Else a certificate could come in by the trust of before, and stay."""
+
+    async def scenario() -> None:
+        async with World(files) as world:
+            known, writer = await world.enter(["h2"], files.client)
+            writer.write(Client.hello() + Client().call(1, b"hi"))
+            await answer_of(known, 1)
+            slow, _ = await world.connect()
+            await until(lambda: world.frontend.connection_count == 2)
+            assert world.frontend.disconnect(lambda _: False) == 0
+            assert await ended(slow) == b""
+            await until(lambda: world.frontend.connection_count == 1)
+
+    asyncio.run(scenario())
