@@ -71,6 +71,8 @@ class ClientConnection(asyncio.Protocol):
         self._listener.opened(self)
         seconds = OPENING_SECONDS_MAX if self._tls is None else HANDSHAKE_SECONDS_MAX
         self._listener.sweeper.young(self, self._shared.clock() + seconds)
+        if self._closing:  # given up before it had a transport
+            self.abort()
 
     def data_received(self, data: bytes) -> None:
         """Digest what was read and write what it brought about, once."""

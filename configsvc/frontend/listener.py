@@ -71,6 +71,10 @@ class Listener:
         names = [sock.getsockname() for sock in self._socks]
         return [(str(name[0]), int(name[1])) for name in names]
 
+    def young(self) -> list[ClientConnection]:
+        """Those of whom TLS has not said yet who they are."""
+        return [each for each in (*self._arriving, *self.connections) if each.handshaking]
+
     def close(self) -> None:
         """Accept no more; connections go on."""
         if self._socks[0].fileno() < 0:

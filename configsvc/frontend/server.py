@@ -136,8 +136,8 @@ class Frontend:
         stopped", waiting calls still get their answers. A handshake that is under way goes by the
         trust of before, and nobody knows whose it is: it has to begin anew.
         """
-        for connection in self._connections():
-            if connection.handshaking:
+        for listener in self.listeners:
+            for connection in listener.young():
                 connection.abort()
         picked = [each for each in self._connections() if each.is_of(which)]
         for connection in picked:

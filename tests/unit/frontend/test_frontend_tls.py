@@ -12,6 +12,7 @@ import uvloop
 
 from configsvc.frontend import connection as connection_module
 from configsvc.frontend import sweeper as sweeper_module
+from configsvc.frontend.connection import ClientConnection
 from configsvc.frontend.server import Frontend
 from configsvc.net.shell import TlsConnection, TlsFailed
 from tests.support import http2_frames as h2
@@ -237,5 +238,34 @@ def test_a_handshake_of_before_a_revocation_begins_anew(files: TestFiles) -> Non
             assert world.frontend.disconnect(lambda _: False) == 0
             assert await ended(slow) == b""
             await until(lambda: world.frontend.connection_count == 1)
+            assert not world.listener.young()
 
     asyncio.run(scenario())
+
+
+def test_a_connection_that_is_given_up_before_it_has_a_transport_is_closed_then(
+    files: TestFiles,
+) -> None:
+    async def scenario() -> None:
+        async with World(files) as world:
+            tls = TlsConnection(files.server_context(), server_side=True)
+            arriving = ClientConnection(world.listener, tls, "127.0.0.1")
+            arriving.abort()
+            transport = Mute()
+            arriving.connection_made(transport)
+            assert transport.aborted
+            arriving.connection_lost(None)
+
+    asyncio.run(scenario())
+
+
+class Mute(asyncio.Transport):
+    """A transport of nobody."""
+
+    aborted = False
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        return
+
+    def abort(self) -> None:
+        self.aborted = True
