@@ -103,6 +103,8 @@ class AuthService(Service):
         user = self.member.state.auth.users.get(name)
         if user is None:
             return "unknown user"
+        if self.member.logins.locked(name):
+            return "locked after too many failures"
         return "wrong password" if user.password_hash else "user has no password"
 
     def _login_recorded(

@@ -40,6 +40,8 @@ TOKEN_TTL_S: Final = 300
 LOGINS_PER_S: Final = 20  # per member (LIM-10)
 FAILURES_PER_MIN: Final = 5  # per (identity, address); then the delay doubles (LIM-9)
 LOCK_MAX_S: Final = 900
+ACCOUNT_FAILURES_MAX: Final = 10  # of one user, whoever tries, until its password opens nothing
+ACCOUNT_WINDOW_S: Final = 900  # counted from the first of them, and locked until it is over
 TRACKED_MAX: Final = 10_000  # (identity, address) pairs remembered; the oldest are forgotten
 
 Told = Callable[["str | ConfigServiceError"], None]
@@ -79,6 +81,7 @@ class Logins:
         self._pool = PasswordPool()
         self._recent: list[float] = []
         self._failures: dict[tuple[str, str], tuple[int, float]] = {}
+        self._accounts: dict[str, tuple[int, float]] = {}  # user -> failures, when they began
 
     def close(self) -> None:
         self._pool.close()
@@ -99,6 +102,8 @@ class Logins:
         self._admit(principal, source)
         user = self._auth().users.get(name)
         phc = user.password_hash if user is not None and user.password_hash else None
+        if self.locked(name):
+            phc = None  # as long as any other failure
 
         def judged(result: bool | ConfigServiceError) -> None:
             if isinstance(result, ConfigServiceError):
@@ -106,12 +111,14 @@ class Logins:
                 return
             # The user may have changed while the hash was computed: look again.
             current = self._auth().users.get(name)
-            if not result or user is None or current != user:
+            if not result or user is None or current != user or self.locked(name):
                 self._failed(principal, source)
                 self._record(principal, source, name, "denied")
                 told(AuthFailedError())
+                self._failed_account(name)
                 return
             self._failures.pop((principal.cert_uri, source.ip), None)
+            self._accounts.pop(name, None)
             self._record(principal, source, name, "ok")
             told(self._token(principal, user))
 
@@ -159,6 +166,27 @@ class Logins:
         self._failures[key] = (count, now + wait)
         while len(self._failures) > TRACKED_MAX:
             del self._failures[next(iter(self._failures))]
+
+    def locked(self, name: str) -> bool:
+        """Whether too many have tried this user's password lately (LIM-9).
+
+        Its certificate opens the account all the same.
+        """
+        count, since = self._accounts.get(name, (0, 0.0))
+        return count >= ACCOUNT_FAILURES_MAX and self._clock.monotonic() - since < ACCOUNT_WINDOW_S
+
+    def _failed_account(self, name: str) -> None:
+        """Names that nobody has cost no memory; a lock is not prolonged by trying on."""
+        auth = self._auth()
+        if auth.insecure or name not in auth.users or self.locked(name):
+            return
+        now = self._clock.monotonic()
+        count, since = self._accounts.pop(name, (0, now))
+        if now - since >= ACCOUNT_WINDOW_S:
+            count, since = 0, now
+        self._accounts[name] = (count + 1, since)
+        while len(self._accounts) > TRACKED_MAX:
+            del self._accounts[next(iter(self._accounts))]
 
     def _run(self, work: Callable[[], object], told: Callable[..., None]) -> None:
         try:
