@@ -187,7 +187,9 @@ def patiently(step: Callable[[], bytes | Waiting]) -> Steps[bytes]:
 def as_unknown(error: ConfigServiceError) -> ConfigServiceError:
     """Every refusal of a step has code Unknown and its own text (wire/errors.md)."""
     if isinstance(error, RequestError) and not isinstance(error, _PASSED_ON):
-        return ElectionError(str(error))
+        told = ElectionError(str(error))
+        told.__cause__ = error  # what its record says (``refusals``)
+        return told
     return error
 
 

@@ -26,7 +26,7 @@ from configsvc.api.contract import (
 )
 from configsvc.api.status import Code, code_name, status_of
 from configsvc.audit.record import NOTHING, Resource
-from configsvc.errors import ConfigServiceError, RequestError
+from configsvc.errors import ConfigServiceError, ElectionError, RequestError
 from configsvc.runtime.member import Member
 from configsvc.runtime.waiting import Waiting
 from configsvc.types import Principal, Source
@@ -62,8 +62,16 @@ RECORDS: Final[dict[type[RequestError], Row]] = {
 }
 
 
+def meant(error: RequestError) -> RequestError:
+    """What the record of ``error`` is about: a step's refusal is told in other clothes."""
+    cause = error.__cause__
+    return cause if isinstance(error, ElectionError) and isinstance(cause, RequestError) else error
+
+
 def row_of(error: BaseException) -> Row | None:
     """The record that an error asks for; None: none of its own."""
+    if isinstance(error, RequestError):
+        error = meant(error)
     for kind in type(error).__mro__:
         row = RECORDS.get(kind)
         if row is not None:
@@ -98,7 +106,7 @@ class Refusals:
         def then(outcome: BaseException) -> None:
             tell(*self.status_of(outcome))
 
-        if isinstance(error, RequestError) and (error.recorded or row_of(error) is None):
+        if isinstance(error, RequestError) and (meant(error).recorded or row_of(error) is None):
             then(error)
         elif isinstance(identity, Connection):
             self.record(error, *_who(identity, metadata), path, then)
@@ -116,20 +124,20 @@ class Refusals:
             audit.note("internal", principal, source, code="INTERNAL", detail=detail)
             then(error)
             return
-        row = row_of(error)
-        if row is None or error.recorded:
+        row, why = row_of(error), meant(error)
+        if row is None or why.recorded:
             then(error)
             return
-        error.recorded = True
-        about = error.about if isinstance(error.about, Resource) else NOTHING
+        why.recorded = True
+        about = why.about if isinstance(why.about, Resource) else NOTHING
         audit.note(
             row.event,
             principal,
             source,
             (lambda failed: then(failed or error)) if row.waits else None,
-            code=code_name(status_of(error)[0]),
-            rule=error.rule,
-            detail=error.detail or type(error).text,
+            code=code_name(status_of(why)[0]),
+            rule=why.rule,
+            detail=why.detail or type(why).text,
             resource=about._replace(method=path or None),
         )
         if not row.waits:

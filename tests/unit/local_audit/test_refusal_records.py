@@ -8,12 +8,13 @@ import pytest
 from audit_world import World
 
 from configsvc import errors
+from configsvc.api.candidacy import as_unknown
 from configsvc.api.contract import Caller, Method
 from configsvc.api.refusals import RECORDS, Refusals, row_of
 from configsvc.audit.events import EVENTS
 from configsvc.audit.leaf import decode_leaf
 from configsvc.audit.local import LocalStream, Occurrence
-from configsvc.audit.record import Position
+from configsvc.audit.record import Position, Resource
 from configsvc.audit.verify import Anchor, Verdict
 from configsvc.cli.audit_local import LocalLog, judge_local
 from configsvc.proto import v1_pb2
@@ -66,6 +67,25 @@ def test_a_refusal_waits_for_its_record(asked: Asked, kind: Any) -> None:
     assert len(asked.events) == 1, "recorded once"
     said = asked.world.disk.items[0].record.leaf
     assert b"text of the refusal" not in said, "texts may quote the request"
+
+
+def test_a_refused_step_of_a_lock_or_election_is_recorded_as_any_refusal(asked: Asked) -> None:
+    """Its client is told Unknown, as etcd has it; else nobody would know who had asked."""
+    denied = errors.PermissionDeniedError()
+    denied.about = Resource(key=b"/secret/")
+    error = as_unknown(denied)
+    asked.record(error)
+    assert asked.told == []
+    asked.world.sync()
+    assert asked.told == [error]
+    assert type(error) is errors.ElectionError
+    leaf = decode_leaf(asked.world.disk.items[0].record.leaf)
+    assert asked.events == ["authz.denied"]
+    assert leaf["key"] == b"/secret/"
+    asked.record(as_unknown(denied))
+    assert len(asked.events) == 1, "recorded once"
+    asked.record(as_unknown(errors.CompactedError()))
+    assert len(asked.events) == 1, "a plain mistake"
 
 
 def test_an_overloaded_member_answers_at_once(asked: Asked) -> None:
