@@ -185,8 +185,10 @@ SWITCH_INTERVAL_S: Final = 0.001
 SWITCH_INTERVAL_LONG_WORK_S: Final = 0.000_03
 APPLY_PIECE_ROWS: Final = 2_000  # an entry that changes more is applied piece by piece
 # Committed entries that wait for such an entry, or for the history; then the log waits, too. A
-# leader stops taking writes before (APPLY_LAG_ENTRIES_MAX), so that it goes on being heard.
+# leader stops taking writes before (APPLY_LAG_ENTRIES_MAX, APPLY_LAG_BYTES_MAX), so that it goes on
+# being heard.
 APPLY_WAITING_ENTRIES_MAX: Final = 8_192
+APPLY_WAITING_BYTES_MAX: Final = 256 * MIB
 
 # --- audit (security.md 3.8) ----------------------------------------------------------------------
 LEAF_BYTES_MAX: Final = 8 * KIB  # an invariant of ours: every field is bounded before
@@ -358,8 +360,8 @@ INSTALL_HOLD_S: Final = 60.0  # log kept for a member that was installed and is 
 INSTALL_PAUSE_S_MIN: Final = 1.0  # after a failed install of a member; doubles with each
 INSTALL_PAUSE_S_MAX: Final = 30.0
 INSTALL_SLICE_S: Final = 0.000_3  # CPU: the reading thread works so much at a time, then it rests
-INSTALL_SHARE_BUSY: Final = 0.2  # of a core that it takes while there are writes, and at first
-INSTALL_SHARE_MIN: Final = 0.1  # while they suffer: every install ends
+INSTALL_SHARE_BUSY: Final = 0.1  # of a core that it takes while there are writes, and at first
+INSTALL_SHARE_MIN: Final = 0.05  # while they suffer: every install ends
 INSTALL_SHARE_MAX: Final = 0.5  # while nobody writes
 INSTALL_LOG_CALM_BYTES: Final = 96 * MIB  # of log kept: beyond, it works more the more there is,
 INSTALL_LOG_URGENT_BYTES: Final = 192 * MIB  # and beyond this all the time
