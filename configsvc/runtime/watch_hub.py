@@ -2,8 +2,7 @@
 
 A watcher is *synced* (in the index, fed in the pass that applied the change), *behind* (fed from
 the tail in memory or from SQL until it catches up) or *ended*. A stream whose reader is slow turns
-its watchers to behind at their own revision: nothing is buffered for it beyond the sink's bound
-(reliability.md O4).
+its watchers to behind at their own revision: nothing waits for it beyond the sink's bound (O4).
 
 Always true:
   * A watcher sees each revision of its span once, in order, never split without ``fragment``.
@@ -156,6 +155,7 @@ class WatchHub:
         self._feeding = Feeding(self._index, self._deliver)
         self._watchers: dict[int, Watcher] = {}
         self._behind: dict[int, Watcher] = {}
+        self._ready: dict[int, Watcher] = {}  # of them, who may be fed: a slow stream costs nothing
         self._next_key = 1
         self.events_total = 0
         self.streams = 0
@@ -216,7 +216,7 @@ class WatchHub:
         """Forget a watcher; nothing is sent for it any more."""
         if self._watchers.pop(watcher.key, None) is None:
             return
-        self._behind.pop(watcher.key, None)
+        self._no_more_behind(watcher)
         if watcher.synced:
             self._index.unregister(watcher.key)
             watcher.synced = False
@@ -230,7 +230,7 @@ class WatchHub:
 
     def park(self, watcher: Watcher) -> None:
         """Compaction overtook it: it sends nothing more but exists until cancelled (W22)."""
-        self._behind.pop(watcher.key, None)
+        self._no_more_behind(watcher)
         if watcher.synced:
             self._index.unregister(watcher.key)
             watcher.synced = False
@@ -239,7 +239,9 @@ class WatchHub:
     def writable(self, stream: WatchStream) -> None:
         """The stream's reader caught up."""
         stream.blocked = False
-        if any(w.key in self._behind for w in stream.ids.values()):
+        ready = {w.key: w for w in stream.ids.values() if w.key in self._behind and not w.loading}
+        if ready:
+            self._ready.update(ready)
             self._wake()
 
     def all_synced(self, stream: WatchStream) -> bool:
@@ -259,8 +261,12 @@ class WatchHub:
         if watcher.synced:
             self._index.unregister(watcher.key)
             watcher.synced = False
-        self._behind[watcher.key] = watcher
+        self._behind[watcher.key] = self._ready[watcher.key] = watcher
         self._wake()
+
+    def _no_more_behind(self, watcher: Watcher) -> None:
+        self._behind.pop(watcher.key, None)
+        self._ready.pop(watcher.key, None)
 
     def resume(self, revision: int) -> None:
         """The store leapt ahead of ``revision``, up to which everybody was fed: go on from there.
@@ -324,10 +330,7 @@ class WatchHub:
         events: Sequence[Event],
         next_revision: int,
     ) -> bool:
-        """One batch to one watcher, unless it may not see it or its reader was slow before.
-
-        False then, and when the reader is slow by now. ``next_revision`` follows what was sent.
-        """
+        """One batch to one watcher; False when it was not sent, or its reader is slow by now."""
         stream = watcher.stream
         if stream.blocked:
             self._fall_behind(watcher)
@@ -373,22 +376,22 @@ class WatchHub:
     def catch_up(self) -> bool:
         """Feed a piece of what is told, and a slice of who is behind; True: more could be fed."""
         self._feeding.go_on()
-        turn = [w for w in self._behind.values() if _can_go_on(w)]
         refused = False
-        for watcher in turn[:CATCH_UP_SLICE]:
+        for watcher in list(self._ready.values())[:CATCH_UP_SLICE]:
             # What the ones before it were sent may have filled its stream, or ended it.
-            if watcher.key in self._behind and _can_go_on(watcher):
+            if watcher.stream.blocked:
+                self._ready.pop(watcher.key, None)  # until its reader goes on
+            elif watcher.key in self._ready:
                 refused |= not self._advance(watcher)
         # Who was refused by history asks again when another answer or the next tick is there.
-        more = not refused and any(map(_can_go_on, self._behind.values()))
-        return self._feeding.busy or more
+        return self._feeding.busy or (bool(self._ready) and not refused)
 
     def _advance(self, watcher: Watcher) -> bool:
         """One step for a watcher that is behind; False: history takes no more questions now."""
         store = self._store
         start = watcher.next_revision
         if start > store.revision:
-            self._behind.pop(watcher.key, None)
+            self._no_more_behind(watcher)
             self._sync(watcher)
             return True
         if start < store.compact_revision:
@@ -404,14 +407,15 @@ class WatchHub:
 
     def _ask_history(self, watcher: Watcher, start: int) -> bool:
         watcher.loading = True
-        to_revision = self._store.revision
+        self._ready.pop(watcher.key, None)
+        span, to_revision = watcher.span, self._store.revision
         limit = limits.WATCH_CATCHUP_REVISIONS
-        span = watcher.span
 
         def loaded(result: EventPage | ConfigServiceError) -> None:
             watcher.loading = False
             if watcher.key not in self._watchers:
                 return
+            self._ready[watcher.key] = watcher
             if isinstance(result, ConfigServiceError):
                 self.remove(watcher)
                 watcher.stream.on_refused(watcher, result)
@@ -433,6 +437,7 @@ class WatchHub:
             )
         except ConfigServiceError:
             watcher.loading = False  # too many questions at once: its turn comes again
+            self._ready[watcher.key] = watcher
             return False
         return True
 
@@ -447,7 +452,7 @@ class WatchHub:
                 return
         watcher.next_revision = next_revision
         if next_revision > self._store.revision and watcher.key in self._watchers:
-            self._behind.pop(watcher.key, None)
+            self._no_more_behind(watcher)
             self._sync(watcher)
 
     # --- progress --------------------------------------------------------------------------------
@@ -465,10 +470,6 @@ class WatchHub:
                 if not watcher.stream.blocked:
                     watcher.stream.sink.send(self._header(current) + mark)
             watcher.quiet = True
-
-
-def _can_go_on(watcher: Watcher) -> bool:
-    return not watcher.loading and not watcher.stream.blocked
 
 
 def _hidden(event: Event, filters: int) -> bool:

@@ -173,3 +173,36 @@ def test_W16_history_knows_what_was_before_the_floor_and_a_watch_does_not() -> N
     gate.answer()
     [message] = sink.sent
     assert [e.prev_kv.mod_revision for e in message.events] == [0, LAST - 2, LAST - 1]
+
+
+class CountedStream(WatchStream):
+    """Counts how often somebody looks at it."""
+
+    looks = 0
+    _blocked = False
+
+    @property
+    def blocked(self) -> bool:  # type: ignore[override]
+        self.looks += 1
+        return self._blocked
+
+    @blocked.setter
+    def blocked(self, value: bool) -> None:
+        self._blocked = value
+
+
+def test_watches_that_nobody_reads_cost_nothing_while_they_wait() -> None:
+    world, sink = World(), Sink(slow=1)
+    stream = CountedStream(sink, lambda _: None, lambda *_: None)
+    for watch_id in range(1, 101):
+        world.add(stream, watch_id, since=LAST)
+    while world.hub.catch_up():
+        pass
+    stream.looks = 0
+    for _ in range(10):
+        feed(world, world.put(b"/k00"))
+        assert not world.hub.catch_up()
+    assert (stream.looks, world.hub.behind) == (0, 100)
+    world.hub.writable(stream)
+    world.settle()
+    assert {len(of(sink, watch_id)) for watch_id in range(1, 101)} == {11}
