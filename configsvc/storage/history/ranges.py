@@ -17,6 +17,7 @@ from configsvc.storage.history.session import Session
 from configsvc.storage.history.statements import ROW_LIST
 from configsvc.types import KeySpan
 
+_ROWS_MAX: Final = 2**63 - 1  # SQL counts no further; a client may ask for so many
 # ``{end}`` is the upper bound, absent for an open span. Parameters are named: they repeat.
 _NAMES: Final = """
 WITH RECURSIVE names(key) AS (
@@ -104,7 +105,7 @@ def raw_live_rows(
         filters=" ".join(clause for _, clause in filters),
     )
     if rows_max:
-        sql += f" LIMIT {int(rows_max)}"
+        sql += f" LIMIT {min(int(rows_max), _ROWS_MAX)}"
     rows: list[tuple[Any, ...]] = session.cursor.execute(sql, parameters).fetchall()
     return rows
 

@@ -99,6 +99,14 @@ def test_r4_a_revision_that_is_not_written_yet_is_said_so(history: History, read
     assert (caught.value.asked, caught.value.visible) == (3, 2)
 
 
+def test_the_largest_limit_is_a_limit(history: History, reader) -> None:
+    world = World()
+    world.put(b"/a", b"1")
+    history.write(world.effects)
+    found = reader.range_at(RangeOp(span_of(b"/", b"0"), limit=2**63 - 1), world.revision)
+    assert [kv.key for kv in found.kvs] == [b"/a"]
+
+
 def test_r11_without_an_order_the_limit_comes_first(history: History, reader) -> None:
     world = World()
     for key, value in ((b"a", b"9"), (b"b", b"8"), (b"c", b"1")):
