@@ -14,6 +14,7 @@ Not here: errors of the disk (``storage.wal.writer`` ends the process).
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final
@@ -83,7 +84,8 @@ class DiskHealth:
         if age <= half and now >= self._next_look:
             self._next_look = now + limits.DISK_LOOK_S
             reserve = 2 * limits.WAL_SEGMENT_BYTES + limits.DISK_RESERVE_BYTES
-            self._free_space = self._free_bytes() >= reserve
+            with contextlib.suppress(OSError):  # it does not tell: the next write will
+                self._free_space = self._free_bytes() >= reserve
             self._judge_space()
         if self.state is not DiskState.OK or age > half:
             self._hand_over(now, merely_slow=self.state is DiskState.SLOW and age <= half)

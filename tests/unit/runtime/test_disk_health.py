@@ -125,3 +125,19 @@ def test_a_follower_only_says_so(world: World) -> None:
     world.ticks(2.0)
     assert (world.member.handed_over, world.member.alarms) == (0, [])
     assert world.disk.state is DiskState.FULL
+
+
+def test_a_file_system_that_does_not_tell_ends_no_tick(world: World) -> None:
+    member: Any = world.member
+
+    def unknown() -> int:
+        raise OSError(5, "it does not tell")
+
+    disk = DiskHealth(member, unknown)
+    for _ in range(100):
+        world.member.clock.now += 0.05
+        disk.tick(world.member.clock.now)
+    assert disk.state is DiskState.OK
+    world.free = 0
+    world.ticks(1.5)
+    assert world.disk.state is DiskState.FULL
