@@ -38,7 +38,7 @@ def run_words(words: Sequence[str]) -> int:
         sys.stdout.flush()
         return code
     except ConfigServiceError as error:
-        return _fail(error)
+        return _fail(error, session.about_certificate(error))
     except KeyboardInterrupt as interrupt:
         return 128 + signal_of(interrupt)
     except BrokenPipeError:
@@ -81,6 +81,6 @@ def _drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _fail(error: ConfigServiceError) -> int:
-    print(f"configctl: {escape(line_of(error))}", file=sys.stderr)
+def _fail(error: ConfigServiceError, more: str = "") -> int:
+    print(f"configctl: {escape(line_of(error) + more)}", file=sys.stderr)
     return int(exit_of(error))

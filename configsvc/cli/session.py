@@ -14,7 +14,8 @@ from configsvc.cli import secrets
 from configsvc.cli.exits import CliError, Exit
 from configsvc.cli.output import Out, escape
 from configsvc.cli.settings import Settings, resolve
-from configsvc.cli.times import When, parse_when
+from configsvc.cli.times import When, parse_when, show_time
+from configsvc.errors import ConfigServiceError
 
 if TYPE_CHECKING:
     from configsvc.client import Client, ClientSettings, Why
@@ -55,7 +56,7 @@ class Session:
         from configsvc.client import ClientSettings, Login, TlsFiles, parse_endpoints
 
         own = self.settings
-        token = secrets.read_secret(own.token_file, "token file") if own.token_file else ""
+        token = secrets.read_token(own.token_file) if own.token_file else ""
         login = None
         if own.user and not token:
             token = self.cached_token(own)
@@ -94,6 +95,24 @@ class Session:
             return Path(settings.cert).read_bytes() if settings.cert else b""
         except OSError:
             return b""
+
+    def about_certificate(self, error: ConfigServiceError) -> str:
+        """What is wrong with our certificate when a member did not take it, as far as we see."""
+        if self._client is None:
+            return ""
+        from configsvc.cli.commands_pki import read_leaf
+        from configsvc.client.errors import CERTIFICATE_REFUSED
+
+        if CERTIFICATE_REFUSED not in str(error):
+            return ""
+        path = self.settings.cert
+        if not path:
+            return " (none was given: --cert, --key)"
+        try:
+            ended = read_leaf(Path(path)).not_after_ns
+        except (CliError, ValueError):
+            return ""
+        return f" ({path} ended at {show_time(ended)})" if ended < time.time_ns() else f" ({path})"
 
     @property
     def why(self) -> Why:

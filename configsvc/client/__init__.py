@@ -5,7 +5,7 @@ them. Errors are ``configsvc.errors`` for what the cluster refused, and ``client
 happened on the way.
 """
 
-from configsvc.client import administration, inquiries, operations
+from configsvc.client import administration, inquiries, operations, quiet  # noqa: F401
 from configsvc.client.aio import AsyncClient
 from configsvc.client.aio_recipes import acquire_async, current_leader_async
 from configsvc.client.aio_streams import AsyncLeaseKeeper, AsyncWatch, hold_lease_async

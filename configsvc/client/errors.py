@@ -75,6 +75,23 @@ _NOT_SENT: Final = re.compile(r"failed to connect to all addresses|dns resolutio
 _REASON: Final = re.compile(r"rpc error: code = (\w+) desc = (.*)", re.S)
 _CONNECT_CAUSE: Final = re.compile(r"failed to connect to all addresses; last error: (.*)", re.S)
 
+# What TLS failed for, in its own words and in ours; the first that fits.
+CERTIFICATE_REFUSED: Final = "it does not take this client's certificate"
+_TLS_CAUSES: Final = (
+    ("TSI_DATA_CORRUPTED", f"{CERTIFICATE_REFUSED}: expired, of another authority, or none"),
+    (
+        "VERIFY_FAILED: certificate has expired",
+        "its certificate has expired, or the clock is wrong",
+    ),
+    (
+        "VERIFY_FAILED: certificate is not yet valid",
+        "its certificate is not valid yet: see the clock",
+    ),
+    ("CERTIFICATE_VERIFY_FAILED", "its certificate was not issued by the given CA bundle"),
+    ("Hostname Verification Check failed", "its certificate is not for this host name"),
+    ("WRONG_VERSION_NUMBER", "it does not speak TLS"),
+)
+
 # Codes under which a write that was sent may have happened.
 DOUBTFUL: Final = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"})
 # Texts under such a code that are refusals all the same: judged before anything was proposed.
@@ -143,6 +160,7 @@ def explain(failure: Failure) -> str:
     cause = _CONNECT_CAUSE.search(text)
     if cause is not None:
         text = cause[1].removeprefix("UNKNOWN: ").removeprefix("UNAVAILABLE: ")
+        text = next((said for mark, said in _TLS_CAUSES if mark in text), text)
     return f"{failure.endpoint}: {' '.join(text.split()) or failure.code}"
 
 

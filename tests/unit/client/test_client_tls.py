@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import ipaddress
 import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +32,7 @@ from configsvc.client import (
     parse_endpoints,
 )
 from configsvc.identity.pki import init_pki, issue
+from configsvc.net import contexts as net
 from tests.support.fake_cluster import FakeCluster
 
 
@@ -81,6 +88,64 @@ def test_a_server_of_another_authority_is_refused(cluster: FakeCluster, pki: Pat
 def test_a_server_with_another_name_is_refused(pki: Path) -> None:
     with server(pki, "server-elsewhere") as cluster, pytest.raises(UnavailableError):
         put(settings(cluster, pki, "ca-server", "user-alice"))
+
+
+@contextlib.contextmanager
+def listener(pki: Path, name: str) -> Iterator[str]:
+    """TLS as members have it: whom it does not take is told why."""
+    files = net.TlsFiles(
+        str(pki / f"{name}.pem"), str(pki / f"{name}.key"), str(pki / "ca-client.pem")
+    )
+    context = net.server_context(files, alpn=net.ALPN_CLIENT_PORT)
+    with socket.create_server(("127.0.0.1", 0)) as door:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):  # the door is shut
+                while True:
+                    one, _ = door.accept()
+                    one.settimeout(5)
+                    with contextlib.suppress(OSError), context.wrap_socket(one, server_side=True):
+                        pass
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"https://127.0.0.1:{door.getsockname()[1]}"
+        finally:
+            door.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+CONFIGCTL = "import sys; from configsvc.cli.configctl import main; sys.exit(main())"
+
+
+def test_what_tls_failed_for_is_one_line_of_ours(pki: Path, tmp_path: Path) -> None:
+    """The library's own words say nothing to people, and its core says them a dozen times."""
+    now = int(time.time())
+    issue(pki, "user", "late", lifetime_s=60, now=now - 120)
+    issue(pki, "server", "old", ips=["127.0.0.1"], lifetime_s=60, now=now - 120)
+    init_pki(tmp_path / "other", "test.example")
+    cases = (
+        ("server-m1", "user-late", "ca-server", "user-late.pem ended at "),
+        ("server-m1", "", "ca-server", "none was given: --cert, --key"),
+        ("server-m1", "member-00000000000000ab", "ca-server", "of another authority"),
+        ("server-m1", "user-alice", "other", "not issued by the given CA bundle"),
+        ("server-old", "user-alice", "ca-server", "has expired"),
+        ("server-elsewhere", "user-alice", "ca-server", "not for this host name"),
+    )
+    for of, leaf, ca, said in cases:
+        with listener(pki, of) as url:
+            bundle = tmp_path / "other" / "ca-server.pem" if ca == "other" else pki / f"{ca}.pem"
+            argv = ["--endpoints", url, "--cacert", str(bundle)]
+            if leaf:
+                argv += ["--cert", str(pki / f"{leaf}.pem"), "--key", str(pki / f"{leaf}.key")]
+            ran = subprocess.run(
+                [sys.executable, "-c", CONFIGCTL, "get", "/a", "--timeout", "3s", *argv],
+                capture_output=True, text=True, timeout=60, check=False,
+            )  # fmt: skip
+        assert ran.returncode == 4, ran
+        assert said in ran.stderr
+        assert len(ran.stderr.splitlines()) == 1, ran.stderr
 
 
 @pytest.mark.parametrize("leaf", ["", "member-00000000000000ab"])
