@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from configsvc.storage.history.reader import HistoryReader
 
 _NO_ROOT: Final = bytes(HASH_BYTES)
+_SQLITE: Final = b"SQLite format 3\0"
 
 
 def find_database(directory: Path) -> Path:
@@ -54,6 +55,9 @@ class DatabaseLog:
 
         if not path.is_file():
             raise CliError(Exit.USAGE, f"{path}: no such file")
+        with path.open("rb") as file:
+            if not file.read(len(_SQLITE)).startswith(_SQLITE):
+                raise CliError(Exit.USAGE, f"{path}: not a history database")
         self.path = path
         with open_reader(path).connect() as connection, connection.begin():
             if not is_complete(connection):

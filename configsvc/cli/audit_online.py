@@ -162,6 +162,8 @@ class MemberLog:
 
     def _entries(self, rows: RowReader | None, first: int, limit: int) -> Iterator[Entry]:
         for chunk in self._chunks(first, limit):
+            if chunk.keys:
+                self.keys = list(chunk.keys)
             for actor in chunk.actors:
                 self.actors[actor.hash] = ActorRow(actor.salt, actor.record)
             for exported in chunk.leaves:

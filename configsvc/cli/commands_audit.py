@@ -282,13 +282,12 @@ def _verify_proof(session: Session) -> int:
         raise CliError(Exit.USAGE, "a proof needs --leaf and --keys")
     pins = read_pins(args.keys, args.threshold)
     try:
-        leaf = Path(args.leaf).read_bytes()
-        text = Path(args.proof).read_text(encoding="utf-8")
+        leaf, text = Path(args.leaf).read_bytes(), Path(args.proof).read_bytes()
     except OSError as error:
         raise CliError(Exit.USAGE, f"{error.filename}: {error.strerror}") from None
     problem = "the record is not in the signed tree"
     try:
-        proof = decode_proof(text)
+        proof = decode_proof(text.decode("utf-8"))
         holds = verify_proof(proof, leaf, pins.origin, pins.keys, pins.threshold, check_signature)
     except (DecodeError, UnicodeDecodeError) as error:
         holds, problem = False, str(error)

@@ -189,10 +189,18 @@ def parse_cluster(text: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for part in text.split(",") if text else ():
         name, equals, url = part.strip().partition("=")
-        if not equals or not _NAME.fullmatch(name) or not urlsplit(url).hostname:
+        if not equals or not _NAME.fullmatch(name) or not _is_peer_url(url):
             raise CliError(Exit.USAGE, f"--initial-cluster: {part!r}: write NAME=https://host:port")
         found.setdefault(name, []).append(url)
     return found
+
+
+def _is_peer_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname and parts.port)
+    except ValueError:
+        return False
 
 
 def run_init(session: Session) -> int:
@@ -381,6 +389,9 @@ def run_show(session: Session) -> int:
 def run_member_id(session: Session) -> int:
     from configsvc.identity.member_ids import member_id, member_name
 
+    for url in session.args.peer_urls:
+        if not _is_peer_url(url):
+            raise CliError(Exit.USAGE, f"{url!r}: write https://host:port")
     identity = member_id(session.args.peer_urls, session.args.initial_cluster_token)
     if session.out.as_json:
         session.out.json({"id": f"{identity:x}", "certificate_name": member_name(identity)})

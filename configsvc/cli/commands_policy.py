@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import ipaddress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,8 +41,15 @@ def register(commands: Commands) -> None:
     can_i.add_argument("--explain", action="store_true", help="show every rule that was looked at")
     can_i.add_argument("--value-bytes", type=number(-1), default=-1, metavar="N")
     can_i.add_argument("--value-format", default="", metavar="FORMAT")
-    can_i.add_argument("--source", default="", metavar="IP", help="as if from this address")
+    can_i.add_argument("--source", type=_address, metavar="IP", help="as if from this address")
     add_why(can_i)
+
+
+def _address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no IP address") from None
 
 
 def _source(path: str) -> str:
@@ -154,7 +163,7 @@ def run_can_i(session: Session) -> int:
                 value_bytes=args.value_bytes,
                 explain=args.explain,
                 value_format=args.value_format,
-                source_ip=args.source,
+                source_ip=args.source or "",
             )
         )
     )

@@ -90,6 +90,8 @@ _HINTS: dict[type[ConfigServiceError], str] = {
     errors.AuthOldRevisionError: "get a new token with `configctl login`",
     errors.CompactedError: "older values are in the history: `get --at`, `log`, `diff`",
     errors.NoSpaceError: "compact, defragment, then `configctl alarm disarm`",
+    errors.InvalidAuthMgmtError: "KEY must not be empty, END lies behind it, root stays",
+    errors.MemberBadURLsError: "write https://HOST:PORT",
     errors.NotLeaderError: "send it to the leader that `configctl status` names",
 }
 

@@ -42,6 +42,18 @@ def read_secret(source: str, what: str) -> str:
         raise CliError(Exit.CONFIG, f"{what} {source}: is not UTF-8") from None
 
 
+def read_token(source: str) -> str:
+    """The same for a token, which no call could carry with other characters.
+
+    Raises:
+        CliError: as ``read_secret``, or no token.
+    """
+    token = read_secret(source, "token file")
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise CliError(Exit.CONFIG, f"token file {source}: holds something else than a token")
+    return token
+
+
 def ask_password(prompt: str, *, twice: bool = False) -> str:
     """Ask on the terminal.
 

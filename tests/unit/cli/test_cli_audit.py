@@ -297,6 +297,15 @@ def test_keys_of_an_export_that_are_no_text_are_no_keys(
     assert verify(shell, "--from", str(directory))[0] == 1
 
 
+def test_an_export_names_the_keys_of_its_members(
+    shell: Shell, audit: SignedLog, tmp_path: Path
+) -> None:
+    directory = exported(shell, tmp_path, "--values")
+    assert (directory / "keys").read_text().splitlines() == audit.pins.splitlines()[1:]
+    code, said = verify(shell, "--from", str(directory))
+    assert (code, "pin yours" in said) == (0, True)
+
+
 def test_a_short_export_is_not_kept(shell: Shell, audit: SignedLog, tmp_path: Path) -> None:
     audit.entries[1] = audit.entries[1][:-2]
     assert shell.run("audit", "export", str(tmp_path / "export")).code == 1
@@ -327,6 +336,15 @@ def test_a_single_proof(shell: Shell, audit: SignedLog, pins: str, tmp_path: Pat
     proof.write_text("nonsense")
     assert verify(shell, *words)[0] == 1
     assert verify(shell, "--proof", str(proof))[0] == 2
+
+
+def test_a_proof_that_is_no_text_proves_nothing(
+    shell: Shell, audit: SignedLog, pins: str, tmp_path: Path
+) -> None:
+    proof = tmp_path / "proof"
+    proof.write_bytes(b"\xff\xfe")
+    code, said = verify(shell, "--proof", str(proof), "--leaf", str(proof), "--keys", pins)
+    assert (code, "TAMPERED" in said) == (1, True)
 
 
 def test_keys_are_printed_to_be_pinned(shell: Shell, audit: SignedLog, tmp_path: Path) -> None:

@@ -54,6 +54,9 @@ def test_bad_calls(shell: Shell, pki: Path, tmp_path: Path) -> None:
     for words, code in (
         ([*init, "UPPER"], 2),
         ([*init, "a", "--initial-cluster", "x"], 2),
+        ([*init, "a", "--initial-cluster", "m=https://h:port"], 2),
+        ([*init, "a", "--initial-cluster", "m=https://[::1"], 2),
+        (["pki", "member-id", "nonsense"], 2),
         ([*init, "a", "--initial-cluster", "../m=https://h:1"], 2),
         (["issue", str(pki), "user", "Alice"], 2),
         (["issue", str(pki), "user", "alice", "--host", "h"], 2),

@@ -268,6 +268,7 @@ HUGE = "9" * 23
         "audit local --from -1",
         "audit verify --threshold 0",
         f"can-i kv.put /a --value-bytes {HUGE}",
+        "can-i kv.put /a --source nowhere",
         "fleet wait --set s --percent nan",
         "fleet wait --set s --percent 101",
         f"fleet wait --set s --rev {HUGE}",
@@ -358,6 +359,14 @@ def test_secrets_from_files(tmp_path: Path) -> None:
             secrets.read_secret(str(path), "x")
     with pytest.raises(CliError):
         secrets.read_secret(str(tmp_path / "no"), "x")
+
+
+@pytest.mark.parametrize("text", ["two words", "a\nb", "a\x01b", "t\u00f6ken"])
+def test_a_token_is_one_word_of_ascii(shell: Shell, tmp_path: Path, text: str) -> None:
+    path = tmp_path / "token"
+    path.write_text(text)
+    ran = shell.run("get", "/a", "--token-file", str(path))
+    assert (ran.code, "something else than a token" in ran.err) == (Exit.CONFIG, True)
 
 
 def test_the_token_cache_is_private_and_bound(tmp_path: Path) -> None:
