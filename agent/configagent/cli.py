@@ -43,6 +43,13 @@ def _duration(text: str) -> float:
     return found
 
 
+def _whole(text: str) -> int:
+    """A revision or the number of a generation."""
+    if not (text.isascii() and text.isdigit()) or int(text) >= 2**63:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
+    return int(text)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold values (I7)
@@ -104,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument(
         "--timeout", type=_duration, default=30.0, metavar="T", help="as 30s; 30s by default"
     )
-    plan.add_argument("--rev", type=int, default=0, metavar="N", help="at an older revision")
+    plan.add_argument("--rev", type=_whole, default=0, metavar="N", help="at an older revision")
     plan.add_argument("--check", action="store_true", help="run the check commands too")
     render = add("render", run_render, "render a template without a store")
     render.add_argument("template")
@@ -128,11 +135,11 @@ def _parser() -> argparse.ArgumentParser:
     listed.add_argument("--json", action="store_true")
     compare = add("diff", questions.run_diff, "what changed between two generations")
     compare.add_argument("set")
-    compare.add_argument("first", type=int)
-    compare.add_argument("second", type=int)
+    compare.add_argument("first", type=_whole)
+    compare.add_argument("second", type=_whole)
     back = add("rollback", run_rollback, "put an older generation back, from this node's store")
     back.add_argument("set")
-    back.add_argument("--to", type=int, default=0, metavar="GENERATION")
+    back.add_argument("--to", type=_whole, default=0, metavar="GENERATION")
     for name, text in (("retry", "try again"), ("approve", "let a held output through")):
         add(name, run_request, text).add_argument("set")
         commands.choices[name].set_defaults(request=name)
@@ -218,7 +225,7 @@ def run_plan(arguments: Arguments) -> int:
 
 def run_render(arguments: Arguments) -> int:
     """``render``."""
-    from configagent.child import Child
+    from configagent.child import Child, ChildLostError
     from configagent.render import read_template
     from configsvc import limits
 
@@ -252,7 +259,11 @@ def run_render(arguments: Arguments) -> int:
         finally:
             await child.close()
 
-    answer = asyncio.run(once())
+    try:
+        answer = asyncio.run(once())
+    except ChildLostError as error:
+        print(f"{arguments.template}: the render worker {error}", file=sys.stderr)
+        return Exit.RENDER
     if "error" in answer:
         print(f"{arguments.template} line {answer['line']}: {answer['error']}", file=sys.stderr)
         return Exit.RENDER

@@ -69,6 +69,9 @@ def run_status(arguments: Arguments) -> int:
 def _status(settings: Settings) -> dict[str, Any]:
     try:
         return ask(settings.socket, {"command": "status"})
+    except PermissionError:
+        who = "as the agent's user, as root or as one of its socket_group"
+        raise SettingsError(f"{settings.socket}: not for this account: ask {who}") from None
     except (OSError, ValueError):
         return {"node": settings.node, "link": "stopped", "sets": local.statuses(settings)}
 

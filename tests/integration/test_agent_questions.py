@@ -79,6 +79,32 @@ def test_strict_status_speaks_in_exit_codes(world: World, capsys: Any) -> None:
     assert "stopped" in capsys.readouterr().out
 
 
+def test_who_may_not_ask_is_told_so(world: World, capsys: Any, monkeypatch: Any) -> None:
+    """Root may always: what the kernel would say to others is said by a stand-in."""
+
+    def ask_nobody(path: str, request: dict[str, Any]) -> dict[str, Any]:
+        raise PermissionError(13, "Permission denied")
+
+    world.new_agent()
+    monkeypatch.setattr("configagent.questions.ask", ask_nobody)
+    assert ask(world, "status") == Exit.USAGE
+    out, err = capsys.readouterr()
+    assert (out, "not for this account" in err) == ("", True)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("plan", "--rev", "9" * 30), ("plan", "--rev", "-1"), ("rollback", "web", "--to", "x"),
+        ("diff", "web", "1", "-2"), ("plan", "--timeout", "nan"),
+    ],
+)  # fmt: skip
+def test_numbers_that_are_none_are_usage(world: World, capsys: Any, words: tuple[str, ...]) -> None:
+    world.new_agent()
+    assert ask(world, *words) == Exit.USAGE
+    assert "Traceback" not in capsys.readouterr().err
+
+
 def test_watch_shows_each_change_once(world: World, capsys: Any, monkeypatch: Any) -> None:
     async def story(w: World) -> None:
         await w.outcome("converged")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from configagent import cli
 from configagent.config import parse
+from configagent.errors import Exit
 
 ROOT = Path(__file__).parents[3]
 EXAMPLE = ROOT / "examples/agent/agent.toml"
@@ -54,3 +55,16 @@ def test_the_unit_allows_what_the_example_writes() -> None:
     assert len(words) == len(set(words))
     assert {"Type", "WatchdogSec", "ReadWritePaths", "NoNewPrivileges"} <= set(words)
     assert "Type=notify-reload" in unit
+
+
+def test_a_template_that_never_ends_is_ended(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    template = tmp_path / "endless.j2"
+    template.write_text(
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    )
+    assert cli.main(["render", str(template)]) == Exit.RENDER
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert str(template) in err
