@@ -39,7 +39,6 @@ class Publishing:
         self._next_try = 0.0
         self._attributes_told = False
         self._probing = False
-        self.fatal: FatalError | None = None
 
     def leadership(self, lead: int) -> None:
         """Leadership moved: what was proposed may be lost."""

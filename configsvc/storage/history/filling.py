@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import func, select
 
@@ -26,8 +26,6 @@ from configsvc.storage.history.small_tables import SMALL_TABLES, store_value
 from configsvc.storage.history.store import History
 from configsvc.storage.history.tree import Tile
 from configsvc.storage.history.values import ROW_AAD, VALUE_FIELD, Sealing
-
-_LAST_INT: Final = 2**63 - 1
 
 
 class FillingHistory(History):

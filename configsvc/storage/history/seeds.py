@@ -1,8 +1,8 @@
 """The sealing seeds of one database: made, wrapped by the key file, found again (ENC-4, ENC-5).
 
-A seed serves until its key file changes, 2^31 fields or 90 days; a newer one serves new rows,
-the older ones still open what they sealed. Changing the key file re-wraps the seeds and touches
-no row.
+A seed serves for 2^31 fields, or for 90 days and the rest of the run in which they end; a newer one
+serves new rows, the older ones still open what they sealed. Changing the key file re-wraps the
+seeds, which go on serving, and touches no row.
 """
 
 from __future__ import annotations
