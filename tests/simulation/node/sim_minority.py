@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from configsvc.codec import command as codec
 from configsvc.errors import ConfigServiceError
 from configsvc.proto import rpc_pb2
-from configsvc.raft.messages import Role
+from configsvc.raft.messages import ConfState, Role
 from configsvc.types import NodeId
 from tests.simulation.node.sim_clients import ACTOR
 from tests.simulation.node.sim_kernel import MS, S
@@ -69,10 +69,18 @@ class Minority:
         self.kernel.run(LASTS_NS, self._too_long)
         self._asking = False
         gap = self.kernel.now - self._last
+        if self._changed(conf):
+            world.count("minorities that a change overtook")  # who was broken may be needed now
+            self._mend(victim)
+            return
         role = "the leader" if victim == leader.id else "a follower"
         assert gap <= self._allowed(), f"I25 {gap / S:.2f} s without a write: {role}: {kind}"
         world.count("minorities")
         self._mend(victim)
+
+    def _changed(self, conf: ConfState) -> bool:
+        """Whether a change of members, proposed before, took effect meanwhile."""
+        return any(life.member.machine.conf_state != conf for life in self.world.lives())
 
     def _too_long(self) -> bool:
         return self.kernel.now - self._last > self._allowed()
