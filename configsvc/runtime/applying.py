@@ -25,7 +25,11 @@ from configsvc.apply.applier import Applier, Pieces
 from configsvc.apply.commands import Command, Effects, Refused
 from configsvc.codec.command import CommandDecoder
 from configsvc.errors import DecodeError, ExitCode, FatalError, RequestError
-from configsvc.limits import APPLY_WAITING_ENTRIES_MAX, READY_ENTRIES_MAX
+from configsvc.limits import (
+    APPLY_WAITING_BYTES_MAX,
+    APPLY_WAITING_ENTRIES_MAX,
+    READY_ENTRIES_MAX,
+)
 from configsvc.mvcc.messages import PutOp
 from configsvc.raft.confchange_codec import decode_conf_change
 from configsvc.raft.messages import (
@@ -35,6 +39,7 @@ from configsvc.raft.messages import (
     Entry,
     EntryKind,
 )
+from configsvc.raft.sizes import retained_bytes
 from configsvc.types import NodeId
 
 if TYPE_CHECKING:
@@ -64,6 +69,7 @@ class Applying:
         "_waiting",
         "held",
         "meaningless",
+        "waiting_bytes",
     )
 
     def __init__(self, machine: Machine, applier: Applier, listener: Listener) -> None:
@@ -74,6 +80,7 @@ class Applying:
         self._large: _Large | None = None
         self._waiting: deque[Entry] = deque()
         self._configurations = 0  # among those that wait
+        self.waiting_bytes = 0  # of those that wait
         self.held = False  # the history has no room
         self.meaningless = 0  # entries taken for empty ones
 
@@ -95,7 +102,10 @@ class Applying:
     @property
     def full(self) -> bool:
         """Whether nothing more should be taken for now."""
-        return len(self._waiting) >= APPLY_WAITING_ENTRIES_MAX
+        return (
+            len(self._waiting) >= APPLY_WAITING_ENTRIES_MAX
+            or self.waiting_bytes >= APPLY_WAITING_BYTES_MAX
+        )
 
     @property
     def holds_configuration(self) -> bool:
@@ -107,6 +117,7 @@ class Applying:
         if self.held or self._large is not None or self._waiting:
             self._waiting.extend(entries)
             self._configurations += _configurations(entries)
+            self.waiting_bytes += retained_bytes(entries)
         else:
             self._apply(entries)
 
@@ -119,6 +130,7 @@ class Applying:
                 self._waiting.popleft()
             if run:
                 self._configurations -= _configurations(run)
+                self.waiting_bytes -= retained_bytes(run)
                 self._apply(run)
             return
         try:
@@ -131,7 +143,7 @@ class Applying:
         """Forget what waits and what is half done: it is part of what is being installed."""
         self._large = None
         self._waiting.clear()
-        self._configurations = 0
+        self._configurations = self.waiting_bytes = 0
 
     def _apply(self, entries: Sequence[Entry]) -> None:
         effects: list[Effects] = []
@@ -155,6 +167,7 @@ class Applying:
                 rest = entries[at + 1 :]
                 self._waiting.extendleft(reversed(rest))
                 self._configurations += _configurations(rest)
+                self.waiting_bytes += retained_bytes(rest)
                 return
             effects.append(outcome)
             commands.append(command)

@@ -62,12 +62,14 @@ class Housekeeping:
 
         ``urgent``: for those that have twice the room.
         """
-        lag = self._member.history.lag()
+        member = self._member
+        lag = member.history.lag()
         room = 2 if urgent else 1
         return bool(
             2 * lag.entries >= room * limits.SQL_LAG_ENTRIES_MAX
             or 2 * lag.bytes >= room * limits.SQL_LAG_BYTES_MAX
-            or self._member.committed - self._member.applied >= room * limits.APPLY_LAG_ENTRIES_MAX
+            or member.committed - member.applied >= room * limits.APPLY_LAG_ENTRIES_MAX
+            or member.machine.apply_lag_bytes >= room * limits.APPLY_LAG_BYTES_MAX
         )
 
     def note_digest(self, index: int, digest: bytes) -> None:

@@ -170,6 +170,11 @@ class Machine:
         return self._applying.meaningless
 
     @property
+    def apply_lag_bytes(self) -> int:
+        """Bytes of committed entries that wait to be applied."""
+        return self._applying.waiting_bytes
+
+    @property
     def writing(self) -> bool:
         """Whether a write is in flight."""
         return self._in_flight is not None

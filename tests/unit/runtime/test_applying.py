@@ -9,7 +9,16 @@ import pytest
 
 from configsvc.apply.commands import Effects
 from configsvc.codec import command
-from configsvc.limits import APPLY_LAG_ENTRIES_MAX, APPLY_WAITING_ENTRIES_MAX, READY_ENTRIES_MAX
+from configsvc.limits import (
+    APPEND_BYTES_MAX,
+    APPLY_LAG_BYTES_MAX,
+    APPLY_LAG_ENTRIES_MAX,
+    APPLY_WAITING_BYTES_MAX,
+    APPLY_WAITING_ENTRIES_MAX,
+    MIB,
+    READY_ENTRIES_MAX,
+    UNCOMMITTED_BYTES_MAX,
+)
 from configsvc.mvcc.messages import PutOp
 from configsvc.proto import rpc_pb2
 from configsvc.raft.confchange_codec import encode_conf_change
@@ -20,6 +29,7 @@ from configsvc.raft.messages import (
     Entry,
     EntryKind,
 )
+from configsvc.raft.sizes import ENTRY_OVERHEAD
 from configsvc.runtime.applying import Applying
 from configsvc.types import LogIndex, NodeId, Term
 
@@ -175,3 +185,42 @@ def test_writes_are_held_before_the_log_has_to_wait() -> None:
     assert not world.applying.full
     world.take(APPLY_WAITING_ENTRIES_MAX, APPLY_WAITING_ENTRIES_MAX + 1)
     assert world.applying.full
+
+
+def test_writes_are_held_before_bytes_make_the_log_wait() -> None:
+    """Urgent ones have twice the room, and what is not committed yet may come on top."""
+    most = 2 * APPLY_LAG_BYTES_MAX + UNCOMMITTED_BYTES_MAX + APPEND_BYTES_MAX
+    assert most < APPLY_WAITING_BYTES_MAX
+    world = World()
+    world.applying.held = True
+    large = entry(1, conf=False)._replace(data=bytes(MIB))
+    count = APPLY_WAITING_BYTES_MAX // (MIB + ENTRY_OVERHEAD)
+    world.applying.take((large,) * count)
+    assert not world.applying.full
+    world.applying.take((large,))
+    assert world.applying.full
+
+
+@pytest.mark.parametrize("large", [(), (2,)], ids=["small", "large"])
+def test_bytes_that_wait_are_counted_until_they_are_applied(large: tuple[int, ...]) -> None:
+    world = World(*large)
+    sizes = (10, 200, 3_000)
+    entries = [entry(at, conf=False) for at in (1, 2, 3)]
+    payloads = zip(entries, map(bytes, sizes), strict=True)
+    world.applying.held = True
+    world.applying.take(tuple(each._replace(data=data) for each, data in payloads))
+    assert world.applying.waiting_bytes == sum(sizes) + 3 * ENTRY_OVERHEAD
+    world.applying.held = False
+    world.applying.go_on()
+    assert world.applying.waiting_bytes == (3_000 + ENTRY_OVERHEAD if large else 0)
+    while world.applying.busy:
+        world.applying.go_on()
+    assert world.applying.waiting_bytes == 0
+
+
+def test_an_install_takes_the_bytes_that_wait_along() -> None:
+    world = World(1)
+    world.take(1, 5, 3)
+    assert world.applying.waiting_bytes
+    world.applying.drop()
+    assert world.applying.waiting_bytes == 0
