@@ -198,6 +198,7 @@ class Machine:
                 applying.held = not (applying.in_pieces or may_apply())
                 if not applying.held:
                     self._go_on()
+                    applying.held = not may_apply()  # what a write in flight brings is next
             ends = self._monotonic() + PASS_S_MAX
             for number in range(PASSES_MAX):
                 if number and self._monotonic() >= ends:

@@ -1,4 +1,4 @@
-"""What leaves first: appends and the log's write of one ``Ready``."""
+"""What comes first: appends and the log's write of one ``Ready``, and what is applied after it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from configsvc.apply.commands import Effects
 from configsvc.codec.records import RecordCache
 from configsvc.raft.messages import (
     ConfState,
@@ -65,9 +66,8 @@ def machine(core: Core, **more: Any) -> Machine:
         conf_state=ConfState((NodeId(1), NodeId(2)), (), (), (), False),
         hard_state=HARD,
         applied=0,
-        durable=0,
         records=RecordCache(),
-        **more,
+        **{"durable": 0, **more},
     )
 
 
@@ -107,3 +107,33 @@ def test_few_entries_leave_before_the_log_is_woken(count: int, order: list[str])
     core = Core(count)
     machine(core).run()
     assert core.did == order
+
+
+def test_what_was_written_waits_for_the_room_that_others_took_meanwhile() -> None:
+    """Entries that waited fill the history while a write is in flight: its own are held (Q2)."""
+    first, second, third = (Entry(Term(1), LogIndex(n), EntryKind.NORMAL, b"") for n in (1, 2, 3))
+    applied: list[int] = []
+
+    class History(Core):
+        def advance(self) -> None:
+            """What was handed out is on its way through apply."""
+
+        def begin(self, index: int, *_: Any) -> Effects:
+            return Effects(index, 1, 0, None, index, (), (), (), b"", None, b"", b"")
+
+        def on_applied(self, effects: list[Effects], _: Any) -> None:
+            applied.extend(each.index for each in effects)
+
+    core = History(0)
+    write = Ready(None, HARD, (), (third,), None, (third,), (), True)
+    core._readys = [write, Ready(None, None, (), (), None, (first, second), (), False)]
+    made = machine(core, durable=2)
+    made.log.append([first, second])
+    made.run(lambda: False)
+    assert (made.writing, made.apply_lag_bytes > 0, applied) == (True, True, [])
+    made.run(lambda: len(applied) < 2)
+    assert applied == [1, 2]
+    made.durable_up_to(1)
+    assert applied == [1, 2]
+    made.run(lambda: True)
+    assert applied == [1, 2, 3]
