@@ -108,6 +108,9 @@ class CheckedApplying(Applying):
         waiting = len(self._waiting)
         most = applying.APPLY_WAITING_ENTRIES_MAX - 1 + handed_out
         assert waiting <= most, f"I14 {waiting} entries wait for apply"
+        size = retained_bytes(self._waiting)
+        most = applying.APPLY_WAITING_BYTES_MAX - 1 + retained_bytes(entries)
+        assert size <= most, f"I14 {size} bytes wait for apply"
 
     def go_on(self) -> None:
         before, applied, in_pieces = self._lag(), self._machine.applied, self.in_pieces
@@ -141,6 +144,8 @@ def _admitted(member: Member, batch: list[Queued]) -> None:
     room = 2 if all(queued.urgent for queued in batch) else 1
     behind = member.committed - member.applied
     assert behind < room * limits.APPLY_LAG_ENTRIES_MAX, f"I14 proposed, apply lags {behind}"
+    size = retained_bytes(member.machine._applying._waiting)
+    assert size < room * limits.APPLY_LAG_BYTES_MAX, f"I14 proposed, {size} bytes wait for apply"
     lag = member.history.lag().entries
     assert 2 * lag < room * limits.SQL_LAG_ENTRIES_MAX, f"I14 proposed, the history lags {lag}"
 

@@ -133,6 +133,11 @@ CASES = {
         without("APPLY_LAG_ENTRIES_MAX", Housekeeping, "hold_writes"),
         SLOW_HISTORY,
     ),
+    "bytes wait for apply": Case(
+        "I14 proposed, .* bytes wait",
+        without("APPLY_LAG_BYTES_MAX", Housekeeping, "hold_writes"),
+        {**SLOW_HISTORY, "limits": {"APPLY_LAG_BYTES_MAX": 500}},
+    ),
     "the history lags": Case(
         "I14 proposed, the history lags",
         without("SQL_LAG_ENTRIES_MAX", Housekeeping, "hold_writes"),
@@ -151,6 +156,11 @@ CASES = {
     ),
     "apply has endless room": Case(
         "I14 .* wait for apply", apply_has_endless_room, SLOW_HISTORY
+    ),
+    "apply has room for all bytes": Case(
+        "I14 .* bytes wait for apply",
+        without("APPLY_WAITING_BYTES_MAX", Machine, "run", applying),
+        {**SLOW_HISTORY, "limits": {"APPLY_LAG_BYTES_MAX": 500}},
     ),
     "handed out at once": Case(
         "I14 .* entries handed out",
@@ -177,6 +187,7 @@ def _small_rooms(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bounds that the way through apply has by name, so small that they are met."""
     monkeypatch.setattr(applying, "READY_ENTRIES_MAX", 2)
     monkeypatch.setattr(applying, "APPLY_WAITING_ENTRIES_MAX", 12)
+    monkeypatch.setattr(applying, "APPLY_WAITING_BYTES_MAX", 1_200)
 
 
 @pytest.mark.parametrize("name", CASES)
