@@ -171,6 +171,7 @@ SIGNATURES_PER_MEMBER_MAX: Final = 16  # newest checkpoint signatures kept of ea
 LEARNERS_MAX: Final = 1
 URLS_PER_MEMBER_MAX: Final = 16
 URL_CHARS_MAX: Final = 512
+SNAPSHOTS_MAX: Final = 2  # copies of the store on their way to clients; OverloadedError beyond
 RANGES_IN_PIECES_MAX: Final = 4  # large ranges whose answers are being made; the others wait
 RANGES_WAITING_MAX: Final = 1_000  # OverloadedError beyond
 # One slice of a large range, then everybody else's turn. A longer answer is not made in one go.

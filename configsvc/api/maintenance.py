@@ -6,6 +6,7 @@ import hashlib
 import os
 from typing import Any, BinaryIO, Final
 
+from configsvc import limits
 from configsvc.api.contract import Caller, StreamHandler, StreamSink
 from configsvc.api.service import Service, raise_refused
 from configsvc.apply.commands import Effects
@@ -24,6 +25,7 @@ from configsvc.errors import (
 )
 from configsvc.limits import KIB
 from configsvc.proto import rpc_pb2
+from configsvc.runtime.member import Member
 from configsvc.runtime.waiting import Waiting
 
 ALARM_NAMES: Final = {1: "NOSPACE", 2: "CORRUPT"}
@@ -34,6 +36,10 @@ SNAPSHOT_PIECE_BYTES: Final = 512 * KIB  # read at a time
 
 class MaintenanceService(Service):
     """Handlers of Maintenance (N1–N10)."""
+
+    def __init__(self, member: Member) -> None:
+        super().__init__(member)
+        self.copies = 0  # of the store, for snapshots: each takes as much disk as the store
 
     def status(self, caller: Caller, raw: bytes) -> bytes:
         """Status: local, any authenticated principal."""
@@ -158,6 +164,8 @@ class MaintenanceService(Service):
     def snapshot(self, caller: Caller, sink: StreamSink) -> StreamHandler:
         """Snapshot: a sealed copy of the store (N8, D4)."""
         self.need(caller, "snapshot.export")
+        if self.copies >= limits.SNAPSHOTS_MAX:
+            raise OverloadedError("configsvc: other snapshots are being sent; try again later")
         return _SnapshotStream(self, caller, sink)
 
 
@@ -172,9 +180,12 @@ class _SnapshotStream:
         self._left = 0  # bytes not sent yet, padding included
         self._piece = b""  # read and not sent yet
         self._reading = False
+        self._copying = False
         self._hash = hashlib.sha256()
         self._started = False
         self._ended = False
+        self._counts = True
+        service.copies += 1
 
     def on_message(self, raw: bytes) -> None:
         requests.parse(rpc_pb2.SnapshotRequest, raw)
@@ -194,7 +205,12 @@ class _SnapshotStream:
     def _load(self) -> bytes:
         member = self._service.member
         if not self._ended:
-            member.gate.run(member.applied, member.reader.open_copy, self._opened)
+            self._copying = True
+            try:
+                member.gate.run(member.applied, member.reader.open_copy, self._opened)
+            except ConfigServiceError:
+                self._copying = False
+                raise
         return b""
 
     def _not_loaded(self, result: bytes | ConfigServiceError) -> None:
@@ -202,8 +218,11 @@ class _SnapshotStream:
             self._end(result)
 
     def _opened(self, result: BinaryIO | ConfigServiceError) -> None:
+        self._copying = False
         if isinstance(result, ConfigServiceError):
-            if not self._ended:
+            if self._ended:
+                self._close()
+            else:
                 self._end(result)
             return
         self._file = result
@@ -264,10 +283,13 @@ class _SnapshotStream:
         self._sink.finish(error)
 
     def _close(self) -> None:
-        """Let go of the copy, unless a thread reads it: then once that is done."""
+        """Let go of the copy, unless a thread makes or reads it: then once that is done."""
         if self._file is not None and not self._reading:
             self._file.close()
             self._file = None
+        if self._counts and self._ended and self._file is None and not self._copying:
+            self._counts = False
+            self._service.copies -= 1
 
     def on_half_close(self) -> None:
         return

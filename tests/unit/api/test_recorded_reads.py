@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from configsvc import limits
 from configsvc.api import audit as audit_api
 from configsvc.api.audit import AuditService
 from configsvc.api.contract import Caller, StreamHandler
@@ -165,3 +166,30 @@ def test_an_export_that_finds_no_room_ends(pages: ApiMember) -> None:
     pages.gate.run = full  # type: ignore[method-assign]
     handler.on_writable()
     assert [type(end) for end in sink.ends] == [OverloadedError]
+
+
+def test_few_copies_of_the_store_are_on_their_way(
+    pages: ApiMember, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each takes as much disk as the store, for as long as its client reads or a thread works."""
+    monkeypatch.setattr(limits, "SNAPSHOTS_MAX", 2)
+    service = MaintenanceService(pages)  # type: ignore[arg-type]
+    slow: list[Any] = []
+    pages.gate.run = lambda _, work, done: slow.append((work, done))  # type: ignore[method-assign]
+
+    def start() -> StreamHandler:
+        made = service.snapshot(caller(ROOT), Sink())
+        made.on_message(rpc_pb2.SnapshotRequest().SerializeToString())
+        return made
+
+    left, other = start(), start()
+    pages.audit.record()
+    left.on_cancel()
+    with pytest.raises(OverloadedError):
+        start()  # its copy is still being made
+    work, done = slow[0]
+    done(work())
+    start().on_cancel()
+    other.on_cancel()
+    slow[1][1](OverloadedError())
+    assert service.copies == 0
