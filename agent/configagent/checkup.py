@@ -10,14 +10,15 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from configagent import confine
-from configagent.config import check_secret_file, destinations
+from configagent.config import check_secret_file, destinations, node_of
 from configagent.errors import Exit, RefusedError, RenderError, SettingsError
 from configagent.paths import Roots
 from configagent.render import check_version, read_template
 from configagent.report import certificate_lifetime_ns
 from configagent.settings import SetSpec, Settings
 from configagent.state import last_saved
-from configsvc.client import parse_endpoint
+from configsvc.client import EndpointError, TlsFiles, parse_endpoint
+from configsvc.client.tls import channel_credentials
 
 _FREE_BYTES_MIN: Final = 16 * 1024 * 1024
 _DIAL_S: Final = 2.0
@@ -36,6 +37,7 @@ def check_node(settings: Settings) -> list[Finding]:
     """Everything, in a fixed order."""
     found = [Finding("configuration", Exit.CONVERGED, settings.path)]
     found += _identity(settings)
+    found += _tls(settings)
     for problem in Roots(settings.allow_roots).check():
         found.append(Finding("root", Exit.REFUSED, problem))
     for spec in settings.sets:
@@ -70,6 +72,21 @@ def _identity(settings: Settings) -> Iterator[Finding]:
         else "no certificate"
     )
     yield Finding("identity", code if expires else Exit.REFUSED, text)
+
+
+def _tls(settings: Settings) -> Iterator[Finding]:
+    """Whether a connection could be made with the files as they are, and for this node."""
+    store = settings.store
+    if not any(parse_endpoint(one).secure for one in store.endpoints):
+        return
+    try:
+        channel_credentials(TlsFiles(store.ca, store.cert, store.key))
+    except EndpointError as error:
+        yield Finding("tls", Exit.REFUSED, str(error))
+    named = node_of(store.cert)
+    if named and named != settings.node:
+        text = f"the certificate is of {named}, node is {settings.node}: it may not report as that"
+        yield Finding("identity", Exit.REFUSED, text)
 
 
 def _set(settings: Settings, spec: SetSpec) -> Iterator[Finding]:

@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except OSError as error:
-        where = error.filename
+        where = error.filename if isinstance(error.filename, str) else None
         if where is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
             _drop_output()
             where = "standard output"
@@ -234,8 +234,10 @@ def run_render(arguments: Arguments) -> int:
         try:
             with open(arguments.data, "rb") as file:
                 data = json.load(file)
-        except (OSError, ValueError) as error:
-            raise SettingsError(f"{arguments.data}: {error}") from None
+        except OSError as error:
+            raise SettingsError(f"{arguments.data}: {error.strerror}") from None
+        except (ValueError, RecursionError) as error:
+            raise SettingsError(f"{arguments.data}: is no JSON: {error}") from None
     if not isinstance(data, dict) or not all(isinstance(v, str) for v in data.values()):
         raise SettingsError(f"{arguments.data}: a JSON object of strings is wanted")
     keys = {("/" + key.lstrip("/")): value.encode() for key, value in data.items()}

@@ -58,8 +58,12 @@ def _read_own(path: str, most: int) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise SettingsError(f"{path}: {error.strerror}") from None
+    info = os.fstat(descriptor)
+    if not stat.S_ISREG(info.st_mode):
+        os.close(descriptor)
+        raise SettingsError(f"{path}: not a regular file")
     with os.fdopen(descriptor, "rb") as file:
-        _check_own(path, os.fstat(file.fileno()), secret=False)
+        _check_own(path, info, secret=False)
         folder = os.path.dirname(path)
         _check_own(folder, os.stat(folder), secret=False)
         data = file.read(most + 1)
@@ -125,7 +129,7 @@ def parse(text: str, path: str) -> Settings:
     sets = [_set(t, defaults, services, roots, templates_from, base) for t in root.tables("set")]
     settings = Settings(
         path=path,
-        node=agent.text("node") or _node_of(store.cert),
+        node=agent.text("node") or node_of(store.cert),
         state_dir=state_dir,
         socket=agent.text("socket") or os.path.join(state_dir, "agent.sock"),
         socket_group=gid_of(agent, "socket_group", group) if group else None,
@@ -228,7 +232,7 @@ def _secret_path(table: Table, key: str, value: str) -> str:
     return _absolute(table, key, value.removeprefix("file:"))
 
 
-def _node_of(certificate: str) -> str:
+def node_of(certificate: str) -> str:
     """The name in the certificate's URI; "" when there is none."""
     from cryptography import x509
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from configagent.commits import deviation
 from configagent.disk import digest
-from configagent.errors import Exit
+from configagent.errors import Exit, SettingsError
 from configagent.inputs import InputsError, load_inputs, stored_number
 from configagent.once import unified
 from configagent.paths import Roots
@@ -68,6 +68,21 @@ def authors(settings: Settings, set_name: str, number: int) -> dict[str, dict[st
     return found if isinstance(found, dict) else {}
 
 
+def _sidecar(settings: Settings, record: Record) -> dict[str, Any]:
+    """The present generation's sidecar.
+
+    Raises:
+        SettingsError: it cannot be read.
+    """
+    try:
+        return read_generation(settings.state_dir, record.set, record.generation)[0]
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "damaged"
+        raise SettingsError(
+            f"generation {record.generation} of {record.set}: {why}: see `configagent verify`"
+        ) from None
+
+
 def explain(settings: Settings, path: str) -> dict[str, Any] | None:
     """Where a managed file comes from: generation, template, keys and their authors."""
     path = os.path.abspath(path)
@@ -78,7 +93,7 @@ def explain(settings: Settings, path: str) -> dict[str, Any] | None:
                 continue
             if not record.generation:
                 return {"set": spec.name, "path": path, "outcome": record.outcome, "generation": 0}
-            sidecar, _ = read_generation(settings.state_dir, spec.name, record.generation)
+            sidecar = _sidecar(settings, record)
             facts: dict[str, Any] = next(
                 (f for f in sidecar["files"] if f["name"] == file.name), {}
             )
@@ -109,7 +124,7 @@ def explain_key(settings: Settings, key: str) -> dict[str, Any] | None:
         record = load_record(settings.state_dir, spec.name)
         if not record.generation:
             continue
-        sidecar, _ = read_generation(settings.state_dir, spec.name, record.generation)
+        sidecar = _sidecar(settings, record)
         known = authors(settings, spec.name, record.generation)
         files += [
             {

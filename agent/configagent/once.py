@@ -166,18 +166,22 @@ def _diff_text(agent: Agent, runner: SetRunner, prepared: Prepared) -> str:
     record = runner.pipeline.record
     old: dict[str, bytes] = {}
     secret: set[str] = {o.spec.name for o in prepared.rendered.outputs if o.secret}
+    lost = ""
     if record.generation:
         state_dir = agent.settings.state_dir
-        sidecar, sealed = read_generation(state_dir, runner.name, record.generation)
-        old = agent.node_key.open(runner.name, record.generation, sealed)
-        secret |= {facts["name"] for facts in sidecar["files"] if facts["secret"]}
+        try:
+            sidecar, sealed = read_generation(state_dir, runner.name, record.generation)
+            old = agent.node_key.open(runner.name, record.generation, sealed)
+            secret |= {facts["name"] for facts in sidecar["files"] if facts["secret"]}
+        except (OSError, ValueError):
+            lost = f"generation {record.generation} cannot be read: shown as if there were none\n"
     new = {item.name: item.content for item in prepared.items}
     parts = []
     for name in sorted(old.keys() | new.keys()):
         if old.get(name) != new.get(name):
             hidden = name in secret
             parts.append(unified(name, old.get(name), new.get(name), hidden=hidden))
-    return "".join(parts) or "only owner or mode differ\n"
+    return lost + ("".join(parts) or "only owner or mode differ\n")
 
 
 def unified(name: str, old: bytes | None, new: bytes | None, *, hidden: bool) -> str:

@@ -174,6 +174,11 @@ def run_diff(arguments: Arguments) -> int:
     spec = known_set(settings, arguments.set)
     try:
         text = local.diff(settings, _key(settings), spec, arguments.first, arguments.second)
+    except FileNotFoundError as error:
+        number = os.path.basename(error.filename).removesuffix(".gen")
+        raise SettingsError(
+            f"{arguments.set}: generation {number} is not stored here: see `generations`"
+        ) from None
     except (OSError, ValueError) as error:
         raise SettingsError(f"{arguments.set}: {error}") from None
     sys.stdout.write(text)

@@ -56,12 +56,22 @@ class Record:
 
 def parse_record(name: str, data: bytes) -> Record:
     """Read a record; a damaged one is an empty one, so the set is rendered anew."""
+    empty = Record(name)
     try:
         found = json.loads(data)
         known = {key: found[key] for key in Record.__slots__ if key in found}
-        return Record(**(known | {"set": name}))
     except (ValueError, TypeError):
-        return Record(name)
+        return empty
+    if not all(_fits(getattr(empty, key), value) for key, value in known.items()):
+        return empty
+    return Record(**(known | {"set": name}))
+
+
+def _fits(blank: Any, value: Any) -> bool:
+    """Whether a value of a record is of the kind that the field has."""
+    if blank is None:
+        return value is None or isinstance(value, dict)
+    return type(value) is type(blank)
 
 
 def set_folder(state_dir: str, name: str) -> str:
@@ -146,7 +156,10 @@ def read_generation(state_dir: str, name: str, number: int) -> tuple[dict[str, A
     with open(path, "rb") as file:
         head = file.readline(limits.AGENT_FRAME_BYTES_MAX)
         sealed = file.read(limits.AGENT_GENERATION_BYTES_MAX)
-    sidecar = json.loads(head)
+    try:
+        sidecar = json.loads(head)
+    except ValueError:
+        sidecar = None
     if not isinstance(sidecar, dict):
-        raise ValueError("not a sidecar")
+        raise ValueError(f"generation {number} of {name} is damaged")
     return sidecar, sealed

@@ -61,10 +61,21 @@ def _read(path: str, what: str) -> bytes:
         raise EndpointError(f"{what} {path}: {error.strerror}") from None
 
 
+def is_private(mode: int, owner: int, ours: int) -> bool:
+    """Whether a key file is nobody else's business.
+
+    Root may let a group read it, or us by an access list, which shows as the group's bit: so lie
+    a service manager's credentials.
+    """
+    allowed = 0o040 if owner == 0 != ours else 0
+    return not mode & 0o077 & ~allowed
+
+
 def _read_key(path: str) -> bytes:
     try:
         with Path(path).open("rb") as file:
-            if os.fstat(file.fileno()).st_mode & 0o077:
+            info = os.fstat(file.fileno())
+            if not is_private(info.st_mode, info.st_uid, os.geteuid()):
                 raise EndpointError(f"client key {path}: others may read it: chmod 600 {path}")
             return file.read()
     except OSError as error:

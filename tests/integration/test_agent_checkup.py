@@ -14,7 +14,7 @@ import pytest
 from configagent import checkup, cli
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from configsvc.identity.pki import init_pki, load_authority
+from configsvc.identity.pki import init_pki, issue, load_authority
 from tests.support.agent_config import configuration
 from tests.support.pki import odd_leaf
 
@@ -103,6 +103,12 @@ FAULTS = {
     "config in another coding": Fault(
         lambda n: n.config.write_bytes(n.config.read_bytes() + b"# \xe4\n"), 20, "is not UTF-8"
     ),
+    "config is a folder": Fault(
+        lambda n: (n.config.unlink(), n.config.mkdir(mode=0o700)), 20, "not a regular file"
+    ),
+    "no CA bundle": Fault(
+        lambda n: n.change("http://127.0.0.1", "https://127.0.0.1"), 15, "tls: https needs"
+    ),
     "no config": Fault(lambda n: n.config.unlink(), 20, "No such file"),
     "unknown word": Fault(lambda n: n.change("version", "nonsense = 1\nversion"), 20, "nonsense"),
     "plaintext": Fault(lambda n: n.change("http://127.0.0.1", "http://10.0.0.1"), 15, "plaintext"),
@@ -156,6 +162,25 @@ def test_the_certificate_must_be_of_now(
     code, found = check(node, capsys)
     assert code == 15
     assert said in found
+
+
+def test_files_that_no_connection_can_be_made_with_are_named(node: Node, capsys: Any) -> None:
+    pki = node.base / "pki"
+    init_pki(pki, "test.example", development=True)
+    cert, key = issue(pki, "agent", "n2", out=node.base, stem="n")
+    tls = f'tls = {{ ca = "{pki}/ca-server.pem", cert = "{cert}", key = "{key}" }}'
+    node.change("[security]", f"{tls}\n[security]")
+    node.change("http://127.0.0.1", "https://127.0.0.1")
+    code, found = check(node, capsys)
+    assert (code, "the certificate is of n2, node is n1" in found) == (15, True)
+    node.change('node = "n1"', 'node = "n2"')
+    assert check(node, capsys) == (0, "")
+    issue(pki, "agent", "n2", out=node.base, stem="other")
+    key.write_bytes((node.base / "other.key").read_bytes())
+    assert "tls: client certificate" in check(node, capsys)[1]
+    key.write_bytes(b"")
+    node.change("ca-server.pem", "root.pem")
+    assert "tls: CA bundle" in check(node, capsys)[1]
 
 
 def test_a_full_disk_is_named(node: Node, capsys: Any, monkeypatch: Any) -> None:

@@ -79,6 +79,29 @@ def test_strict_status_speaks_in_exit_codes(world: World, capsys: Any) -> None:
     assert "stopped" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_generation_that_cannot_be_read_is_said(world: World, capsys: Any, gone: bool) -> None:
+    async def story(w: World) -> None:
+        await w.outcome("converged")
+
+    run(world, story)
+    (stored,) = (world.base / "state/sets/web/gen").iterdir()
+    if gone:
+        stored.unlink()
+    else:
+        stored.write_text("junk\n")
+    for words in (("explain", f"{world.root}/a.conf"), ("explain", "--key", "/prod/web/n")):
+        assert ask(world, *words) == Exit.USAGE
+        assert "generation 1 of web: " in capsys.readouterr().err
+    assert ask(world, "diff", "web", "1", "1") == Exit.USAGE
+    assert ("is not stored here" if gone else "is damaged") in capsys.readouterr().err
+    world.put("/n", "2")
+    assert ask(world, "plan") == Exit.WOULD_CHANGE
+    out = capsys.readouterr().out
+    assert "generation 1 cannot be read" in out
+    assert "+n=2" in out
+
+
 def test_who_may_not_ask_is_told_so(world: World, capsys: Any, monkeypatch: Any) -> None:
     """Root may always: what the kernel would say to others is said by a stand-in."""
 

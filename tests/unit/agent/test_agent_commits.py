@@ -19,7 +19,7 @@ import pytest
 from configagent.commits import Item
 from configagent.disk import Mounts, Seen, Wanted, digest
 from configagent.paths import read_regular
-from configagent.records import Record, generation_numbers, load_record
+from configagent.records import Record, generation_numbers, load_record, parse_record
 from configagent.writer import Writer, items_root, make_item
 
 KEY = b"k" * 32
@@ -422,3 +422,11 @@ def test_killed_at_random_no_partial_file_and_no_mixed_set(tmp_path: Path, commi
         assert len(world.texts()) == 1
         assert world.strays() == []
         assert writer.handle({"op": "scan", "set": "s"})["found"] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", '{"files": 3}', '{"generation": "x"}', '{"swap": 1}', '{"generation": true}'],
+)
+def test_a_damaged_record_is_an_empty_one(text: str) -> None:
+    assert parse_record("web", text.encode()) == Record("web")

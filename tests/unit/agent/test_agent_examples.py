@@ -68,3 +68,17 @@ def test_a_template_that_never_ends_is_ended(
     out, err = capsys.readouterr()
     assert out == ""
     assert str(template) in err
+
+
+@pytest.mark.parametrize("data", [None, b"\xff", b"[" * 100_000, b"[1]", b'{"a": 1}'])
+def test_data_that_no_template_takes_is_said(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, data: bytes | None
+) -> None:
+    path = tmp_path / "data.json"
+    if data is not None:
+        path.write_bytes(data)
+    words = ["render", str(EXAMPLE.with_name("nginx.conf.j2")), "--data", str(path)]
+    assert cli.main(words) == Exit.USAGE
+    said = capsys.readouterr().err
+    assert said.startswith(f"configagent: {path}: ")
+    assert "Errno" not in said

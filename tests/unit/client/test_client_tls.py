@@ -31,6 +31,7 @@ from configsvc.client import (
     UnavailableError,
     parse_endpoints,
 )
+from configsvc.client.tls import is_private
 from configsvc.identity.pki import init_pki, issue
 from configsvc.net import contexts as net
 from tests.support.fake_cluster import FakeCluster
@@ -264,6 +265,17 @@ def test_another_clusters_authority_must_be_one_in_time(tmp_path: Path) -> None:
             Path(ca).write_text(text)
         with pytest.raises(EndpointError, match=said):
             put(ClientSettings(ends, TlsFiles(ca, "", "", foreign=True), timeout_s=3.0))
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "ours", "private"),
+    [
+        (0o600, 0, 0, True), (0o400, 7, 7, True), (0o640, 0, 0, False), (0o640, 7, 7, False),
+        (0o440, 0, 7, True), (0o640, 0, 7, True), (0o660, 0, 7, False), (0o444, 0, 7, False),
+    ],
+)  # fmt: skip
+def test_root_may_hand_a_key_to_a_group(mode: int, owner: int, ours: int, private: bool) -> None:
+    assert is_private(mode, owner, ours) is private
 
 
 def test_a_key_that_others_may_read_is_refused(
