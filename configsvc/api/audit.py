@@ -187,6 +187,7 @@ class _Export:
                 self._finish(result)
                 return
             self._end = result
+            self._next = min(self._next, result)  # beyond what SQL can count there is nothing, too
             keys = [
                 v1_pb2.ExportedKey(
                     name=self._service.member.log_origin,

@@ -153,7 +153,7 @@ class MaintenanceService(Service):
         if m.action == 2:
             return self.header() + string_field(2, version)
         parts = m.version.split(".")
-        if len(parts) not in (2, 3) or not all(p.isdigit() for p in parts):
+        if len(parts) not in (2, 3) or not all(_is_number(p) for p in parts):
             raise WrongDowngradeVersionFormatError
         if [int(p) for p in parts[:2]] != [int(own[0]), int(own[1]) - 1]:
             raise InvalidDowngradeTargetVersionError
@@ -298,6 +298,10 @@ class _SnapshotStream:
         self._ended = True
         self._piece = b""
         self._close()
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 10
 
 
 def _alarms(found: Any) -> bytes:

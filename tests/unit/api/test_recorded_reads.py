@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from io import BytesIO
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -193,3 +194,22 @@ def test_few_copies_of_the_store_are_on_their_way(
     other.on_cancel()
     slow[1][1](OverloadedError())
     assert service.copies == 0
+
+
+def test_an_export_from_beyond_the_end_is_empty(pages: ApiMember) -> None:
+    """No number of a client's reaches SQL that it cannot count to."""
+    asked: list[tuple[int, int]] = []
+
+    class Reader(Pages):
+        def verify_entries(self, first: int, end: int) -> Any:
+            asked.append((first, end))
+            return iter(())
+
+    pages.reader = Reader()
+    pages.checkpoints = SimpleNamespace(best=lambda most: None)  # type: ignore[attr-defined]
+    sink = Sink()
+    made = AuditService(pages).export(caller(ROOT), sink)  # type: ignore[arg-type]
+    made.on_message(v1_pb2.ExportRequest(from_seq=2**64 - 1, limit=7).SerializeToString())
+    pages.audit.record()
+    assert asked == [(10, 10)]
+    assert sink.ends == [None]
