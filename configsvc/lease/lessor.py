@@ -11,7 +11,7 @@ Always true:
   * A lease whose deadline has passed is never revived (L11); it goes when a revocation is applied.
 
 Not here: deleting the keys (``apply``), proposing expiry and the rounds before it
-(``runtime.lease_clock``), keep-alive streams (``api``).
+(``runtime.leases``), keep-alive streams (``api``).
 """
 
 from __future__ import annotations

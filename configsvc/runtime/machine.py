@@ -1,7 +1,7 @@
 """One member's drive loop: consensus, log, apply, answers. No asyncio, no sockets, no clock.
 
 Owns the order of things (``raft.plan``): what may be sent early, what waits for the disk, when an
-entry is applied, when a caller is answered. The asyncio shell (``runtime.shell``) and the
+entry is applied, when a caller is answered. The asyncio shell (``runtime.passes``) and the
 simulator drive it through the same calls and hand it the same ports.
 
 Always true:
@@ -10,7 +10,7 @@ Always true:
   * A waiting caller is answered by the entry that carries its request id, or told "unknown".
 
 Not here: who waits for what (``runtime.proposals``, ``runtime.reads``), watches
-(``runtime.watch_hub``), leases (``runtime.lease_clock``), sockets (``transport``).
+(``runtime.watch_hub``), leases (``runtime.leases``), sockets (``transport``).
 """
 
 from __future__ import annotations

@@ -44,6 +44,7 @@ from configsvc.server.peers import is_listed
 from configsvc.server.restore import force_new_cluster
 from configsvc.server.stores import Stores, has_stores, ignored_flags, open_stores
 from configsvc.server.tls import ClientTls
+from configsvc.storage.history.engine import sqlite_warnings
 from configsvc.transport.link import PeerTransport
 from configsvc.types import Source
 
@@ -133,6 +134,8 @@ class Server:
             round=stores.incarnation,
             state="new" if stores.first_start else "restart",
         )
+        for warning in sqlite_warnings():
+            self.log.warn("server", warning)
         ignored = ignored_flags(self.config, stores)
         if ignored:
             self.log.info(

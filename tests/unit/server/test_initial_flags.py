@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -78,6 +79,23 @@ def test_the_line_of_a_member_that_joined_and_starts_again(tmp_path: Path) -> No
         opened.history.close()
         opened.wal.close()
         opened.local.close()
+
+
+@pytest.mark.parametrize(("version", "said"), [((3, 40, 1), 1), ((3, 51, 3), 0)])
+def test_a_known_fault_of_the_linked_sqlite_is_said_at_the_start(
+    monkeypatch: pytest.MonkeyPatch, version: tuple[int, int, int], said: int
+) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", version)
+    opened = SimpleNamespace(
+        self_id=1,
+        cluster_id=2,
+        applied=0,
+        last_index=0,
+        incarnation=1,
+        first_start=True,
+        genesis={},
+    )
+    assert len(having(hello(ServerConfig(name="a"), opened), "WAL-reset bug")) == said
 
 
 def hello(config: ServerConfig, opened: Any) -> list[dict[str, Any]]:
