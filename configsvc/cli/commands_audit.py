@@ -289,7 +289,9 @@ def _verify_proof(session: Session) -> int:
     try:
         proof = decode_proof(text.decode("utf-8"))
         holds = verify_proof(proof, leaf, pins.origin, pins.keys, pins.threshold, check_signature)
-    except (DecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        holds, problem = False, "proof is not UTF-8"
+    except DecodeError as error:
         holds, problem = False, str(error)
     if holds:
         session.out.done(f"OK seq {proof.seq} is in the signed tree", seq=proof.seq)

@@ -8,7 +8,7 @@ import pytest
 from configagent.formats import FormatError, check_format
 from configagent.sandbox import Failed, Job, PlainEnvironment, render
 from configagent.words import FILTERS, Words
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -174,6 +174,7 @@ def test_an_alias_bomb_is_judged_in_a_moment_and_never_unfolded() -> None:
         show("{{ '" + rows[1] + "' | fromyaml }}")
 
 
+@settings(deadline=None)
 @given(PLAIN)
 def test_toyaml_is_read_back_by_a_yaml_reader(value: object) -> None:
     text = FILTERS["toyaml"](value)
