@@ -236,12 +236,17 @@ class Client:
 
 
 class WatchClient:
-    """Follows everything from a revision on, over members, crashes and compactions."""
+    """Follows everything from a revision on, over members, crashes and compactions.
+
+    With ``shared_streams`` twice on one stream, each watch at its own place: what one of them is
+    sent may fill the stream while the other one's events are on their way.
+    """
 
     def __init__(self, world: World, number: int) -> None:
         self.world = world
         self.kernel = world.kernel
-        self.history = WatchHistory(EVERYTHING, start=2)
+        count = 2 if world.swarm.shared_streams else 1
+        self.histories = [WatchHistory(EVERYTHING, start=2) for _ in range(count)]
         self._session: Session | None = None
 
     def act(self) -> None:
@@ -262,8 +267,9 @@ class WatchClient:
         if life is None or life.paused or life.member.joining:
             return
         self._session = session = Session(self, life)
-        self.history.connected()
-        life.post(0, session.open, self.history.next_revision)
+        for history in self.histories:
+            history.connected()
+        life.post(0, session.open, [history.next_revision for history in self.histories])
 
     def ended(self, session: Session) -> None:
         if session is self._session:
@@ -282,17 +288,18 @@ class Session:
         self.stream = WatchStream(self, lambda span: None, self._refused)
         self.slow = False
 
-    def open(self, revision: int) -> None:
-        self.life.member.hub.add(
-            self.stream,
-            1,
-            EVERYTHING,
-            revision,
-            filters=0,
-            prev_kv=True,
-            progress=True,
-            fragment=False,
-        )
+    def open(self, revisions: list[int]) -> None:
+        for number, revision in enumerate(revisions):
+            self.life.member.hub.add(
+                self.stream,
+                1 + number,
+                EVERYTHING,
+                revision,
+                filters=0,
+                prev_kv=True,
+                progress=True,
+                fragment=False,
+            )
 
     def _refused(self, watcher: Watcher, error: ConfigServiceError) -> None:
         assert isinstance(error, CompactedError), f"I17 watch ended with {error!r}"
@@ -300,15 +307,17 @@ class Session:
             return
         floor = self.life.member.store.compact_revision
         assert watcher.next_revision < floor, "I17 watch cancelled without a compaction"
-        self.client.history.compacted(floor)
+        self.client.histories[watcher.watch_id - 1].compacted(floor)
         self.client.world.count("watches overtaken")
         self.client.ended(self)
+        if len(self.client.histories) > 1:
+            self.life.post(0, self.life.member.hub.close, self.stream)
 
     def send(self, payload: bytes) -> bool:
         if not self.client.holds(self):
             return True
-        history = self.client.history
         response = rpc_pb2.WatchResponse.FromString(payload)
+        history = self.client.histories[response.watch_id - 1]
         if response.events:
             history.batch(
                 response.header.revision,

@@ -67,6 +67,7 @@ class Swarm:
     damage: float = 0.0  # tried; few are allowed
     quota_bytes: int = -1  # negative: none
     key_changes: float = 0.0
+    shared_streams: bool = False  # watchers have two watches on one stream
     hasty: bool = False  # operators do not wait for one change before the next
     broken_rest: bool = False  # the heal leaves a minority broken
     minority: bool = False  # after the heal one member is broken, and what it costs is measured
@@ -163,6 +164,7 @@ def draw(seed: int, overrides: dict[str, Any] | None = None, *, later: bool = Tr
     if later:
         _draw_later(swarm, random.Random(f"world {seed}"))
         _draw_upkeep(swarm, random.Random(f"upkeep {seed}"))
+        swarm.shared_streams = random.Random(f"streams {seed}").random() < 0.5
     for name, value in (overrides or {}).items():
         setattr(swarm, name, value)
     return swarm

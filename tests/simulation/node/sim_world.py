@@ -248,9 +248,10 @@ class World:
     def _behind(self) -> list[str]:
         last = self._last_revision()
         late = [
-            f"watcher at {w.history.next_revision} of {last}"
-            for w in self.watchers
-            if w.history.next_revision <= last
+            f"watcher at {history.next_revision} of {last}"
+            for watcher in self.watchers
+            for history in watcher.histories
+            if history.next_revision <= last
         ]
         members = self.all_up()
         applied = {life.member.applied for life in members}
@@ -299,7 +300,8 @@ class World:
         self.counts["judged"] += check(self.operations, changes, last=self._last_revision())
         floor = max(life.member.store.compact_revision for life in self.lives())
         for watcher in self.watchers:
-            self.counts["watched"] += check_watch(watcher.history, changes, compacted=floor)
+            for history in watcher.histories:
+                self.counts["watched"] += check_watch(history, changes, compacted=floor)
         states = [self._visible(life) for life in self.all_up()]
         assert all(state == states[0] for state in states), "I10 members differ in the end"
         self._second_opinion()

@@ -14,6 +14,7 @@ from configsvc.raft.messages import ConfState
 from configsvc.raft.readqueue import ReadQueue
 from configsvc.raft.storage import MemoryLog
 from configsvc.runtime.housekeeping import Housekeeping
+from configsvc.runtime.watch_hub import Watcher, WatchHub
 from configsvc.storage.wal.current import CurrentSegment, SegmentMaker
 from configsvc.storage.wal.segments import SPARE_NAME, segment_name
 from configsvc.storage.wal.spare import Spare
@@ -39,6 +40,26 @@ def lease_reads(patch: Patch) -> None:
     patch.setattr(
         sim_node, "product_config", lambda *a: replace(product(*a), read_only="lease-based")
     )
+
+
+def a_page_for_a_full_stream_counts_as_sent(patch: Patch) -> None:
+    """Two watches of one stream catch up in one turn, and the first one fills it."""
+    work = WatchHub._hand_over
+
+    def hasty(self: WatchHub, watcher: Watcher, batches: Any, next_revision: int) -> None:
+        full = watcher.stream.blocked
+        work(self, watcher, batches, next_revision)
+        if full:
+            watcher.next_revision = max(watcher.next_revision, next_revision)
+
+    def all_of_a_turn(self: WatchHub) -> bool:
+        self._feeding.go_on()
+        for watcher in [w for w in self._ready.values() if not w.stream.blocked]:
+            self._advance(watcher)
+        return self._feeding.busy or any(not w.stream.blocked for w in self._ready.values())
+
+    patch.setattr(WatchHub, "_hand_over", hasty)
+    patch.setattr(WatchHub, "catch_up", all_of_a_turn)
 
 
 def names_that_are_not_synced(patch: Patch) -> None:
@@ -129,6 +150,11 @@ CASES = {
     "other bytes under an index": Case("I2 ", another_entry_under_the_same_index),
     "a log cut too far": Case("I9 the log ends", a_log_cut_at_what_sql_has_applied),
     "slow elections": Case("I25", slow_elections),
+    "a page for a full stream": Case(
+        "I17 watcher got",
+        a_page_for_a_full_stream_counts_as_sent,
+        {"shared_streams": True, "watchers": 4, "limits": {"WATCH_CATCHUP_REVISIONS": 1}},
+    ),
 }
 
 
