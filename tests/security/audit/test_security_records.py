@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 import pytest
 
+from configsvc.identity.pki import issue
 from configsvc.proto import rpc_pb2 as rpc
 from configsvc.proto import rpc_pb2_grpc
 from tests.support.local_stream import channel, events, refusal, refused, stream
@@ -120,6 +121,28 @@ def test_n24_a_watch_ends_with_its_right(
         watching.call.cancel()
     mine = [r for r in refused(stream(alone.members[0])) if r.get("key") == key]
     assert [r["method"] for r in mine] == ["/etcdserverpb.Watch/Watch"]
+
+
+def test_n24_a_watch_ends_with_its_certificate(alone: MemberCluster, root: grpc.Channel) -> None:
+    """Nobody revokes anything: it runs out while its connection is open."""
+    auth, kv = rpc_pb2_grpc.AuthStub(root), rpc_pb2_grpc.KVStub(root)
+    options: Any = {"no_password": True}
+    auth.UserAdd(rpc.AuthUserAddRequest(name="n24-short", options=options))
+    auth.UserGrantRole(rpc.AuthUserGrantRoleRequest(user="n24-short", role="root"))
+    folder = alone.pki / "clients"
+    issue(alone.pki, "user", "n24-short", out=folder, stem="user-n24-short", lifetime_s=5)
+    with channel(alone, "n24-short", alone.members[0]) as watcher:
+        watching = Watching(watcher, b"/n24/short")
+        assert watching.next().created
+        kv.Put(rpc.PutRequest(key=b"/n24/short", value=b"seen"))
+        assert watching.next().events[0].kv.value == b"seen"
+        assert watching.call.code() is grpc.StatusCode.UNAUTHENTICATED  # once it has ended
+        kv.Put(rpc.PutRequest(key=b"/n24/short", value=b"unseen"))
+        assert watching.answers.empty()
+    mine = [r for r in stream(alone.members[0]) if r.get("detail") == "expired while connected"]
+    assert [(r["event"], r["method"]) for r in mine] == [
+        ("auth.denied", "/etcdserverpb.Watch/Watch")
+    ]
 
 
 BAD_TOKEN = "Unauthenticated desc = etcdserver: invalid auth token"
