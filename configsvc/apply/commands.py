@@ -176,6 +176,13 @@ class RevokeOp(NamedTuple):
     until_ns: int  # 0: for ever
 
 
+class UnrevokeOp(NamedTuple):
+    """Takes an entry off the deny-list. ``what``: "serial", "identity", "jti", "kid"."""
+
+    what: str
+    value: str
+
+
 class AuditAnchorOp(NamedTuple):
     """Size and root of a member's local audit stream, anchored into stream M."""
 

@@ -60,6 +60,11 @@ def _revoke(op: c.RevokeOp) -> Described:
     return event, Resource(object=f"{op.what}:{op.value}", until_ns=until)
 
 
+def _unrevoke(op: c.UnrevokeOp) -> Described:
+    event = "cert.unrevoke" if op.what in ("serial", "identity") else "token.unrevoke"
+    return event, Resource(object=f"{op.what}:{op.value}")
+
+
 def _alarm(op: c.AlarmOp) -> Described:
     event = "alarm.set" if op.activate else "alarm.clear"
     return event, Resource(object=f"alarm:{op.alarm}", target_member=op.member)
@@ -117,5 +122,6 @@ _DESCRIBE: Final[dict[type, Callable[[Any], Described]]] = {
         Resource(target_member=op.member, object=f"{op.use}:{op.kid}:{op.state}"),
     ),
     c.RevokeOp: _revoke,
+    c.UnrevokeOp: _unrevoke,
     c.AuditAnchorOp: _anchor,
 }

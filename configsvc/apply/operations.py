@@ -21,6 +21,7 @@ from configsvc.apply import commands as c
 from configsvc.apply.cluster import table_changes
 from configsvc.apply.rights import Rights, is_cluster
 from configsvc.apply.state import CORRUPT, META_COMPACT, NO_SPACE, ApplyState, meta_change
+from configsvc.auth.actions import revoking
 from configsvc.auth.messages import Change as AuthChange
 from configsvc.errors import (
     ConflictError,
@@ -216,10 +217,15 @@ def change_password(env: c.Envelope, op: c.UserChangePasswordOp, context: Contex
 
 def revoke(env: c.Envelope, op: c.RevokeOp, context: Context) -> Change:
     state, rights, _, _ = context
-    capability = "pki.revoke" if op.what in ("serial", "identity") else "auth.admin"
-    rights.capability(rights.view(env), env, capability)
+    rights.capability(rights.view(env), env, revoking(op.what))
     changes = state.auth.revoke(op.what, op.value, op.until_ns, env.time_ns)
     return Change(c.Done(), tables=table_changes(changes))
+
+
+def unrevoke(env: c.Envelope, op: c.UnrevokeOp, context: Context) -> Change:
+    state, rights, _, _ = context
+    rights.capability(rights.view(env), env, revoking(op.what))
+    return Change(c.Done(), tables=table_changes(state.auth.unrevoke(op.what, op.value)))
 
 
 # --- the cluster ---------------------------------------------------------------------------------
@@ -327,6 +333,7 @@ OPERATIONS: Final[dict[type, Operate]] = {
     c.ClusterVersionOp: cluster_version,
     c.SigningKeyOp: signing_key,
     c.RevokeOp: revoke,
+    c.UnrevokeOp: unrevoke,
     c.AuditAnchorOp: audit_anchor,
     c.CheckpointSignatureOp: checkpoint_signature,
 }

@@ -41,6 +41,8 @@ EVENTS: Final[dict[str, int]] = {
     "cert.revoke": 61,
     "token.revoke": 62,
     "cert.enroll": 63,
+    "cert.unrevoke": 64,
+    "token.unrevoke": 65,
     "audit.anchor": 70,
     "audit.prune": 71,
     "audit.erase": 72,

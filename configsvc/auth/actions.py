@@ -56,3 +56,8 @@ CAPABILITIES: Final = frozenset(
 )
 
 ACTIONS: Final = CAPABILITIES | frozenset(KEY_ACTIONS)
+
+
+def revoking(what: str) -> str:
+    """The capability that the deny-list's entries of a kind need: certificates' or tokens'."""
+    return "pki.revoke" if what in ("serial", "identity") else "auth.admin"

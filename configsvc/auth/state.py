@@ -9,7 +9,7 @@ Always true:
   * ``version`` grows with every change that could alter a decision, also of policy or deny-list.
     It is the key of every cache of decisions (AZ-2); it counts from the start of this process.
   * A user holds only roles that exist, apart from ``root``, which needs no definition (A2).
-  * The deny-list only ever gets stricter: an entry is prolonged, never shortened.
+  * An entry of the deny-list is prolonged, never shortened; only ``unrevoke`` lets in again.
 
 Not here: decisions (``decide``), whether a principal is still good (``standing``), hashing of
 passwords (``identity``), who may call these methods (``apply``).
@@ -31,6 +31,7 @@ from configsvc.errors import (
     DecodeError,
     InvalidArgumentError,
     InvalidAuthMgmtError,
+    NotFoundError,
     PermissionNotGrantedError,
     PolicyInvalidError,
     RoleAlreadyExistError,
@@ -77,6 +78,7 @@ class AuthState:
         self.policy_source = ""
         self.policy_compiled = b""
         self.denied: dict[tuple[str, str], int] = {}  # (what, value) -> until_ns, 0 for ever
+        self.denials = 0  # grows when somebody may be denied who was not
 
     # --- start and restore ------------------------------------------------------------------
 
@@ -129,6 +131,7 @@ class AuthState:
                 self.policy = decode_policy(compiled)
                 self.policy_source, self.policy_compiled = source, compiled
         self.denied = {(what, value): until for what, value, until in revocations}
+        self.denials += 1
         self.version += 1
 
     # --- switch -----------------------------------------------------------------------------
@@ -340,8 +343,20 @@ class AuthState:
         if until is None and len(self.denied) >= REVOCATIONS_MAX:
             raise InvalidArgumentError("configsvc: too many revocations")
         self.denied[(what, value)] = until_ns
+        self.denials += 1
         self.version += 1
         return (*changes, Change("revocations", (what, value), (until_ns,)))
+
+    def unrevoke(self, what: str, value: str) -> Changes:
+        """Take one entry off the deny-list; ended tokens of a user, or of all, stay ended.
+
+        Raises:
+            NotFoundError: the list has no such entry.
+        """
+        if self.denied.pop((what, value), None) is None:
+            raise NotFoundError("configsvc: not on the deny-list")
+        self.version += 1
+        return (Change("revocations", (what, value), None),)
 
     def is_denied(self, what: str, value: str, time_ns: int) -> bool:
         """Whether the deny-list names ``value`` at ``time_ns``."""

@@ -55,6 +55,7 @@ OP_SIGNING_KEY: Final = 55
 OP_REVOKE: Final = 56
 OP_AUDIT_ANCHOR: Final = 57
 OP_CHECKPOINT_SIGNATURE: Final = 58
+OP_UNREVOKE: Final = 59
 
 _STAMP = struct.Struct("<BQBQ")  # fields 8 and 10
 _REQUEST_ID = struct.Struct("<BQ")
@@ -377,6 +378,7 @@ _DECODE: Final[dict[str, Callable[[Any], c.Operation]]] = {
     "cluster_version": lambda m: c.ClusterVersionOp(m.version),
     "signing_key": lambda m: c.SigningKeyOp(m.kid, m.use, m.member, m.public, m.state),
     "revoke": lambda m: c.RevokeOp(m.what, m.value, m.until_ns),
+    "unrevoke": lambda m: c.UnrevokeOp(m.what, m.value),
     "audit_anchor": lambda m: c.AuditAnchorOp(m.member, m.origin, m.size, m.root),
     "checkpoint_signature": lambda m: c.CheckpointSignatureOp(
         m.member, m.size, m.root, m.signature

@@ -138,6 +138,8 @@ def test_leaves_name_what_was_done(world: World) -> None:
         (c.AlarmOp(False, M1, 1), "alarm.clear"),
         (c.RevokeOp("serial", "0a", 0), "cert.revoke"),
         (c.RevokeOp("jti", "0a", 5), "token.revoke"),
+        (c.UnrevokeOp("serial", "0a"), "cert.unrevoke"),
+        (c.UnrevokeOp("jti", "0a"), "token.unrevoke"),
     ):
         effects = world.ok(ROOT._replace(cert_serial="77"), op)
         assert effects.commit is not None

@@ -112,6 +112,7 @@ RARE = st.sampled_from(
         c.AlarmOp(True, MEMBERS[0], 1),
         c.AlarmOp(False, MEMBERS[0], 1),
         c.RevokeOp("identity", ADA.cert_uri, 0),
+        c.UnrevokeOp("identity", ADA.cert_uri),
         c.RevokeOp("user", "ada", 0),
         c.RevokeOp("all", "", 0),
         c.MemberAttributesOp(0x11, "m1", (), b"s", "1.0.0"),

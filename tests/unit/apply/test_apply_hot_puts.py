@@ -144,6 +144,7 @@ BETWEEN = st.sampled_from(
         c.UserDeleteOp("bob"),
         c.RevokeOp("user", "ada", 0),
         c.RevokeOp("identity", ADA.cert_uri, 30_000),
+        c.UnrevokeOp("identity", ADA.cert_uri),
         c.AlarmOp(True, 0x11, 1),
         c.AlarmOp(False, 0x11, 1),
     ]

@@ -32,6 +32,7 @@ from configsvc.errors import (
     CertificateNotAcceptableError,
     InvalidAuthTokenError,
     LeaseNotFoundError,
+    NotFoundError,
     PermissionDeniedError,
 )
 from configsvc.mvcc.messages import Compare, TxnOp
@@ -156,6 +157,31 @@ def test_N22_revocation_works_from_the_next_entry_on(
         assert isinstance(world.refused(token, op), error)
 
 
+@pytest.mark.parametrize(
+    ("what", "value"),
+    [
+        ("serial", ADA.cert_serial),
+        ("identity", ADA.cert_uri),
+        ("jti", "77"),
+        ("kid", "key-0001"),
+    ],
+)
+def test_what_is_off_the_deny_list_counts_again_from_the_next_entry_on(
+    world: World, what: str, value: str
+) -> None:
+    token = ADA._replace(
+        method="token", jti="77", key_id="key-0001", auth_revision=world.state.auth.revision
+    )
+    admin = ROOT._replace(cert_serial="ff")
+    world.ok(token, put(b"/a/k"))
+    world.ok(admin, c.RevokeOp(what, value, 0))
+    world.refused(token, put(b"/a/k"))
+    world.ok(admin, c.UnrevokeOp(what, value))
+    world.ok(token, put(b"/a/k"))
+    assert world.refused(admin, c.UnrevokeOp(what, value)).__class__ is NotFoundError
+    assert decode_leaf(world.effects[-1].leaf)["object"] == f"{what}:{value}"
+
+
 def test_revocations_run_out_by_leader_time(world: World) -> None:
     admin = ROOT._replace(cert_serial="ff")
     world.ok(admin, c.RevokeOp("serial", ADA.cert_serial, 10**12))
@@ -194,6 +220,8 @@ def test_nobody_writes_in_a_secure_store(world: World) -> None:
         c.SigningKeyOp("kid-0001", "token", 0x11, bytes(32), "active"),
         c.RevokeOp("identity", ROOT.cert_uri, 0),
         c.RevokeOp("all", "", 0),
+        c.UnrevokeOp("identity", ROOT.cert_uri),
+        c.UnrevokeOp("kid", "key-0001"),
         c.AuditAnchorOp(0x11, "o", 1, bytes(32)),
         c.CheckpointSignatureOp(0x11, 1, bytes(32), bytes(64)),
         c.LeaseCheckpointOp(((1, 1),)),

@@ -46,6 +46,7 @@ others = st.sampled_from(
         c.RoleGrantPermissionOp("ada-role", 1, b"/b/", b"/b0"),
         c.AuthDisableOp(),
         c.RevokeOp("jti", "aa", 0),
+        c.UnrevokeOp("jti", "aa"),
         c.AuditAnchorOp(0x11, "corp/local/17", 1, bytes(32)),
         c.AlarmOp(True, 0x11, 1),
         c.AlarmOp(False, 0x11, 1),

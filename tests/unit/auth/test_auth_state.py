@@ -311,6 +311,23 @@ def test_the_deny_list_only_gets_stricter() -> None:
     assert state.is_denied("jti", "aa", 10**30)
 
 
+def test_an_entry_off_the_deny_list_lets_in_again_and_is_gone() -> None:
+    state = Kept().state
+    state.revoke("jti", "aa", 0, 1)
+    state.revoke("jti", "bb", 0, 1)
+    version, denials = state.version, state.denials
+    assert state.unrevoke("jti", "aa") == (Change("revocations", ("jti", "aa"), None),)
+    assert not state.is_denied("jti", "aa", 1)
+    assert state.is_denied("jti", "bb", 1)
+    assert state.version > version
+    assert state.denials == denials  # nobody new is denied
+    for what, value in (("jti", "aa"), ("kid", "bb"), ("user", "hana"), ("all", "")):
+        with pytest.raises(errors.NotFoundError):
+            state.unrevoke(what, value)
+    assert state.revoke("jti", "aa", 7, 1)  # and it may come back, for less long
+    assert state.denials == denials + 1
+
+
 def test_a_full_deny_list_forgets_what_has_run_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("configsvc.auth.state.REVOCATIONS_MAX", 2)
     state = Kept().state

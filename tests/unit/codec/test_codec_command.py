@@ -115,6 +115,23 @@ def test_damage_is_read_by_the_fast_way_as_by_the_general(
         assert fast == codec.CommandDecoder()._any(damaged)
 
 
+def test_the_deny_lists_operations_travel() -> None:
+    for field, op, meant in (
+        (
+            codec.OP_REVOKE,
+            command_pb2.Revoke(what="jti", value="aa", until_ns=9),
+            c.RevokeOp("jti", "aa", 9),
+        ),
+        (
+            codec.OP_UNREVOKE,
+            command_pb2.Unrevoke(what="jti", value="aa"),
+            c.UnrevokeOp("jti", "aa"),
+        ),
+    ):
+        data = codec.build(1, ACTOR, SALT, field, op.SerializeToString()) + codec.stamp(5, 6)
+        assert codec.CommandDecoder().decode(data).op == meant
+
+
 def test_reason_ticket_facts_and_ids_travel() -> None:
     put = rpc_pb2.PutRequest(key=b"k", value=b"v")
     data = codec.build(

@@ -42,6 +42,8 @@ def busy_world() -> World:
     world.entry(None)
     world.ok(SYSTEM, c.SigningKeyOp("k1", "log", MEMBERS[0], b"p" * 32, "pending"))
     world.ok(ROOT, c.RevokeOp("serial", "ab", 0))
+    world.ok(ROOT, c.RevokeOp("serial", "cd", 0))
+    world.ok(ROOT, c.UnrevokeOp("serial", "cd"))
     world.ok(SYSTEM, c.AlarmOp(True, MEMBERS[1], 1), accepted_by=MEMBERS[1])
     world.ok(SYSTEM, c.AuditAnchorOp(MEMBERS[0], "corp/1/local/11/0", 5, b"r" * 32))
     for member in MEMBERS[:2]:
