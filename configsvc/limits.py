@@ -99,6 +99,7 @@ ROLES_MAX: Final = 10_000
 ROLES_PER_USER_MAX: Final = 128
 PERMISSIONS_PER_ROLE_MAX: Final = 1_000
 REVOCATIONS_MAX: Final = 200_000  # entries in force; those run out make room first
+DENIALS_PER_PAGE_MAX: Final = 1_000  # of the deny-list in one answer
 POLICY_BYTES_MAX: Final = 64 * KIB  # a bundle beyond any of these is refused before parsing
 POLICY_LINE_BYTES_MAX: Final = 4 * KIB
 POLICY_KEY_DOTS_MAX: Final = 8

@@ -98,6 +98,9 @@ RIGHTS: Final[dict[str, Right]] = {
     "/configsvc.v1.Policy/Show": Right(_C, "policy.read"),
     "/configsvc.v1.Policy/Load": Right(_A, "policy.load"),
     "/configsvc.v1.Policy/CanI": Right(_P),
+    "/configsvc.v1.DenyList/Add": Right(_A),
+    "/configsvc.v1.DenyList/Remove": Right(_A),
+    "/configsvc.v1.DenyList/List": Right(_C, "pki.revoke"),
 } | {f"/etcdserverpb.Auth/{name}": Right(_A, "auth.admin") for name in _AUTH_WRITES}
 
 

@@ -10,6 +10,7 @@ from configsvc.api.call_counts import CallCounts
 from configsvc.api.callers import ANONYMOUS, Callers, Connection
 from configsvc.api.cluster import ClusterService
 from configsvc.api.contract import Method, RefusedFactory, StreamFactory, UnaryHandler
+from configsvc.api.deny_list import DenyListService
 from configsvc.api.election import ElectionService
 from configsvc.api.fleet import FleetService
 from configsvc.api.health import HealthService
@@ -138,6 +139,11 @@ class Api:
         self._unary(
             "configsvc.v1.Policy",
             {"Show": policy.show, "Load": policy.load, "CanI": policy.can_i},
+        )
+        denying = DenyListService(member)
+        self._unary(
+            "configsvc.v1.DenyList",
+            {"Add": denying.add, "Remove": denying.remove, "List": denying.list},
         )
         self._unary("grpc.health.v1.Health", {"Check": health.check})
         self._stream("grpc.health.v1.Health", "Watch", health.watch)

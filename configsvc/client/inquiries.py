@@ -1,4 +1,4 @@
-"""Operations of ``configsvc.v1``: history, audit, fleet, policy.
+"""Operations of ``configsvc.v1``: history, audit, fleet, policy, deny-list.
 
 Their answers are the messages of ``configsvc/proto/v1.proto``. They reach below the compaction
 floor. Times are nanoseconds UTC.
@@ -127,3 +127,28 @@ def policy_load(source: str, *, allow_lockout: bool = False) -> Operation[v1.Pol
 def can_i(request: v1.CanIRequest) -> Operation[v1.CanIResponse]:
     """Whether an action would be allowed, and why."""
     return _ask("Policy/CanI", request, v1.CanIResponse)
+
+
+def deny_add(
+    what: str, value: str, *, until_ns: int = 0, allow_lockout: bool = False
+) -> Operation[v1.DenyAddResponse]:
+    """Deny a "serial", "identity", "jti" or "kid", or end the tokens of a "user" or of "all".
+
+    The answer says until when, 0 for ever: an entry is prolonged, never shortened.
+    """
+    request = v1.DenyAddRequest(
+        what=what, value=value, until_ns=until_ns, allow_lockout=allow_lockout
+    )
+    return Operation("/configsvc.v1.DenyList/Add", request, v1.DenyAddResponse, Effect.ONCE)
+
+
+def deny_remove(what: str, value: str) -> Operation[v1.DenyRemoveResponse]:
+    """Let in again what an entry denied."""
+    request = v1.DenyRemoveRequest(what=what, value=value)
+    return Operation("/configsvc.v1.DenyList/Remove", request, v1.DenyRemoveResponse, Effect.ONCE)
+
+
+def deny_list(*, after: v1.Denial | None = None, limit: int = 0) -> Operation[v1.DenyListResponse]:
+    """A page of what is denied now, by kind and value; ``after`` is the last one of before."""
+    request = v1.DenyListRequest(after=after, limit=limit)
+    return _ask("DenyList/List", request, v1.DenyListResponse)

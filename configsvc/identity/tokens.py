@@ -45,6 +45,16 @@ class TokenKeyPublic(NamedTuple):
 TokenKeys = Mapping[str, TokenKeyPublic]
 
 
+def is_token_id(text: str) -> bool:
+    """Whether ``text`` can be a token's ``jti``: 128 bits in lower-case hex."""
+    return _HEX32.fullmatch(text) is not None
+
+
+def is_key_id(text: str) -> bool:
+    """Whether ``text`` can be a token key's ``kid`` (JWT-2)."""
+    return _KID.fullmatch(text) is not None
+
+
 class TokenClaims(NamedTuple):
     """What a good token says. Everything about it that is state is still to be judged."""
 

@@ -4,15 +4,18 @@
 # source: configsvc/proto/command.proto
 # Protobuf Python Version: 7.35.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pool as _descriptor_pool
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC, 7, 35, 1, "", "configsvc/proto/command.proto"
+    _runtime_version.Domain.PUBLIC,
+    7,
+    35,
+    1,
+    '',
+    'configsvc/proto/command.proto'
 )
 # @@protoc_insertion_point(imports)
 
@@ -22,47 +25,45 @@ _sym_db = _symbol_database.Default()
 from configsvc.proto import rpc_pb2 as configsvc_dot_proto_dot_rpc__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
-    b'\n\x1d\x63onfigsvc/proto/command.proto\x12\rconfigsvc.log\x1a\x19\x63onfigsvc/proto/rpc.proto"\x92\x02\n\x05\x41\x63tor\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04user\x18\x03 \x01(\t\x12\x0b\n\x03uid\x18\x04 \x01(\t\x12\x10\n\x08\x63\x65rt_uri\x18\x05 \x01(\t\x12\x13\n\x0b\x63\x65rt_serial\x18\x06 \x01(\t\x12\x13\n\x0b\x63\x65rt_sha256\x18\x07 \x01(\t\x12\x0e\n\x06method\x18\x08 \x01(\t\x12\x0b\n\x03jti\x18\t \x01(\t\x12\x0e\n\x06key_id\x18\n \x01(\t\x12\x15\n\rauth_revision\x18\x0b \x01(\x03\x12\x11\n\tsource_ip\x18\x0c \x01(\t\x12\x12\n\nsource_tls\x18\r \x01(\t\x12\x13\n\x0b\x63lient_name\x18\x0e \x01(\t\x12\x16\n\x0e\x63lient_version\x18\x0f \x01(\t"#\n\x04\x46\x61\x63t\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t"\x80\x0f\n\x07\x43ommand\x12\x12\n\nrequest_id\x18\x01 \x01(\x06\x12#\n\x05\x61\x63tor\x18\x02 \x01(\x0b\x32\x14.configsvc.log.Actor\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06ticket\x18\x04 \x01(\t\x12\x0c\n\x04salt\x18\x05 \x01(\x0c\x12"\n\x05\x66\x61\x63ts\x18\x06 \x03(\x0b\x32\x13.configsvc.log.Fact\x12\x0f\n\x07new_uid\x18\x07 \x01(\t\x12\x0f\n\x07time_ns\x18\x08 \x01(\x06\x12\x14\n\x0ctime_suspect\x18\t \x01(\x08\x12\x13\n\x0b\x61\x63\x63\x65pted_by\x18\n \x01(\x06\x12\x14\n\x0cgenerated_id\x18\x0b \x01(\x10\x12\x0e\n\x06\x66ormat\x18\x0c \x01(\r\x12\x12\n\nmin_reader\x18\r \x01(\r\x12\'\n\x03put\x18\x14 \x01(\x0b\x32\x18.etcdserverpb.PutRequestH\x00\x12\x38\n\x0c\x64\x65lete_range\x18\x15 \x01(\x0b\x32 .etcdserverpb.DeleteRangeRequestH\x00\x12\'\n\x03txn\x18\x16 \x01(\x0b\x32\x18.etcdserverpb.TxnRequestH\x00\x12\x35\n\ncompaction\x18\x17 \x01(\x0b\x32\x1f.etcdserverpb.CompactionRequestH\x00\x12\x36\n\x0blease_grant\x18\x18 \x01(\x0b\x32\x1f.etcdserverpb.LeaseGrantRequestH\x00\x12\x32\n\x0clease_revoke\x18\x19 \x01(\x0b\x32\x1a.configsvc.log.LeaseRevokeH\x00\x12;\n\x10lease_checkpoint\x18\x1a \x01(\x0b\x32\x1f.configsvc.log.LeaseCheckpointsH\x00\x12+\n\x05\x61larm\x18\x1b \x01(\x0b\x32\x1a.etcdserverpb.AlarmRequestH\x00\x12\x36\n\x0b\x61uth_enable\x18\x1e \x01(\x0b\x32\x1f.etcdserverpb.AuthEnableRequestH\x00\x12\x38\n\x0c\x61uth_disable\x18\x1f \x01(\x0b\x32 .etcdserverpb.AuthDisableRequestH\x00\x12*\n\x08user_add\x18  \x01(\x0b\x32\x16.configsvc.log.UserAddH\x00\x12:\n\x0buser_delete\x18! \x01(\x0b\x32#.etcdserverpb.AuthUserDeleteRequestH\x00\x12\x41\n\x14user_change_password\x18" \x01(\x0b\x32!.configsvc.log.UserChangePasswordH\x00\x12\x41\n\x0fuser_grant_role\x18# \x01(\x0b\x32&.etcdserverpb.AuthUserGrantRoleRequestH\x00\x12\x43\n\x10user_revoke_role\x18$ \x01(\x0b\x32\'.etcdserverpb.AuthUserRevokeRoleRequestH\x00\x12\x34\n\x08role_add\x18% \x01(\x0b\x32 .etcdserverpb.AuthRoleAddRequestH\x00\x12:\n\x0brole_delete\x18& \x01(\x0b\x32#.etcdserverpb.AuthRoleDeleteRequestH\x00\x12M\n\x15role_grant_permission\x18\' \x01(\x0b\x32,.etcdserverpb.AuthRoleGrantPermissionRequestH\x00\x12O\n\x16role_revoke_permission\x18( \x01(\x0b\x32-.etcdserverpb.AuthRoleRevokePermissionRequestH\x00\x12-\n\tbootstrap\x18\x32 \x01(\x0b\x32\x18.configsvc.log.BootstrapH\x00\x12\x30\n\x0bpolicy_load\x18\x33 \x01(\x0b\x32\x19.configsvc.log.PolicyLoadH\x00\x12<\n\x11member_attributes\x18\x34 \x01(\x0b\x32\x1f.configsvc.log.MemberAttributesH\x00\x12\x34\n\rmember_change\x18\x35 \x01(\x0b\x32\x1b.configsvc.log.MemberChangeH\x00\x12\x38\n\x0f\x63luster_version\x18\x36 \x01(\x0b\x32\x1d.configsvc.log.ClusterVersionH\x00\x12\x30\n\x0bsigning_key\x18\x37 \x01(\x0b\x32\x19.configsvc.log.SigningKeyH\x00\x12\'\n\x06revoke\x18\x38 \x01(\x0b\x32\x15.configsvc.log.RevokeH\x00\x12\x32\n\x0c\x61udit_anchor\x18\x39 \x01(\x0b\x32\x1a.configsvc.log.AuditAnchorH\x00\x12\x42\n\x14\x63heckpoint_signature\x18: \x01(\x0b\x32".configsvc.log.CheckpointSignatureH\x00\x12+\n\x08unrevoke\x18; \x01(\x0b\x32\x17.configsvc.log.UnrevokeH\x00\x42\x04\n\x02op"0\n\x0bLeaseRevoke\x12\x0b\n\x03ids\x18\x01 \x03(\x03\x12\x14\n\x0c\x64\x65\x63ided_term\x18\x02 \x01(\x04"F\n\x10LeaseCheckpoints\x12\x32\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32\x1d.etcdserverpb.LeaseCheckpoint"C\n\x07UserAdd\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rpassword_hash\x18\x02 \x01(\t\x12\x13\n\x0bno_password\x18\x03 \x01(\x08"9\n\x12UserChangePassword\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rpassword_hash\x18\x02 \x01(\t"\xbe\x01\n\tBootstrap\x12\x14\n\x0ctrust_domain\x18\x01 \x01(\t\x12\x15\n\rpolicy_source\x18\x02 \x01(\t\x12\x17\n\x0fpolicy_compiled\x18\x03 \x01(\x0c\x12\x13\n\x0bpolicy_name\x18\x04 \x01(\t\x12\x16\n\x0epolicy_version\x18\x05 \x01(\x03\x12\x10\n\x08insecure\x18\x06 \x01(\x08\x12,\n\x07members\x18\x07 \x03(\x0b\x32\x1b.configsvc.log.MemberChange"M\n\nPolicyLoad\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x10\n\x08\x63ompiled\x18\x02 \x01(\x0c\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12\x0c\n\x04name\x18\x04 \x01(\t"h\n\x10MemberAttributes\x12\x0e\n\x06member\x18\x01 \x01(\x06\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x63lient_urls\x18\x03 \x03(\t\x12\x10\n\x08store_id\x18\x04 \x01(\x0c\x12\x0f\n\x07version\x18\x05 \x01(\t"U\n\x0cMemberChange\x12\x0e\n\x06\x61\x63tion\x18\x01 \x01(\t\x12\x0e\n\x06member\x18\x02 \x01(\x06\x12\x11\n\tpeer_urls\x18\x03 \x03(\t\x12\x12\n\nis_learner\x18\x04 \x01(\x08"!\n\x0e\x43lusterVersion\x12\x0f\n\x07version\x18\x01 \x01(\t"U\n\nSigningKey\x12\x0b\n\x03kid\x18\x01 \x01(\t\x12\x0b\n\x03use\x18\x02 \x01(\t\x12\x0e\n\x06member\x18\x03 \x01(\x06\x12\x0e\n\x06public\x18\x04 \x01(\x0c\x12\r\n\x05state\x18\x05 \x01(\t"7\n\x06Revoke\x12\x0c\n\x04what\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x10\n\x08until_ns\x18\x03 \x01(\x03"\'\n\x08Unrevoke\x12\x0c\n\x04what\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t"I\n\x0b\x41uditAnchor\x12\x0e\n\x06member\x18\x01 \x01(\x06\x12\x0e\n\x06origin\x18\x02 \x01(\t\x12\x0c\n\x04size\x18\x03 \x01(\x04\x12\x0c\n\x04root\x18\x04 \x01(\x0c"T\n\x13\x43heckpointSignature\x12\x0e\n\x06member\x18\x01 \x01(\x06\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x0c\n\x04root\x18\x03 \x01(\x0c\x12\x11\n\tsignature\x18\x04 \x01(\x0c\x62\x06proto3'
-)
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x63onfigsvc/proto/command.proto\x12\rconfigsvc.log\x1a\x19\x63onfigsvc/proto/rpc.proto\"\x92\x02\n\x05\x41\x63tor\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04user\x18\x03 \x01(\t\x12\x0b\n\x03uid\x18\x04 \x01(\t\x12\x10\n\x08\x63\x65rt_uri\x18\x05 \x01(\t\x12\x13\n\x0b\x63\x65rt_serial\x18\x06 \x01(\t\x12\x13\n\x0b\x63\x65rt_sha256\x18\x07 \x01(\t\x12\x0e\n\x06method\x18\x08 \x01(\t\x12\x0b\n\x03jti\x18\t \x01(\t\x12\x0e\n\x06key_id\x18\n \x01(\t\x12\x15\n\rauth_revision\x18\x0b \x01(\x03\x12\x11\n\tsource_ip\x18\x0c \x01(\t\x12\x12\n\nsource_tls\x18\r \x01(\t\x12\x13\n\x0b\x63lient_name\x18\x0e \x01(\t\x12\x16\n\x0e\x63lient_version\x18\x0f \x01(\t\"#\n\x04\x46\x61\x63t\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\x80\x0f\n\x07\x43ommand\x12\x12\n\nrequest_id\x18\x01 \x01(\x06\x12#\n\x05\x61\x63tor\x18\x02 \x01(\x0b\x32\x14.configsvc.log.Actor\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06ticket\x18\x04 \x01(\t\x12\x0c\n\x04salt\x18\x05 \x01(\x0c\x12\"\n\x05\x66\x61\x63ts\x18\x06 \x03(\x0b\x32\x13.configsvc.log.Fact\x12\x0f\n\x07new_uid\x18\x07 \x01(\t\x12\x0f\n\x07time_ns\x18\x08 \x01(\x06\x12\x14\n\x0ctime_suspect\x18\t \x01(\x08\x12\x13\n\x0b\x61\x63\x63\x65pted_by\x18\n \x01(\x06\x12\x14\n\x0cgenerated_id\x18\x0b \x01(\x10\x12\x0e\n\x06\x66ormat\x18\x0c \x01(\r\x12\x12\n\nmin_reader\x18\r \x01(\r\x12\'\n\x03put\x18\x14 \x01(\x0b\x32\x18.etcdserverpb.PutRequestH\x00\x12\x38\n\x0c\x64\x65lete_range\x18\x15 \x01(\x0b\x32 .etcdserverpb.DeleteRangeRequestH\x00\x12\'\n\x03txn\x18\x16 \x01(\x0b\x32\x18.etcdserverpb.TxnRequestH\x00\x12\x35\n\ncompaction\x18\x17 \x01(\x0b\x32\x1f.etcdserverpb.CompactionRequestH\x00\x12\x36\n\x0blease_grant\x18\x18 \x01(\x0b\x32\x1f.etcdserverpb.LeaseGrantRequestH\x00\x12\x32\n\x0clease_revoke\x18\x19 \x01(\x0b\x32\x1a.configsvc.log.LeaseRevokeH\x00\x12;\n\x10lease_checkpoint\x18\x1a \x01(\x0b\x32\x1f.configsvc.log.LeaseCheckpointsH\x00\x12+\n\x05\x61larm\x18\x1b \x01(\x0b\x32\x1a.etcdserverpb.AlarmRequestH\x00\x12\x36\n\x0b\x61uth_enable\x18\x1e \x01(\x0b\x32\x1f.etcdserverpb.AuthEnableRequestH\x00\x12\x38\n\x0c\x61uth_disable\x18\x1f \x01(\x0b\x32 .etcdserverpb.AuthDisableRequestH\x00\x12*\n\x08user_add\x18  \x01(\x0b\x32\x16.configsvc.log.UserAddH\x00\x12:\n\x0buser_delete\x18! \x01(\x0b\x32#.etcdserverpb.AuthUserDeleteRequestH\x00\x12\x41\n\x14user_change_password\x18\" \x01(\x0b\x32!.configsvc.log.UserChangePasswordH\x00\x12\x41\n\x0fuser_grant_role\x18# \x01(\x0b\x32&.etcdserverpb.AuthUserGrantRoleRequestH\x00\x12\x43\n\x10user_revoke_role\x18$ \x01(\x0b\x32\'.etcdserverpb.AuthUserRevokeRoleRequestH\x00\x12\x34\n\x08role_add\x18% \x01(\x0b\x32 .etcdserverpb.AuthRoleAddRequestH\x00\x12:\n\x0brole_delete\x18& \x01(\x0b\x32#.etcdserverpb.AuthRoleDeleteRequestH\x00\x12M\n\x15role_grant_permission\x18\' \x01(\x0b\x32,.etcdserverpb.AuthRoleGrantPermissionRequestH\x00\x12O\n\x16role_revoke_permission\x18( \x01(\x0b\x32-.etcdserverpb.AuthRoleRevokePermissionRequestH\x00\x12-\n\tbootstrap\x18\x32 \x01(\x0b\x32\x18.configsvc.log.BootstrapH\x00\x12\x30\n\x0bpolicy_load\x18\x33 \x01(\x0b\x32\x19.configsvc.log.PolicyLoadH\x00\x12<\n\x11member_attributes\x18\x34 \x01(\x0b\x32\x1f.configsvc.log.MemberAttributesH\x00\x12\x34\n\rmember_change\x18\x35 \x01(\x0b\x32\x1b.configsvc.log.MemberChangeH\x00\x12\x38\n\x0f\x63luster_version\x18\x36 \x01(\x0b\x32\x1d.configsvc.log.ClusterVersionH\x00\x12\x30\n\x0bsigning_key\x18\x37 \x01(\x0b\x32\x19.configsvc.log.SigningKeyH\x00\x12\'\n\x06revoke\x18\x38 \x01(\x0b\x32\x15.configsvc.log.RevokeH\x00\x12\x32\n\x0c\x61udit_anchor\x18\x39 \x01(\x0b\x32\x1a.configsvc.log.AuditAnchorH\x00\x12\x42\n\x14\x63heckpoint_signature\x18: \x01(\x0b\x32\".configsvc.log.CheckpointSignatureH\x00\x12+\n\x08unrevoke\x18; \x01(\x0b\x32\x17.configsvc.log.UnrevokeH\x00\x42\x04\n\x02op\"0\n\x0bLeaseRevoke\x12\x0b\n\x03ids\x18\x01 \x03(\x03\x12\x14\n\x0c\x64\x65\x63ided_term\x18\x02 \x01(\x04\"F\n\x10LeaseCheckpoints\x12\x32\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32\x1d.etcdserverpb.LeaseCheckpoint\"C\n\x07UserAdd\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rpassword_hash\x18\x02 \x01(\t\x12\x13\n\x0bno_password\x18\x03 \x01(\x08\"9\n\x12UserChangePassword\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rpassword_hash\x18\x02 \x01(\t\"\xbe\x01\n\tBootstrap\x12\x14\n\x0ctrust_domain\x18\x01 \x01(\t\x12\x15\n\rpolicy_source\x18\x02 \x01(\t\x12\x17\n\x0fpolicy_compiled\x18\x03 \x01(\x0c\x12\x13\n\x0bpolicy_name\x18\x04 \x01(\t\x12\x16\n\x0epolicy_version\x18\x05 \x01(\x03\x12\x10\n\x08insecure\x18\x06 \x01(\x08\x12,\n\x07members\x18\x07 \x03(\x0b\x32\x1b.configsvc.log.MemberChange\"M\n\nPolicyLoad\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x10\n\x08\x63ompiled\x18\x02 \x01(\x0c\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12\x0c\n\x04name\x18\x04 \x01(\t\"h\n\x10MemberAttributes\x12\x0e\n\x06member\x18\x01 \x01(\x06\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x63lient_urls\x18\x03 \x03(\t\x12\x10\n\x08store_id\x18\x04 \x01(\x0c\x12\x0f\n\x07version\x18\x05 \x01(\t\"U\n\x0cMemberChange\x12\x0e\n\x06\x61\x63tion\x18\x01 \x01(\t\x12\x0e\n\x06member\x18\x02 \x01(\x06\x12\x11\n\tpeer_urls\x18\x03 \x03(\t\x12\x12\n\nis_learner\x18\x04 \x01(\x08\"!\n\x0e\x43lusterVersion\x12\x0f\n\x07version\x18\x01 \x01(\t\"U\n\nSigningKey\x12\x0b\n\x03kid\x18\x01 \x01(\t\x12\x0b\n\x03use\x18\x02 \x01(\t\x12\x0e\n\x06member\x18\x03 \x01(\x06\x12\x0e\n\x06public\x18\x04 \x01(\x0c\x12\r\n\x05state\x18\x05 \x01(\t\"7\n\x06Revoke\x12\x0c\n\x04what\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x10\n\x08until_ns\x18\x03 \x01(\x03\"\'\n\x08Unrevoke\x12\x0c\n\x04what\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"I\n\x0b\x41uditAnchor\x12\x0e\n\x06member\x18\x01 \x01(\x06\x12\x0e\n\x06origin\x18\x02 \x01(\t\x12\x0c\n\x04size\x18\x03 \x01(\x04\x12\x0c\n\x04root\x18\x04 \x01(\x0c\"T\n\x13\x43heckpointSignature\x12\x0e\n\x06member\x18\x01 \x01(\x06\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x0c\n\x04root\x18\x03 \x01(\x0c\x12\x11\n\tsignature\x18\x04 \x01(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "configsvc.proto.command_pb2", _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'configsvc.proto.command_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_ACTOR"]._serialized_start = 76
-    _globals["_ACTOR"]._serialized_end = 350
-    _globals["_FACT"]._serialized_start = 352
-    _globals["_FACT"]._serialized_end = 387
-    _globals["_COMMAND"]._serialized_start = 390
-    _globals["_COMMAND"]._serialized_end = 2310
-    _globals["_LEASEREVOKE"]._serialized_start = 2312
-    _globals["_LEASEREVOKE"]._serialized_end = 2360
-    _globals["_LEASECHECKPOINTS"]._serialized_start = 2362
-    _globals["_LEASECHECKPOINTS"]._serialized_end = 2432
-    _globals["_USERADD"]._serialized_start = 2434
-    _globals["_USERADD"]._serialized_end = 2501
-    _globals["_USERCHANGEPASSWORD"]._serialized_start = 2503
-    _globals["_USERCHANGEPASSWORD"]._serialized_end = 2560
-    _globals["_BOOTSTRAP"]._serialized_start = 2563
-    _globals["_BOOTSTRAP"]._serialized_end = 2753
-    _globals["_POLICYLOAD"]._serialized_start = 2755
-    _globals["_POLICYLOAD"]._serialized_end = 2832
-    _globals["_MEMBERATTRIBUTES"]._serialized_start = 2834
-    _globals["_MEMBERATTRIBUTES"]._serialized_end = 2938
-    _globals["_MEMBERCHANGE"]._serialized_start = 2940
-    _globals["_MEMBERCHANGE"]._serialized_end = 3025
-    _globals["_CLUSTERVERSION"]._serialized_start = 3027
-    _globals["_CLUSTERVERSION"]._serialized_end = 3060
-    _globals["_SIGNINGKEY"]._serialized_start = 3062
-    _globals["_SIGNINGKEY"]._serialized_end = 3147
-    _globals["_REVOKE"]._serialized_start = 3149
-    _globals["_REVOKE"]._serialized_end = 3204
-    _globals["_UNREVOKE"]._serialized_start = 3206
-    _globals["_UNREVOKE"]._serialized_end = 3245
-    _globals["_AUDITANCHOR"]._serialized_start = 3247
-    _globals["_AUDITANCHOR"]._serialized_end = 3320
-    _globals["_CHECKPOINTSIGNATURE"]._serialized_start = 3322
-    _globals["_CHECKPOINTSIGNATURE"]._serialized_end = 3406
+  DESCRIPTOR._loaded_options = None
+  _globals['_ACTOR']._serialized_start=76
+  _globals['_ACTOR']._serialized_end=350
+  _globals['_FACT']._serialized_start=352
+  _globals['_FACT']._serialized_end=387
+  _globals['_COMMAND']._serialized_start=390
+  _globals['_COMMAND']._serialized_end=2310
+  _globals['_LEASEREVOKE']._serialized_start=2312
+  _globals['_LEASEREVOKE']._serialized_end=2360
+  _globals['_LEASECHECKPOINTS']._serialized_start=2362
+  _globals['_LEASECHECKPOINTS']._serialized_end=2432
+  _globals['_USERADD']._serialized_start=2434
+  _globals['_USERADD']._serialized_end=2501
+  _globals['_USERCHANGEPASSWORD']._serialized_start=2503
+  _globals['_USERCHANGEPASSWORD']._serialized_end=2560
+  _globals['_BOOTSTRAP']._serialized_start=2563
+  _globals['_BOOTSTRAP']._serialized_end=2753
+  _globals['_POLICYLOAD']._serialized_start=2755
+  _globals['_POLICYLOAD']._serialized_end=2832
+  _globals['_MEMBERATTRIBUTES']._serialized_start=2834
+  _globals['_MEMBERATTRIBUTES']._serialized_end=2938
+  _globals['_MEMBERCHANGE']._serialized_start=2940
+  _globals['_MEMBERCHANGE']._serialized_end=3025
+  _globals['_CLUSTERVERSION']._serialized_start=3027
+  _globals['_CLUSTERVERSION']._serialized_end=3060
+  _globals['_SIGNINGKEY']._serialized_start=3062
+  _globals['_SIGNINGKEY']._serialized_end=3147
+  _globals['_REVOKE']._serialized_start=3149
+  _globals['_REVOKE']._serialized_end=3204
+  _globals['_UNREVOKE']._serialized_start=3206
+  _globals['_UNREVOKE']._serialized_end=3245
+  _globals['_AUDITANCHOR']._serialized_start=3247
+  _globals['_AUDITANCHOR']._serialized_end=3320
+  _globals['_CHECKPOINTSIGNATURE']._serialized_start=3322
+  _globals['_CHECKPOINTSIGNATURE']._serialized_end=3406
 # @@protoc_insertion_point(module_scope)

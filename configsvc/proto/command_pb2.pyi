@@ -8,23 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Actor(_message.Message):
-    __slots__ = (
-        "kind",
-        "name",
-        "user",
-        "uid",
-        "cert_uri",
-        "cert_serial",
-        "cert_sha256",
-        "method",
-        "jti",
-        "key_id",
-        "auth_revision",
-        "source_ip",
-        "source_tls",
-        "client_name",
-        "client_version",
-    )
+    __slots__ = ("kind", "name", "user", "uid", "cert_uri", "cert_serial", "cert_sha256", "method", "jti", "key_id", "auth_revision", "source_ip", "source_tls", "client_name", "client_version")
     KIND_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     USER_FIELD_NUMBER: _ClassVar[int]
@@ -55,24 +39,7 @@ class Actor(_message.Message):
     source_tls: str
     client_name: str
     client_version: str
-    def __init__(
-        self,
-        kind: _Optional[str] = ...,
-        name: _Optional[str] = ...,
-        user: _Optional[str] = ...,
-        uid: _Optional[str] = ...,
-        cert_uri: _Optional[str] = ...,
-        cert_serial: _Optional[str] = ...,
-        cert_sha256: _Optional[str] = ...,
-        method: _Optional[str] = ...,
-        jti: _Optional[str] = ...,
-        key_id: _Optional[str] = ...,
-        auth_revision: _Optional[int] = ...,
-        source_ip: _Optional[str] = ...,
-        source_tls: _Optional[str] = ...,
-        client_name: _Optional[str] = ...,
-        client_version: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, kind: _Optional[str] = ..., name: _Optional[str] = ..., user: _Optional[str] = ..., uid: _Optional[str] = ..., cert_uri: _Optional[str] = ..., cert_serial: _Optional[str] = ..., cert_sha256: _Optional[str] = ..., method: _Optional[str] = ..., jti: _Optional[str] = ..., key_id: _Optional[str] = ..., auth_revision: _Optional[int] = ..., source_ip: _Optional[str] = ..., source_tls: _Optional[str] = ..., client_name: _Optional[str] = ..., client_version: _Optional[str] = ...) -> None: ...
 
 class Fact(_message.Message):
     __slots__ = ("name", "value")
@@ -83,50 +50,7 @@ class Fact(_message.Message):
     def __init__(self, name: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
 
 class Command(_message.Message):
-    __slots__ = (
-        "request_id",
-        "actor",
-        "reason",
-        "ticket",
-        "salt",
-        "facts",
-        "new_uid",
-        "time_ns",
-        "time_suspect",
-        "accepted_by",
-        "generated_id",
-        "format",
-        "min_reader",
-        "put",
-        "delete_range",
-        "txn",
-        "compaction",
-        "lease_grant",
-        "lease_revoke",
-        "lease_checkpoint",
-        "alarm",
-        "auth_enable",
-        "auth_disable",
-        "user_add",
-        "user_delete",
-        "user_change_password",
-        "user_grant_role",
-        "user_revoke_role",
-        "role_add",
-        "role_delete",
-        "role_grant_permission",
-        "role_revoke_permission",
-        "bootstrap",
-        "policy_load",
-        "member_attributes",
-        "member_change",
-        "cluster_version",
-        "signing_key",
-        "revoke",
-        "audit_anchor",
-        "checkpoint_signature",
-        "unrevoke",
-    )
+    __slots__ = ("request_id", "actor", "reason", "ticket", "salt", "facts", "new_uid", "time_ns", "time_suspect", "accepted_by", "generated_id", "format", "min_reader", "put", "delete_range", "txn", "compaction", "lease_grant", "lease_revoke", "lease_checkpoint", "alarm", "auth_enable", "auth_disable", "user_add", "user_delete", "user_change_password", "user_grant_role", "user_revoke_role", "role_add", "role_delete", "role_grant_permission", "role_revoke_permission", "bootstrap", "policy_load", "member_attributes", "member_change", "cluster_version", "signing_key", "revoke", "audit_anchor", "checkpoint_signature", "unrevoke")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     ACTOR_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
@@ -211,55 +135,7 @@ class Command(_message.Message):
     audit_anchor: AuditAnchor
     checkpoint_signature: CheckpointSignature
     unrevoke: Unrevoke
-    def __init__(
-        self,
-        request_id: _Optional[int] = ...,
-        actor: _Optional[_Union[Actor, _Mapping]] = ...,
-        reason: _Optional[str] = ...,
-        ticket: _Optional[str] = ...,
-        salt: _Optional[bytes] = ...,
-        facts: _Optional[_Iterable[_Union[Fact, _Mapping]]] = ...,
-        new_uid: _Optional[str] = ...,
-        time_ns: _Optional[int] = ...,
-        time_suspect: _Optional[bool] = ...,
-        accepted_by: _Optional[int] = ...,
-        generated_id: _Optional[int] = ...,
-        format: _Optional[int] = ...,
-        min_reader: _Optional[int] = ...,
-        put: _Optional[_Union[_rpc_pb2.PutRequest, _Mapping]] = ...,
-        delete_range: _Optional[_Union[_rpc_pb2.DeleteRangeRequest, _Mapping]] = ...,
-        txn: _Optional[_Union[_rpc_pb2.TxnRequest, _Mapping]] = ...,
-        compaction: _Optional[_Union[_rpc_pb2.CompactionRequest, _Mapping]] = ...,
-        lease_grant: _Optional[_Union[_rpc_pb2.LeaseGrantRequest, _Mapping]] = ...,
-        lease_revoke: _Optional[_Union[LeaseRevoke, _Mapping]] = ...,
-        lease_checkpoint: _Optional[_Union[LeaseCheckpoints, _Mapping]] = ...,
-        alarm: _Optional[_Union[_rpc_pb2.AlarmRequest, _Mapping]] = ...,
-        auth_enable: _Optional[_Union[_rpc_pb2.AuthEnableRequest, _Mapping]] = ...,
-        auth_disable: _Optional[_Union[_rpc_pb2.AuthDisableRequest, _Mapping]] = ...,
-        user_add: _Optional[_Union[UserAdd, _Mapping]] = ...,
-        user_delete: _Optional[_Union[_rpc_pb2.AuthUserDeleteRequest, _Mapping]] = ...,
-        user_change_password: _Optional[_Union[UserChangePassword, _Mapping]] = ...,
-        user_grant_role: _Optional[_Union[_rpc_pb2.AuthUserGrantRoleRequest, _Mapping]] = ...,
-        user_revoke_role: _Optional[_Union[_rpc_pb2.AuthUserRevokeRoleRequest, _Mapping]] = ...,
-        role_add: _Optional[_Union[_rpc_pb2.AuthRoleAddRequest, _Mapping]] = ...,
-        role_delete: _Optional[_Union[_rpc_pb2.AuthRoleDeleteRequest, _Mapping]] = ...,
-        role_grant_permission: _Optional[
-            _Union[_rpc_pb2.AuthRoleGrantPermissionRequest, _Mapping]
-        ] = ...,
-        role_revoke_permission: _Optional[
-            _Union[_rpc_pb2.AuthRoleRevokePermissionRequest, _Mapping]
-        ] = ...,
-        bootstrap: _Optional[_Union[Bootstrap, _Mapping]] = ...,
-        policy_load: _Optional[_Union[PolicyLoad, _Mapping]] = ...,
-        member_attributes: _Optional[_Union[MemberAttributes, _Mapping]] = ...,
-        member_change: _Optional[_Union[MemberChange, _Mapping]] = ...,
-        cluster_version: _Optional[_Union[ClusterVersion, _Mapping]] = ...,
-        signing_key: _Optional[_Union[SigningKey, _Mapping]] = ...,
-        revoke: _Optional[_Union[Revoke, _Mapping]] = ...,
-        audit_anchor: _Optional[_Union[AuditAnchor, _Mapping]] = ...,
-        checkpoint_signature: _Optional[_Union[CheckpointSignature, _Mapping]] = ...,
-        unrevoke: _Optional[_Union[Unrevoke, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, request_id: _Optional[int] = ..., actor: _Optional[_Union[Actor, _Mapping]] = ..., reason: _Optional[str] = ..., ticket: _Optional[str] = ..., salt: _Optional[bytes] = ..., facts: _Optional[_Iterable[_Union[Fact, _Mapping]]] = ..., new_uid: _Optional[str] = ..., time_ns: _Optional[int] = ..., time_suspect: _Optional[bool] = ..., accepted_by: _Optional[int] = ..., generated_id: _Optional[int] = ..., format: _Optional[int] = ..., min_reader: _Optional[int] = ..., put: _Optional[_Union[_rpc_pb2.PutRequest, _Mapping]] = ..., delete_range: _Optional[_Union[_rpc_pb2.DeleteRangeRequest, _Mapping]] = ..., txn: _Optional[_Union[_rpc_pb2.TxnRequest, _Mapping]] = ..., compaction: _Optional[_Union[_rpc_pb2.CompactionRequest, _Mapping]] = ..., lease_grant: _Optional[_Union[_rpc_pb2.LeaseGrantRequest, _Mapping]] = ..., lease_revoke: _Optional[_Union[LeaseRevoke, _Mapping]] = ..., lease_checkpoint: _Optional[_Union[LeaseCheckpoints, _Mapping]] = ..., alarm: _Optional[_Union[_rpc_pb2.AlarmRequest, _Mapping]] = ..., auth_enable: _Optional[_Union[_rpc_pb2.AuthEnableRequest, _Mapping]] = ..., auth_disable: _Optional[_Union[_rpc_pb2.AuthDisableRequest, _Mapping]] = ..., user_add: _Optional[_Union[UserAdd, _Mapping]] = ..., user_delete: _Optional[_Union[_rpc_pb2.AuthUserDeleteRequest, _Mapping]] = ..., user_change_password: _Optional[_Union[UserChangePassword, _Mapping]] = ..., user_grant_role: _Optional[_Union[_rpc_pb2.AuthUserGrantRoleRequest, _Mapping]] = ..., user_revoke_role: _Optional[_Union[_rpc_pb2.AuthUserRevokeRoleRequest, _Mapping]] = ..., role_add: _Optional[_Union[_rpc_pb2.AuthRoleAddRequest, _Mapping]] = ..., role_delete: _Optional[_Union[_rpc_pb2.AuthRoleDeleteRequest, _Mapping]] = ..., role_grant_permission: _Optional[_Union[_rpc_pb2.AuthRoleGrantPermissionRequest, _Mapping]] = ..., role_revoke_permission: _Optional[_Union[_rpc_pb2.AuthRoleRevokePermissionRequest, _Mapping]] = ..., bootstrap: _Optional[_Union[Bootstrap, _Mapping]] = ..., policy_load: _Optional[_Union[PolicyLoad, _Mapping]] = ..., member_attributes: _Optional[_Union[MemberAttributes, _Mapping]] = ..., member_change: _Optional[_Union[MemberChange, _Mapping]] = ..., cluster_version: _Optional[_Union[ClusterVersion, _Mapping]] = ..., signing_key: _Optional[_Union[SigningKey, _Mapping]] = ..., revoke: _Optional[_Union[Revoke, _Mapping]] = ..., audit_anchor: _Optional[_Union[AuditAnchor, _Mapping]] = ..., checkpoint_signature: _Optional[_Union[CheckpointSignature, _Mapping]] = ..., unrevoke: _Optional[_Union[Unrevoke, _Mapping]] = ...) -> None: ...
 
 class LeaseRevoke(_message.Message):
     __slots__ = ("ids", "decided_term")
@@ -267,17 +143,13 @@ class LeaseRevoke(_message.Message):
     DECIDED_TERM_FIELD_NUMBER: _ClassVar[int]
     ids: _containers.RepeatedScalarFieldContainer[int]
     decided_term: int
-    def __init__(
-        self, ids: _Optional[_Iterable[int]] = ..., decided_term: _Optional[int] = ...
-    ) -> None: ...
+    def __init__(self, ids: _Optional[_Iterable[int]] = ..., decided_term: _Optional[int] = ...) -> None: ...
 
 class LeaseCheckpoints(_message.Message):
     __slots__ = ("checkpoints",)
     CHECKPOINTS_FIELD_NUMBER: _ClassVar[int]
     checkpoints: _containers.RepeatedCompositeFieldContainer[_rpc_pb2.LeaseCheckpoint]
-    def __init__(
-        self, checkpoints: _Optional[_Iterable[_Union[_rpc_pb2.LeaseCheckpoint, _Mapping]]] = ...
-    ) -> None: ...
+    def __init__(self, checkpoints: _Optional[_Iterable[_Union[_rpc_pb2.LeaseCheckpoint, _Mapping]]] = ...) -> None: ...
 
 class UserAdd(_message.Message):
     __slots__ = ("name", "password_hash", "no_password")
@@ -287,12 +159,7 @@ class UserAdd(_message.Message):
     name: str
     password_hash: str
     no_password: bool
-    def __init__(
-        self,
-        name: _Optional[str] = ...,
-        password_hash: _Optional[str] = ...,
-        no_password: _Optional[bool] = ...,
-    ) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., password_hash: _Optional[str] = ..., no_password: _Optional[bool] = ...) -> None: ...
 
 class UserChangePassword(_message.Message):
     __slots__ = ("name", "password_hash")
@@ -303,15 +170,7 @@ class UserChangePassword(_message.Message):
     def __init__(self, name: _Optional[str] = ..., password_hash: _Optional[str] = ...) -> None: ...
 
 class Bootstrap(_message.Message):
-    __slots__ = (
-        "trust_domain",
-        "policy_source",
-        "policy_compiled",
-        "policy_name",
-        "policy_version",
-        "insecure",
-        "members",
-    )
+    __slots__ = ("trust_domain", "policy_source", "policy_compiled", "policy_name", "policy_version", "insecure", "members")
     TRUST_DOMAIN_FIELD_NUMBER: _ClassVar[int]
     POLICY_SOURCE_FIELD_NUMBER: _ClassVar[int]
     POLICY_COMPILED_FIELD_NUMBER: _ClassVar[int]
@@ -326,16 +185,7 @@ class Bootstrap(_message.Message):
     policy_version: int
     insecure: bool
     members: _containers.RepeatedCompositeFieldContainer[MemberChange]
-    def __init__(
-        self,
-        trust_domain: _Optional[str] = ...,
-        policy_source: _Optional[str] = ...,
-        policy_compiled: _Optional[bytes] = ...,
-        policy_name: _Optional[str] = ...,
-        policy_version: _Optional[int] = ...,
-        insecure: _Optional[bool] = ...,
-        members: _Optional[_Iterable[_Union[MemberChange, _Mapping]]] = ...,
-    ) -> None: ...
+    def __init__(self, trust_domain: _Optional[str] = ..., policy_source: _Optional[str] = ..., policy_compiled: _Optional[bytes] = ..., policy_name: _Optional[str] = ..., policy_version: _Optional[int] = ..., insecure: _Optional[bool] = ..., members: _Optional[_Iterable[_Union[MemberChange, _Mapping]]] = ...) -> None: ...
 
 class PolicyLoad(_message.Message):
     __slots__ = ("source", "compiled", "version", "name")
@@ -347,13 +197,7 @@ class PolicyLoad(_message.Message):
     compiled: bytes
     version: int
     name: str
-    def __init__(
-        self,
-        source: _Optional[str] = ...,
-        compiled: _Optional[bytes] = ...,
-        version: _Optional[int] = ...,
-        name: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, source: _Optional[str] = ..., compiled: _Optional[bytes] = ..., version: _Optional[int] = ..., name: _Optional[str] = ...) -> None: ...
 
 class MemberAttributes(_message.Message):
     __slots__ = ("member", "name", "client_urls", "store_id", "version")
@@ -367,14 +211,7 @@ class MemberAttributes(_message.Message):
     client_urls: _containers.RepeatedScalarFieldContainer[str]
     store_id: bytes
     version: str
-    def __init__(
-        self,
-        member: _Optional[int] = ...,
-        name: _Optional[str] = ...,
-        client_urls: _Optional[_Iterable[str]] = ...,
-        store_id: _Optional[bytes] = ...,
-        version: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, member: _Optional[int] = ..., name: _Optional[str] = ..., client_urls: _Optional[_Iterable[str]] = ..., store_id: _Optional[bytes] = ..., version: _Optional[str] = ...) -> None: ...
 
 class MemberChange(_message.Message):
     __slots__ = ("action", "member", "peer_urls", "is_learner")
@@ -386,13 +223,7 @@ class MemberChange(_message.Message):
     member: int
     peer_urls: _containers.RepeatedScalarFieldContainer[str]
     is_learner: bool
-    def __init__(
-        self,
-        action: _Optional[str] = ...,
-        member: _Optional[int] = ...,
-        peer_urls: _Optional[_Iterable[str]] = ...,
-        is_learner: _Optional[bool] = ...,
-    ) -> None: ...
+    def __init__(self, action: _Optional[str] = ..., member: _Optional[int] = ..., peer_urls: _Optional[_Iterable[str]] = ..., is_learner: _Optional[bool] = ...) -> None: ...
 
 class ClusterVersion(_message.Message):
     __slots__ = ("version",)
@@ -412,14 +243,7 @@ class SigningKey(_message.Message):
     member: int
     public: bytes
     state: str
-    def __init__(
-        self,
-        kid: _Optional[str] = ...,
-        use: _Optional[str] = ...,
-        member: _Optional[int] = ...,
-        public: _Optional[bytes] = ...,
-        state: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, kid: _Optional[str] = ..., use: _Optional[str] = ..., member: _Optional[int] = ..., public: _Optional[bytes] = ..., state: _Optional[str] = ...) -> None: ...
 
 class Revoke(_message.Message):
     __slots__ = ("what", "value", "until_ns")
@@ -429,12 +253,7 @@ class Revoke(_message.Message):
     what: str
     value: str
     until_ns: int
-    def __init__(
-        self,
-        what: _Optional[str] = ...,
-        value: _Optional[str] = ...,
-        until_ns: _Optional[int] = ...,
-    ) -> None: ...
+    def __init__(self, what: _Optional[str] = ..., value: _Optional[str] = ..., until_ns: _Optional[int] = ...) -> None: ...
 
 class Unrevoke(_message.Message):
     __slots__ = ("what", "value")
@@ -454,13 +273,7 @@ class AuditAnchor(_message.Message):
     origin: str
     size: int
     root: bytes
-    def __init__(
-        self,
-        member: _Optional[int] = ...,
-        origin: _Optional[str] = ...,
-        size: _Optional[int] = ...,
-        root: _Optional[bytes] = ...,
-    ) -> None: ...
+    def __init__(self, member: _Optional[int] = ..., origin: _Optional[str] = ..., size: _Optional[int] = ..., root: _Optional[bytes] = ...) -> None: ...
 
 class CheckpointSignature(_message.Message):
     __slots__ = ("member", "size", "root", "signature")
@@ -472,10 +285,4 @@ class CheckpointSignature(_message.Message):
     size: int
     root: bytes
     signature: bytes
-    def __init__(
-        self,
-        member: _Optional[int] = ...,
-        size: _Optional[int] = ...,
-        root: _Optional[bytes] = ...,
-        signature: _Optional[bytes] = ...,
-    ) -> None: ...
+    def __init__(self, member: _Optional[int] = ..., size: _Optional[int] = ..., root: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...

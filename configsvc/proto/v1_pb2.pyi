@@ -516,3 +516,67 @@ class CanIResponse(_message.Message):
     policy: str
     steps: _containers.RepeatedCompositeFieldContainer[CanIStep]
     def __init__(self, header: _Optional[_Union[_rpc_pb2.ResponseHeader, _Mapping]] = ..., allowed: _Optional[bool] = ..., rule: _Optional[str] = ..., auth_revision: _Optional[int] = ..., policy: _Optional[str] = ..., steps: _Optional[_Iterable[_Union[CanIStep, _Mapping]]] = ...) -> None: ...
+
+class Denial(_message.Message):
+    __slots__ = ("what", "value", "until_ns")
+    WHAT_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_NS_FIELD_NUMBER: _ClassVar[int]
+    what: str
+    value: str
+    until_ns: int
+    def __init__(self, what: _Optional[str] = ..., value: _Optional[str] = ..., until_ns: _Optional[int] = ...) -> None: ...
+
+class DenyAddRequest(_message.Message):
+    __slots__ = ("what", "value", "until_ns", "allow_lockout")
+    WHAT_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_NS_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_LOCKOUT_FIELD_NUMBER: _ClassVar[int]
+    what: str
+    value: str
+    until_ns: int
+    allow_lockout: bool
+    def __init__(self, what: _Optional[str] = ..., value: _Optional[str] = ..., until_ns: _Optional[int] = ..., allow_lockout: _Optional[bool] = ...) -> None: ...
+
+class DenyAddResponse(_message.Message):
+    __slots__ = ("header", "entry")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    ENTRY_FIELD_NUMBER: _ClassVar[int]
+    header: _rpc_pb2.ResponseHeader
+    entry: Denial
+    def __init__(self, header: _Optional[_Union[_rpc_pb2.ResponseHeader, _Mapping]] = ..., entry: _Optional[_Union[Denial, _Mapping]] = ...) -> None: ...
+
+class DenyRemoveRequest(_message.Message):
+    __slots__ = ("what", "value")
+    WHAT_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    what: str
+    value: str
+    def __init__(self, what: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+
+class DenyRemoveResponse(_message.Message):
+    __slots__ = ("header", "entry")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    ENTRY_FIELD_NUMBER: _ClassVar[int]
+    header: _rpc_pb2.ResponseHeader
+    entry: Denial
+    def __init__(self, header: _Optional[_Union[_rpc_pb2.ResponseHeader, _Mapping]] = ..., entry: _Optional[_Union[Denial, _Mapping]] = ...) -> None: ...
+
+class DenyListRequest(_message.Message):
+    __slots__ = ("limit", "after")
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    limit: int
+    after: Denial
+    def __init__(self, limit: _Optional[int] = ..., after: _Optional[_Union[Denial, _Mapping]] = ...) -> None: ...
+
+class DenyListResponse(_message.Message):
+    __slots__ = ("header", "entries", "more")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
+    header: _rpc_pb2.ResponseHeader
+    entries: _containers.RepeatedCompositeFieldContainer[Denial]
+    more: bool
+    def __init__(self, header: _Optional[_Union[_rpc_pb2.ResponseHeader, _Mapping]] = ..., entries: _Optional[_Iterable[_Union[Denial, _Mapping]]] = ..., more: _Optional[bool] = ...) -> None: ...

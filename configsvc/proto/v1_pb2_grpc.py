@@ -753,3 +753,167 @@ class Policy:
             timeout,
             metadata,
             _registered_method=True)
+
+
+class DenyListStub:
+    """What is refused on every request and every watch batch, on every member, from its entry on.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Add = channel.unary_unary(
+                '/configsvc.v1.DenyList/Add',
+                request_serializer=configsvc_dot_proto_dot_v1__pb2.DenyAddRequest.SerializeToString,
+                response_deserializer=configsvc_dot_proto_dot_v1__pb2.DenyAddResponse.FromString,
+                _registered_method=True)
+        self.Remove = channel.unary_unary(
+                '/configsvc.v1.DenyList/Remove',
+                request_serializer=configsvc_dot_proto_dot_v1__pb2.DenyRemoveRequest.SerializeToString,
+                response_deserializer=configsvc_dot_proto_dot_v1__pb2.DenyRemoveResponse.FromString,
+                _registered_method=True)
+        self.List = channel.unary_unary(
+                '/configsvc.v1.DenyList/List',
+                request_serializer=configsvc_dot_proto_dot_v1__pb2.DenyListRequest.SerializeToString,
+                response_deserializer=configsvc_dot_proto_dot_v1__pb2.DenyListResponse.FromString,
+                _registered_method=True)
+
+
+class DenyListServicer:
+    """What is refused on every request and every watch batch, on every member, from its entry on.
+    """
+
+    def Add(self, request, context):
+        """Denies a certificate, an identity, a token or a key's tokens, or ends a user's or all tokens.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Remove(self, request, context):
+        """Lets in again what an entry denied. Tokens that were ended stay so.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def List(self, request, context):
+        """What is denied now, by kind and value.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_DenyListServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Add': grpc.unary_unary_rpc_method_handler(
+                    servicer.Add,
+                    request_deserializer=configsvc_dot_proto_dot_v1__pb2.DenyAddRequest.FromString,
+                    response_serializer=configsvc_dot_proto_dot_v1__pb2.DenyAddResponse.SerializeToString,
+            ),
+            'Remove': grpc.unary_unary_rpc_method_handler(
+                    servicer.Remove,
+                    request_deserializer=configsvc_dot_proto_dot_v1__pb2.DenyRemoveRequest.FromString,
+                    response_serializer=configsvc_dot_proto_dot_v1__pb2.DenyRemoveResponse.SerializeToString,
+            ),
+            'List': grpc.unary_unary_rpc_method_handler(
+                    servicer.List,
+                    request_deserializer=configsvc_dot_proto_dot_v1__pb2.DenyListRequest.FromString,
+                    response_serializer=configsvc_dot_proto_dot_v1__pb2.DenyListResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'configsvc.v1.DenyList', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('configsvc.v1.DenyList', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class DenyList:
+    """What is refused on every request and every watch batch, on every member, from its entry on.
+    """
+
+    @staticmethod
+    def Add(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/configsvc.v1.DenyList/Add',
+            configsvc_dot_proto_dot_v1__pb2.DenyAddRequest.SerializeToString,
+            configsvc_dot_proto_dot_v1__pb2.DenyAddResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Remove(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/configsvc.v1.DenyList/Remove',
+            configsvc_dot_proto_dot_v1__pb2.DenyRemoveRequest.SerializeToString,
+            configsvc_dot_proto_dot_v1__pb2.DenyRemoveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def List(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/configsvc.v1.DenyList/List',
+            configsvc_dot_proto_dot_v1__pb2.DenyListRequest.SerializeToString,
+            configsvc_dot_proto_dot_v1__pb2.DenyListResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

@@ -136,6 +136,7 @@ class ApiMember:
 
     lead = term = 1
     joining = is_learner = policy_facts = False
+    trust_domain = "corp"
 
     def __init__(self, policy: str = POLICY) -> None:
         self.state = ApplyState()
