@@ -9,7 +9,7 @@ Not here: the machine itself, and how each room takes what it is told.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from configsvc.apply.commands import Command, Effects, Granted
@@ -27,6 +27,8 @@ class Following:
     def __init__(self, member: Member) -> None:
         self._member = member
         self._conf_submitted: ConfState | None = None  # the one that SQL was given last
+        self._denials = member.state.auth.denials
+        self.on_denied: Callable[[], None] = lambda: None  # somebody may be denied who was not
 
     def on_role(self, lead: NodeId, role: Role) -> None:
         """Leadership moved: nothing confirmed for an earlier leader is used any more (R4)."""
@@ -71,8 +73,15 @@ class Following:
         member.housekeeping.note_digest(effects[-1].index, effects[-1].digest)
         member.reads.applied(effects[-1].index)
         member.publishing.applied(effects, commands)
+        self._look_for_denials()
         if member.checkpoints.waited_for:
             member.checkpoints.look_for_good(member.clock.monotonic())
+
+    def _look_for_denials(self) -> None:
+        denials = self._member.state.auth.denials
+        if denials != self._denials:
+            self._denials = denials
+            self.on_denied()
 
     def _as_leader(self, effects: Sequence[Effects]) -> None:
         member = self._member
@@ -115,4 +124,5 @@ class Following:
         member.gate.on_written(index)
         member.reads.applied(index)
         member.hub.resume(revision)
+        self._look_for_denials()
         member.wake()

@@ -31,6 +31,16 @@ def is_listed(identity: ConnectionIdentity, revoked: AbstractSet[str]) -> bool:
     return identity.suspect()[0].cert_serial in revoked
 
 
+def is_denied(identity: ConnectionIdentity, auth: AuthState, time_ns: int) -> bool:
+    """Whether the replicated deny-list names a client's certificate or identity (PKI-13)."""
+    if not isinstance(identity, Connection):
+        return False
+    principal = identity.suspect()[0]
+    return auth.is_denied("serial", principal.cert_serial, time_ns) or auth.is_denied(
+        "identity", principal.cert_uri, time_ns
+    )
+
+
 def misbehaving(log: Log, audit: Callable[[], LocalAudit]) -> Callable[[NodeId], None]:
     """Called once per peer that goes on sending malformed messages: a log line and a record.
 

@@ -40,7 +40,7 @@ from configsvc.server.joining import find_cluster
 from configsvc.server.listening import listen_clients, listen_peers
 from configsvc.server.local import refusal_event, weakened
 from configsvc.server.logs import Log, bridge_logging
-from configsvc.server.peers import is_listed
+from configsvc.server.peers import is_denied, is_listed
 from configsvc.server.restore import force_new_cluster
 from configsvc.server.stores import Stores, has_stores, ignored_flags, open_stores
 from configsvc.server.tls import ClientTls
@@ -83,6 +83,7 @@ class Server:
         frontend = self._serve_clients(tls, composed.peers, watchdog, scrubber)
         self._announce_when_ready()
         self._handle_signals(loop, tls, composed.peers, frontend)
+        self._end_denied(loop, frontend)
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
@@ -219,6 +220,19 @@ class Server:
         loop.add_signal_handler(signal.SIGTERM, stop)
         loop.add_signal_handler(signal.SIGINT, stop)
         loop.add_signal_handler(signal.SIGHUP, reload)
+
+    def _end_denied(self, loop: asyncio.AbstractEventLoop, frontend: Frontend) -> None:
+        """Connections that the deny-list names end soon after the entry that denied them."""
+        member = self.member
+
+        def end() -> None:
+            auth, now = member.state.auth, member.time_ns()
+            ended = frontend.disconnect(lambda who: is_denied(who, auth, now), handshakes=False)
+            if ended:
+                self.log.info("server", "connections of denied certificates ended", count=ended)
+
+        # Not from inside the pass that applied it: the answers it gave are still to be sent.
+        member.following.on_denied = lambda: loop.call_soon(end)
 
     async def _shut_down(self, composed: Composed, frontend: Frontend) -> None:
         member: Member = composed.member

@@ -235,6 +235,8 @@ def test_a_handshake_of_before_a_revocation_begins_anew(files: TestFiles) -> Non
             await answer_of(known, 1)
             slow, _ = await world.connect()
             await until(lambda: world.frontend.connection_count == 2)
+            assert world.frontend.disconnect(lambda _: False, handshakes=False) == 0
+            assert world.frontend.listeners[0].young(), "every request of theirs is judged"
             assert world.frontend.disconnect(lambda _: False) == 0
             assert await ended(slow) == b""
             await until(lambda: world.frontend.connection_count == 1)

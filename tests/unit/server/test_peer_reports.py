@@ -7,13 +7,15 @@ from typing import Any, cast
 
 import pytest
 
+from configsvc.api.callers import Connection
 from configsvc.audit.events import CODES, EVENTS
 from configsvc.auth.state import AuthState
 from configsvc.identity.certificate import LeafIdentity
-from configsvc.server.peers import is_revoked, misbehaving
-from configsvc.types import NodeId
+from configsvc.server.peers import is_denied, is_revoked, misbehaving
+from configsvc.types import NodeId, Source
 
 LEAF = LeafIdentity("member", "41", "spiffe://corp/member/41", "ab12", "00", 0, 1)
+CLIENT = LeafIdentity("user", "ada", "spiffe://corp/user/ada", "ab12", "00", 0, 1)
 NOW_NS = 1_000
 
 
@@ -36,6 +38,26 @@ def test_a_member_is_revoked_by_serial_or_identity_until_then(
     assert not is_revoked(auth, LEAF, NOW_NS)
     auth.revoke(what, value, until_ns, 0)
     assert is_revoked(auth, LEAF, NOW_NS) is revoked
+
+
+@pytest.mark.parametrize(
+    ("what", "value", "until_ns", "denied"),
+    [
+        ("serial", "ab12", 0, True),
+        ("identity", CLIENT.uri, 0, True),
+        ("serial", "ab12", NOW_NS, False),
+        ("identity", "spiffe://corp/user/bob", 0, False),
+        ("kid", "ab12", 0, False),
+    ],
+)
+def test_a_clients_connection_is_denied_by_serial_or_identity_until_then(
+    what: str, value: str, until_ns: int, denied: bool
+) -> None:
+    auth = AuthState()
+    auth.revoke(what, value, until_ns, 0)
+    source = Source("10.0.0.7", "TLSv1.3", "other", "")
+    assert is_denied(Connection(cast(Any, None), CLIENT, source), auth, NOW_NS) is denied
+    assert not is_denied(Connection(cast(Any, None), None, source), auth, NOW_NS)
 
 
 class Recorded:
