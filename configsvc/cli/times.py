@@ -1,4 +1,4 @@
-"""Points in the past as people write them: a revision, a time, or how long ago.
+"""Points in time as people write them: a revision, a time, how long ago, or how long from now.
 
 ``1234`` is a revision; ``2026-01-31T12:00:00Z`` and ``2026-01-31`` are times (UTC without a
 zone); ``2h``, ``1h30m`` and ``30m ago`` count back from now.
@@ -87,6 +87,23 @@ def parse_when(text: str, now_ns: int) -> When:
     if time_ns > now_ns:
         raise CliError(Exit.USAGE, f"{text!r} lies in the future")
     return When(time_ns=time_ns)
+
+
+def parse_deadline(text: str, now_ns: int) -> int:
+    """Read a time that lies ahead, or how long from now, in nanoseconds UTC.
+
+    Raises:
+        CliError: usage; nothing that can be understood, or not ahead.
+    """
+    text = text.strip()
+    duration = parse_duration_ns(text)
+    time_ns = _parse_time_ns(text) if duration is None else now_ns + duration
+    if time_ns is None or not now_ns < time_ns < 2**63:
+        raise CliError(
+            Exit.USAGE,
+            f"{text!r} is no time ahead: give one like 2026-01-31T12:00:00Z, or 12h or 30d",
+        )
+    return time_ns
 
 
 def show_time(time_ns: int, *, exact: bool = False) -> str:

@@ -22,6 +22,7 @@ _MODULES: Final = {
     "audit": ("audit",),
     "auth": ("login", "user", "role"),
     "policy": ("policy", "can-i"),
+    "deny": ("deny",),
     "fleet": ("fleet",),
     "lock": ("lock", "elect"),
     "service": ("service",),

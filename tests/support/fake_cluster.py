@@ -36,9 +36,13 @@ _SERVICES = [
     ("configsvc.v1.Audit", v1_pb2_grpc.add_AuditServicer_to_server),
     ("configsvc.v1.Fleet", v1_pb2_grpc.add_FleetServicer_to_server),
     ("configsvc.v1.Policy", v1_pb2_grpc.add_PolicyServicer_to_server),
+    ("configsvc.v1.DenyList", v1_pb2_grpc.add_DenyListServicer_to_server),
 ]
 _STREAMS = {"Watch", "LeaseKeepAlive", "Snapshot", "Export"}
-_RENAMED = {"/configsvc.v1.Fleet/Status": "/configsvc.v1.Fleet/FleetStatus"}
+_RENAMED = {"/configsvc.v1.Fleet/Status": "/configsvc.v1.Fleet/FleetStatus"} | {
+    f"/configsvc.v1.DenyList/{name}": f"/configsvc.v1.DenyList/Deny{name}"
+    for name in ("Add", "Remove", "List")
+}
 
 
 class _Servicer:

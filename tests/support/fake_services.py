@@ -485,6 +485,24 @@ class Services:
         self.store.policy = (name, version + 1, request.source)
         return v1_pb2.PolicyLoadResponse(name=name, version=version + 1)
 
+    def DenyAdd(self, request, metadata):
+        if request.what not in ("user", "all"):
+            self.store.denied[(request.what, request.value)] = request.until_ns
+        entry = v1_pb2.Denial(what=request.what, value=request.value, until_ns=request.until_ns)
+        return v1_pb2.DenyAddResponse(entry=entry)
+
+    def DenyRemove(self, request, metadata):
+        if self.store.denied.pop((request.what, request.value), None) is None:
+            raise Abort(grpc.StatusCode.NOT_FOUND, "configsvc: not on the deny-list")
+        entry = v1_pb2.Denial(what=request.what, value=request.value)
+        return v1_pb2.DenyRemoveResponse(entry=entry)
+
+    def DenyList(self, request, metadata):
+        after = (request.after.what, request.after.value)
+        rest = sorted(entry for entry in self.store.denied.items() if entry[0] > after)
+        entries = [v1_pb2.Denial(what=w, value=v, until_ns=until) for (w, v), until in rest[:2]]
+        return v1_pb2.DenyListResponse(entries=entries, more=len(rest) > 2)
+
     def CanI(self, request, metadata):
         allowed = not request.key.startswith(b"/secret/")
         steps = [v1_pb2.CanIStep(kind="rbac", rule="role root", verdict="would allow")]

@@ -83,6 +83,7 @@ class FakeStore:
         self.reports: list[v1_pb2.NodeStatus] = []
         self.snapshot = b"s" * 1024  # what the checksum is made of; the rest goes out as it is
         self.audit: FakeAudit | None = None
+        self.denied = {}  # (what, value) -> until_ns
         self.policy = ("default", 1, 'schema = "configsvc.policy/v1"\n')
 
     # --- a plain multi-version store --------------------------------------------------------------

@@ -19,6 +19,7 @@ from configsvc.cli.output import Out, escape, json_bytes, shorten
 from configsvc.cli.run import split_command
 from configsvc.cli.times import (
     When,
+    parse_deadline,
     parse_duration_ns,
     parse_seconds,
     parse_when,
@@ -62,6 +63,22 @@ def test_what_is_no_point_in_the_past(text: str) -> None:
     with pytest.raises(CliError) as caught:
         parse_when(text, NOW)
     assert caught.value.code == Exit.USAGE
+
+
+@pytest.mark.parametrize(
+    ("text", "ahead_ns"),
+    [("90s", 90 * 10**9), ("1h30m", 5_400 * 10**9), (" 30d ", 30 * 86_400 * 10**9)],
+)
+def test_deadlines_count_from_now(text: str, ahead_ns: int) -> None:
+    assert parse_deadline(text, NOW) == NOW + ahead_ns
+
+
+def test_a_deadline_is_a_time_that_lies_ahead() -> None:
+    ahead = NOW // 10**9 * 10**9 + 10**9
+    assert parse_deadline(show_time(ahead), NOW) == ahead
+    for text in ("", "now", "0s", "1234", "1970-01-01", "30m ago", "99999999w", show_time(NOW)):
+        with pytest.raises(CliError):
+            parse_deadline(text, NOW)
 
 
 @given(st.integers(1, 4_000_000_000_000_000_000))
