@@ -28,7 +28,7 @@ class Following:
         self._member = member
         self._conf_submitted: ConfState | None = None  # the one that SQL was given last
         self._denials = member.state.auth.denials
-        self.on_denied: Callable[[], None] = lambda: None  # somebody may be denied who was not
+        self.on_denied: Callable[[], object] = lambda: None  # somebody may be denied who was not
 
     def on_role(self, lead: NodeId, role: Role) -> None:
         """Leadership moved: nothing confirmed for an earlier leader is used any more (R4)."""
