@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from configsvc.frontend.listener import Listener
 
 Session = Http1Session | Http2Session
+Which = Callable[[ConnectionIdentity], bool]
 
 
 class ClientConnection(asyncio.Protocol):
@@ -60,6 +61,7 @@ class ClientConnection(asyncio.Protocol):
         self.unsent = 0  # bytes of answers that wait, as the sweeper knows them
         self._progress = Progress()  # of reading them
         self._traffic = ClientTraffic()  # nobody's, until it is known to be HTTP/2
+        self._doubts: list[Which] = []  # whose connections were ended during the handshake
         self._taken = 0  # bytes written, on top of which the transport's buffer counts
 
     # --- asyncio ---------------------------------------------------------------------------------
@@ -254,7 +256,11 @@ class ClientConnection(asyncio.Protocol):
         """Whether TLS has not said yet who it is."""
         return self._tls is not None and self.session is None
 
-    def is_of(self, which: Callable[[ConnectionIdentity], bool]) -> bool:
+    def doubt(self, which: Which) -> None:
+        """End it when it turns out that ``which`` picks it: its handshake goes by older trust."""
+        self._doubts.append(which)
+
+    def is_of(self, which: Which) -> bool:
         """Whether the peer is known and ``which`` picks it."""
         return self.session is not None and which(self.session.identity)
 
@@ -345,6 +351,11 @@ class ClientConnection(asyncio.Protocol):
         identity = judge(self._shared, der, self.peer_ip, tls.version if tls is not None else "")
         if isinstance(identity, RefusedIdentity):
             self._listener.refused(self, CERTIFICATE, "certificate not acceptable")
+        if any(which(identity) for which in self._doubts):
+            self._listener.refused(self, CERTIFICATE, "certificate denied meanwhile")
+            self.abort()
+            return
+        self._doubts.clear()
         tally = self._shared.admission.join(identity.key)
         if tally is None:
             self._listener.refused(self, CROWDED, "too many connections of one identity")

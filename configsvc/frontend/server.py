@@ -129,20 +129,16 @@ class Frontend:
         """Open connections of all listeners."""
         return sum(len(listener.connections) for listener in self.listeners)
 
-    def disconnect(
-        self, which: Callable[[ConnectionIdentity], bool], *, handshakes: bool = True
-    ) -> int:
+    def disconnect(self, which: Callable[[ConnectionIdentity], bool]) -> int:
         """End the connections whose identity ``which`` picks; returns how many.
 
         For identities that were denied and trust that was withdrawn: streams end with "server
         stopped", waiting calls still get their answers. A handshake that is under way goes by the
-        trust of before, and nobody knows whose it is: it has to begin anew, unless the list is
-        one that every request is judged by (``handshakes`` false).
+        trust of before: ``which`` is asked again when it says whose it is.
         """
-        if handshakes:
-            for listener in self.listeners:
-                for connection in listener.young():
-                    connection.abort()
+        for listener in self.listeners:
+            for connection in listener.young():
+                connection.doubt(which)
         picked = [each for each in self._connections() if each.is_of(which)]
         for connection in picked:
             connection.drain()

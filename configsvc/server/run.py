@@ -227,7 +227,7 @@ class Server:
 
         def end() -> None:
             auth, now = member.state.auth, member.time_ns()
-            ended = frontend.disconnect(lambda who: is_denied(who, auth, now), handshakes=False)
+            ended = frontend.disconnect(lambda who: is_denied(who, auth, now))
             if ended:
                 self.log.info("server", "connections of denied certificates ended", count=ended)
 

@@ -225,22 +225,25 @@ def test_tls_that_cannot_write_ends_its_connection_alone(
     uvloop.run(scenario())
 
 
-def test_a_handshake_of_before_a_revocation_begins_anew(files: TestFiles) -> None:
+@pytest.mark.parametrize("denied", [True, False])
+def test_a_handshake_of_before_a_revocation_is_judged_by_it(files: TestFiles, denied: bool) -> None:
     """Else a certificate could come in by the trust of before, and stay."""
 
     async def scenario() -> None:
         async with World(files) as world:
-            known, writer = await world.enter(["h2"], files.client)
-            writer.write(Client.hello() + Client().call(1, b"hi"))
-            await answer_of(known, 1)
-            slow, _ = await world.connect()
-            await until(lambda: world.frontend.connection_count == 2)
-            assert world.frontend.disconnect(lambda _: False, handshakes=False) == 0
-            assert world.frontend.listeners[0].young(), "every request of theirs is judged"
-            assert world.frontend.disconnect(lambda _: False) == 0
-            assert await ended(slow) == b""
+            slow, writer = await world.connect()
             await until(lambda: world.frontend.connection_count == 1)
-            assert not world.listener.young()
+            assert world.frontend.disconnect(lambda _: denied) == 0
+            await writer.start_tls(
+                files.client_context(["h2"], files.client), server_hostname="localhost"
+            )
+            writer.write(Client.hello() + Client().call(1, b"hi"))
+            if denied:
+                assert not await ended(slow)
+                await until(lambda: not world.frontend.connection_count)
+                assert world.refused == ["certificate denied meanwhile"]
+            else:
+                assert await answer_of(slow, 1) == grpc_message(b"hi")
 
     asyncio.run(scenario())
 
