@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from typing import Any
 
 import grpc
@@ -75,6 +76,7 @@ def cluster() -> list[Step]:
         members("MemberAdd", "learner", peerURLs=["http://10.1.2.4:2380"], isLearner=True),
         Step("note the learner's id", _learner_id),
         members("MemberList", "with learner"),
+        Step("another second", _another_second),
         members("MemberAdd", "same URL", peerURLs=["http://10.1.2.4:2380"]),
         members("MemberAdd", "second learner", peerURLs=["http://10.1.2.5:2380"], isLearner=True),
         call("Cluster.MemberPromote", "not in sync", ID=Note("learner")),
@@ -93,6 +95,14 @@ def cluster() -> list[Step]:
         members("MemberList", "removed"),
     ]
     return [settled(step) for step in steps]
+
+
+def _another_second(client: Client) -> Outcome:
+    """An id is made of URLs and the second: in the same one, the same URLs are the same id."""
+    second = int(time.time())
+    while int(time.time()) == second:
+        time.sleep(0.01)
+    return 0
 
 
 def _learner_id(client: Client) -> Outcome:
