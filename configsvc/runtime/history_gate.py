@@ -16,10 +16,9 @@ from configsvc.errors import (
     ConfigServiceError,
     CorruptError,
     InternalFailureError,
-    InvariantViolationError,
     OverloadedError,
 )
-from configsvc.runtime.waiting import Answer, Waiting
+from configsvc.runtime.waiting import Answer, Waiting, answered
 from configsvc.storage.seal.errors import SealBroken
 
 QUESTIONS_MAX: Final = 1_000  # waiting and running; OverloadedError beyond
@@ -104,17 +103,10 @@ class HistoryGate:
     ) -> None:
         if waiting.cancelled:
             return
-        if isinstance(result, ConfigServiceError):
+        if not isinstance(result, ConfigServiceError):
+            waiting.complete(answered(self._report, answer, result))
+        else:
             waiting.complete(result)
-            return
-        try:
-            waiting.complete(answer(result))
-        except InvariantViolationError:
-            raise
-        except ConfigServiceError as error:
-            waiting.complete(error)
-        except Exception as error:  # noqa: BLE001 - a bug ends this call: nobody else would
-            waiting.complete(InternalFailureError(f"internal error, id={self._report(error)}"))
 
 
 def _nobody() -> None:

@@ -24,13 +24,10 @@ from configsvc.audit.merkle import Frontier
 from configsvc.audit.record import NOTHING, CommitValues, Position, Resource
 from configsvc.errors import (
     AuditUnavailableError,
-    ConfigServiceError,
-    InternalFailureError,
-    InvariantViolationError,
 )
 from configsvc.limits import CLOCK_STEP_NS, LOCAL_CLOSE_S
 from configsvc.runtime.anchors import Anchors, local_origin
-from configsvc.runtime.waiting import Waiting
+from configsvc.runtime.waiting import Waiting, answered
 from configsvc.storage.local.messages import LocalActor, LocalHead, LocalRecord
 from configsvc.storage.local.writer import LocalItem
 from configsvc.types import NO_SOURCE, SYSTEM_PRINCIPAL, KeySpan, Principal, Source
@@ -192,17 +189,7 @@ class LocalAudit:
             if error is not None:
                 out.complete(error)
                 return
-            try:
-                result = answer()
-            except InvariantViolationError:
-                raise
-            except ConfigServiceError as refused:
-                out.complete(refused)
-                return
-            except Exception as bug:  # noqa: BLE001 - it ends this call; others wait behind it
-                text = f"internal error, id={self._member.report_failure(bug)}"
-                out.complete(InternalFailureError(text))
-                return
+            result = answered(self._member.report_failure, answer)
             if isinstance(result, Waiting):
                 out.follow(result)
             else:

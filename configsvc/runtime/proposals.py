@@ -21,8 +21,6 @@ from configsvc.apply.commands import Effects
 from configsvc.codec import command as codec
 from configsvc.errors import (
     ConfigServiceError,
-    InternalFailureError,
-    InvariantViolationError,
     OverloadedError,
     RequestError,
     RequestTimeoutError,
@@ -33,7 +31,7 @@ from configsvc.errors import (
 )
 from configsvc.runtime import forwarding
 from configsvc.runtime.forwarding import Forwarder, Queued
-from configsvc.runtime.waiting import Waiting
+from configsvc.runtime.waiting import Waiting, answered
 from configsvc.types import NodeId
 
 CLOCK_SUSPECT_NS: Final = 5_000_000_000  # a stamp further ahead of the wall clock is marked (A1)
@@ -363,14 +361,7 @@ class Proposals:
             waiting = pending.waiting
             if waiting.cancelled:
                 continue
-            try:
-                answer = pending.encode(outcome)
-            except InvariantViolationError:
-                raise
-            except ConfigServiceError as error:
-                answer = error
-            except Exception as error:  # noqa: BLE001 - a bug ends this call, not the pass it runs in
-                answer = InternalFailureError(f"internal error, id={self._report(error)}")
+            answer = answered(self._report, pending.encode, outcome)
             if isinstance(answer, Waiting):
                 answer.bind(waiting.complete)
             else:

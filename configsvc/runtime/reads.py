@@ -15,8 +15,6 @@ from typing import Final, Protocol
 from configsvc import limits
 from configsvc.errors import (
     ConfigServiceError,
-    InternalFailureError,
-    InvariantViolationError,
     LeaderChangedError,
     OverloadedError,
     RequestTimeoutError,
@@ -25,7 +23,7 @@ from configsvc.errors import (
 )
 from configsvc.raft.errors import ReadDropped
 from configsvc.runtime.proposals import Clock
-from configsvc.runtime.waiting import Waiting
+from configsvc.runtime.waiting import Waiting, answered
 from configsvc.types import NodeId
 
 RETRY_S: Final = 0.5  # a round without an answer is asked for again under a new context
@@ -215,17 +213,7 @@ class Reads:
             waiting = read.waiting
             if waiting.cancelled:
                 continue
-            try:
-                answer = read.answer()
-            except InvariantViolationError:
-                raise
-            except ConfigServiceError as error:
-                waiting.complete(error)
-                continue
-            except Exception as error:  # noqa: BLE001 - a bug ends this call, not the pass it runs in
-                text = f"internal error, id={self._report(error)}"
-                waiting.complete(InternalFailureError(text))
-                continue
+            answer = answered(self._report, read.answer)
             if isinstance(answer, Waiting):
                 waiting.follow(answer)
             else:

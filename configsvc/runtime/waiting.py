@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
-from configsvc.errors import ConfigServiceError
+from configsvc.errors import ConfigServiceError, InternalFailureError, InvariantViolationError
+
+R = TypeVar("R")
 
 
 class Pieces:
@@ -113,3 +115,23 @@ class Waiting:
     def done(self) -> bool:
         """Whether a result was delivered or nobody wants it."""
         return self._result is not None or self.cancelled
+
+
+def answered(
+    report: Callable[[BaseException], str], work: Callable[..., R], *args: Any
+) -> R | ConfigServiceError:
+    """What ``work`` gives, or what it refused with; a bug in it ends this call and no other.
+
+    ``report`` logs a bug and gives the id for the client.
+
+    Raises:
+        InvariantViolationError: this member is not what it must be, and has to end.
+    """
+    try:
+        return work(*args)
+    except InvariantViolationError:
+        raise
+    except ConfigServiceError as error:
+        return error
+    except Exception as error:  # noqa: BLE001 - the pass it runs in has others to answer
+        return InternalFailureError(f"internal error, id={report(error)}")

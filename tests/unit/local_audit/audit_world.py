@@ -145,6 +145,9 @@ class FakeMember:
         )
 
     @property
+    def report_failure(self, error: BaseException) -> str:
+        return type(error).__name__
+
     def is_leader(self) -> bool:
         return self.lead == self.self_id
 
