@@ -144,10 +144,10 @@ class FakeMember:
             recorder=SimpleNamespace(frontier=Frontier()),
         )
 
-    @property
     def report_failure(self, error: BaseException) -> str:
         return type(error).__name__
 
+    @property
     def is_leader(self) -> bool:
         return self.lead == self.self_id
 
